@@ -1,0 +1,12 @@
+//! Portable GPU kernels for rotary position embedding and RoPE++ attention.
+
+pub mod dtype;
+pub mod error;
+pub mod layout;
+pub mod oracle;
+pub mod rotary;
+
+pub use dtype::DType;
+pub use error::{Error, Result};
+pub use layout::Layout;
+pub use wgpu;

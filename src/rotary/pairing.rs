@@ -1,0 +1,63 @@
+//! Which two channels of a head form a rotated pair.
+
+use crate::{Error, Result};
+
+/// How the `rotary_dim / 2` pairs of a head lie in memory. Pair `j` turns by the angle
+/// `position * inv_freq[j]`; its members are written `(a, b)` below, with r = `rotary_dim`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pairing {
+    /// Half-split (Llama, NeoX, Hugging Face): pair `j` is `(j, j + r/2)`.
+    Half,
+    /// Interleaved (GPT-J, RoFormer, Cohere, GLM): pair `j` is `(2j, 2j + 1)`.
+    Interleaved,
+    /// Read interleaved, written half-split (DeepSeek-V2/V3). Cannot run in place.
+    InterleavedToHalf,
+    /// The head is cut into `n` equal blocks, each half-split in itself (Gemma vision: 2 blocks,
+    /// one an axis). Pair `j` of block `i = j / (r/2n)` is `(c, c + r/2n)` with
+    /// `c = i r/n + j mod (r/2n)`.
+    HalfBlocks(u32),
+}
+
+impl Pairing {
+    /// Channels that pair `j` is read from.
+    pub fn input(self, j: u32, rotary_dim: u32) -> (u32, u32) {
+        match self {
+            Pairing::InterleavedToHalf => Pairing::Interleaved.input(j, rotary_dim),
+            Pairing::Interleaved => (2 * j, 2 * j + 1),
+            Pairing::Half => (j, j + rotary_dim / 2),
+            Pairing::HalfBlocks(n) => {
+                let half = rotary_dim / (2 * n);
+                let a = j / half * 2 * half + j % half;
+                (a, a + half)
+            }
+        }
+    }
+
+    /// Channels that pair `j` is written to.
+    pub fn output(self, j: u32, rotary_dim: u32) -> (u32, u32) {
+        match self {
+            Pairing::InterleavedToHalf => Pairing::Half.input(j, rotary_dim),
+            other => other.input(j, rotary_dim),
+        }
+    }
+
+    /// Refuses a rotary dimension that cannot be cut into these pairs.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when `rotary_dim` is odd, or no multiple of `2n` for
+    /// [`HalfBlocks`](Pairing::HalfBlocks)`(n)`, or n is 0.
+    pub fn check(self, rotary_dim: u32) -> Result<()> {
+        let (needed, fits) = match self {
+            Pairing::HalfBlocks(n) => (
+                "a multiple of 2n for HalfBlocks(n), n > 0",
+                n.checked_mul(2).is_some_and(|m| m > 0 && rotary_dim.is_multiple_of(m)),
+            ),
+            _ => ("even", rotary_dim.is_multiple_of(2)),
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(Error::Invalid { what: "rotary_dim", needed, got: rotary_dim.to_string() })
+        }
+    }
+}
