@@ -4,9 +4,11 @@ pub mod dtype;
 pub mod error;
 pub mod layout;
 pub mod oracle;
+pub mod phase;
 pub mod rotary;
 
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use layout::Layout;
+pub use phase::{OutputHead, Phase};
 pub use wgpu;
