@@ -2,9 +2,12 @@
 
 pub mod dtype;
 pub mod error;
+pub mod gpu;
+pub mod kernels;
 pub mod layout;
 pub mod oracle;
 pub mod phase;
+pub mod plan;
 pub mod rotary;
 
 pub use dtype::DType;

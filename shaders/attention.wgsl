@@ -1,0 +1,489 @@
+// Flash attention that returns the real and the imaginary attention of RoPE++ from one pass over
+// K and V.
+//
+// With the members of a rotated pair a|b, the turned query (−π/2) makes (a, b) into (b, −a):
+//     S_re = Qa·Ka + Qb·Kb      S_im = Qb·Ka − Qa·Kb      S_φ = cos φ · S_re + sin φ · S_im
+// so one K tile feeds both scores and one V tile both outputs. A stream is one softmax over keys.
+//
+// One workgroup: BLOCK_Q queries of one query head, against all keys they may see, for STREAMS
+// output heads. TX × TY invocations: in Q·Kᵀ, invocation (tx, ty) owns 2 ROW_PAIRS queries and
+// 4 KEY_QUADS keys; in P·V the same queries and 4 COLS channels of V.
+//
+// Tiles hold vectors that are read whole, in the order the inner loops want them:
+//     q  [pair, row pair]  (a of row 0, a of row 1, b of row 0, b of row 1)
+//     k  [pair, a|b, key quad]  four keys, BLOCK_K / 4 apart
+//     v  [key, column]  four channels
+//     p  [key, row pair]  (re 0, re 1, im 0, im 1), or with one stream (0, 1 of key c, of key c+1)
+
+override CAUSAL: bool;     // query i sees keys up to i + causal_offset
+override STORE_LSE: bool;
+
+const THREADS: u32 = TX * TY;
+const ROWS: u32 = 2u * ROW_PAIRS;            // queries an invocation
+const BLOCK_QP: u32 = ROW_PAIRS * TY;        // row pairs a tile
+const BLOCK_Q: u32 = 2u * BLOCK_QP;
+const BLOCK_KQ: u32 = KEY_QUADS * TX;        // key quads a tile
+const BLOCK_K: u32 = 4u * BLOCK_KQ;
+const UNITS: u32 = PAIR_QUADS + TAIL_QUADS;  // groups of four pairs (eight channels) a head
+const STATES: u32 = STREAMS * ROWS;          // softmax states an invocation
+const STATE_VECS: u32 = (STATES + 3u) / 4u;
+const V_COLS: u32 = TX * COLS;               // columns a V tile, padding included
+const V_STEPS: u32 = BLOCK_KQ / V_QUADS;     // V tiles a K tile
+const MASKED: f32 = -1.0e38;                 // finite: infinities need not survive in WGSL
+const LN_2: f32 = 0.69314718055994530942;
+
+// Strides and offsets of q, k, v and out count groups of four channels.
+struct Params {
+    batch: u32,
+    seq_q: u32,
+    seq_k: u32,
+    group: u32,               // query heads a key head
+    groups_x: u32,            // workgroups along x
+    tiles: u32,               // query tiles
+    heads_out: u32,
+    causal_offset: i32,
+    scale_log2: f32,          // softmax_scale · log2 e
+    minus_infinity: f32,
+    q_offset: u32, q_batch: u32, q_head: u32, q_row: u32,
+    k_offset: u32, k_batch: u32, k_head: u32, k_row: u32,
+    v_offset: u32, v_batch: u32, v_head: u32, v_row: u32,
+    out_offset: u32, out_batch: u32, out_head: u32, out_row: u32,
+    out_im_offset: u32, out_im_batch: u32, out_im_head: u32, out_im_row: u32,
+    pad0: u32, pad1: u32,
+    rotary: Rotary,
+}
+
+// What one workgroup computes: a query head and its one or two output heads.
+struct Program {
+    source: u32,     // query head
+    slot0: u32,      // head of `out` for stream 0
+    slot1: u32,      // head of `out` or `out_im` for stream 1
+    streams: u32,    // 1 or 2: how many of the streams are stored
+    lse0: u32,       // head of `lse` for stream 0
+    lse1: u32,
+    pad0: u32,
+    pad1: u32,
+    phases: vec4<f32>, // cos φ0, sin φ0, cos φ1, sin φ1
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<uniform> programs: array<Program, PROGRAMS>;
+@group(0) @binding(7) var<storage, read_write> lse: array<f32>;  // [B, H_out, S_q], natural log
+@group(0) @binding(10) var<storage, read> kv_lens: array<u32>;   // [B] keys of each batch
+
+var<workgroup> shared_tile: array<vec4<f32>, SHARED>;
+
+// Four pairs of one row: first and second members.
+struct Pairs {
+    a: vec4<f32>,
+    b: vec4<f32>,
+}
+
+fn load_qk(is_k: bool, i: u32) -> vec4<f32> {
+    if (is_k) {
+        return load_k(i);
+    }
+    return load_q(i);
+}
+
+// Channels d .. d + 3 of a row; d need not be a multiple of four. Channels past the head are zero.
+fn channels(is_k: bool, row: u32, d: u32) -> vec4<f32> {
+    let i = d / 4u;
+    let last = HEAD_DIM / 4u - 1u;
+    if (d % 4u == 0u) {
+        return select(vec4(0.0), load_qk(is_k, row + min(i, last)), i <= last);
+    }
+    let lo = load_qk(is_k, row + min(i, last));
+    let hi = select(vec4(0.0), load_qk(is_k, row + min(i + 1u, last)), i < last);
+    switch (d % 4u) {
+        case 1u: { return vec4(lo.yzw, hi.x); }
+        case 2u: { return vec4(lo.zw, hi.xy); }
+        default: { return vec4(lo.w, hi.xyz); }
+    }
+}
+
+// Unit u of a row: pairs 4u .. 4u + 3 of the rotated part, or eight channels of the tail.
+fn load_pairs(is_k: bool, row: u32, u: u32) -> Pairs {
+    if (u >= PAIR_QUADS) {
+        let d = 2u * PAIRS + 8u * (u - PAIR_QUADS);
+        return Pairs(channels(is_k, row, d), channels(is_k, row, d + 4u));
+    }
+    var x: Pairs;
+    if ((is_k && K_INTERLEAVED) || (!is_k && Q_INTERLEAVED)) {
+        let lo = load_qk(is_k, row + 2u * u);
+        let hi = load_qk(is_k, row + 2u * u + 1u);
+        x = Pairs(vec4(lo.xz, hi.xz), vec4(lo.yw, hi.yw));
+    } else {
+        let j = 4u * u;
+        let a = j / BLOCK_PAIRS * 2u * BLOCK_PAIRS + j % BLOCK_PAIRS;
+        x = Pairs(channels(is_k, row, a), channels(is_k, row, a + BLOCK_PAIRS));
+    }
+    if (PAIRS % 4u != 0u) {
+        let inside = vec4(4u * u) + vec4(0u, 1u, 2u, 3u) < vec4(PAIRS);
+        x = Pairs(select(vec4(0.0), x.a, inside), select(vec4(0.0), x.b, inside));
+    }
+    return x;
+}
+
+// Unit u of query row s, rotated, scaled, and with one stream turned by its phase.
+fn query_unit(batch: u32, program: Program, s: u32, u: u32) -> Pairs {
+    if (s >= params.seq_q) {
+        return Pairs(vec4(0.0), vec4(0.0));
+    }
+    let row = params.q_offset + batch * params.q_batch + program.source * params.q_head + s * params.q_row;
+    var x = load_pairs(false, row, u);
+    if (u < PAIR_QUADS) {
+        x = rotate_query(x, batch, s, u);
+    }
+    var c = params.scale_log2;
+    if (TURN) {
+        c *= program.phases.x;
+        let t = params.scale_log2 * program.phases.y;
+        if (u < PAIR_QUADS) {
+            return Pairs(x.a * c + x.b * t, x.b * c - x.a * t);
+        }
+    }
+    return Pairs(x.a * c, x.b * c);
+}
+
+fn stage_q(tid: u32, batch: u32, program: Program, first: u32, unit0: u32, units: u32) {
+    for (var i = tid; i < BLOCK_QP * units; i += THREADS) {
+        let rp = i % BLOCK_QP;
+        let u = i / BLOCK_QP;
+        let x = query_unit(batch, program, first + 2u * rp, unit0 + u);
+        let y = query_unit(batch, program, first + 2u * rp + 1u, unit0 + u);
+        let at = Q_AT + 4u * u * BLOCK_QP + rp;
+        shared_tile[at] = vec4(x.a.x, y.a.x, x.b.x, y.b.x);
+        shared_tile[at + BLOCK_QP] = vec4(x.a.y, y.a.y, x.b.y, y.b.y);
+        shared_tile[at + 2u * BLOCK_QP] = vec4(x.a.z, y.a.z, x.b.z, y.b.z);
+        shared_tile[at + 3u * BLOCK_QP] = vec4(x.a.w, y.a.w, x.b.w, y.b.w);
+    }
+}
+
+fn key_unit(base: u32, key: u32, keys: u32, u: u32) -> Pairs {
+    if (key >= keys) {
+        return Pairs(vec4(0.0), vec4(0.0));
+    }
+    return load_pairs(true, base + key * params.k_row, u);
+}
+
+fn stage_k(tid: u32, base: u32, first: u32, keys: u32, unit0: u32, units: u32) {
+    for (var i = tid; i < BLOCK_KQ * units; i += THREADS) {
+        let kq = i % BLOCK_KQ;
+        let u = i / BLOCK_KQ;
+        let x0 = key_unit(base, first + kq, keys, unit0 + u);
+        let x1 = key_unit(base, first + kq + BLOCK_KQ, keys, unit0 + u);
+        let x2 = key_unit(base, first + kq + 2u * BLOCK_KQ, keys, unit0 + u);
+        let x3 = key_unit(base, first + kq + 3u * BLOCK_KQ, keys, unit0 + u);
+        let at = K_AT + 8u * u * BLOCK_KQ + kq;
+        shared_tile[at] = vec4(x0.a.x, x1.a.x, x2.a.x, x3.a.x);
+        shared_tile[at + BLOCK_KQ] = vec4(x0.b.x, x1.b.x, x2.b.x, x3.b.x);
+        shared_tile[at + 2u * BLOCK_KQ] = vec4(x0.a.y, x1.a.y, x2.a.y, x3.a.y);
+        shared_tile[at + 3u * BLOCK_KQ] = vec4(x0.b.y, x1.b.y, x2.b.y, x3.b.y);
+        shared_tile[at + 4u * BLOCK_KQ] = vec4(x0.a.z, x1.a.z, x2.a.z, x3.a.z);
+        shared_tile[at + 5u * BLOCK_KQ] = vec4(x0.b.z, x1.b.z, x2.b.z, x3.b.z);
+        shared_tile[at + 6u * BLOCK_KQ] = vec4(x0.a.w, x1.a.w, x2.a.w, x3.a.w);
+        shared_tile[at + 7u * BLOCK_KQ] = vec4(x0.b.w, x1.b.w, x2.b.w, x3.b.w);
+    }
+}
+
+// Key quads quad0 .. quad0 + V_QUADS of the tile. Keys that do not exist give zero, whatever the
+// memory behind them holds.
+fn stage_v(tid: u32, base: u32, first: u32, keys: u32, quad0: u32) {
+    for (var i = tid; i < 4u * V_QUADS * V_COLS; i += THREADS) {
+        let column = i % V_COLS;
+        let entry = i / V_COLS;
+        let key = first + entry / V_QUADS * BLOCK_KQ + quad0 + entry % V_QUADS;
+        var x = vec4(0.0);
+        if (key < keys && column < VALUE_DIM / 4u) {
+            x = load_v(base + key * params.v_row + column);
+        }
+        shared_tile[V_AT + i] = x;
+    }
+}
+
+@compute @workgroup_size(TX * TY)
+fn attention(
+    @builtin(workgroup_id) group_id: vec3<u32>,
+    @builtin(local_invocation_index) tid: u32,
+) {
+    let lanes = PROGRAMS * params.batch;
+    let linear = group_id.x + group_id.y * params.groups_x;
+    if (linear >= lanes * params.tiles) {
+        return;
+    }
+    // Late tiles see the most keys under a causal mask: they start first.
+    let tile = params.tiles - 1u - linear / lanes;
+    let batch = (linear % lanes) / PROGRAMS;
+    let program = programs[linear % PROGRAMS];
+    let kv_head = program.source / params.group;
+    let q_first = tile * BLOCK_Q;
+    let tx = tid % TX;
+    let ty = tid / TX;
+
+    let keys = min(kv_lens[batch], params.seq_k);
+    var visible = keys;
+    if (CAUSAL) {
+        let last_row = i32(min(q_first + BLOCK_Q, params.seq_q)) - 1;
+        visible = min(keys, u32(max(last_row + params.causal_offset + 1, 0)));
+    }
+    let k_base = params.k_offset + batch * params.k_batch + kv_head * params.k_head;
+    let v_base = params.v_offset + batch * params.v_batch + kv_head * params.v_head;
+
+    var m: array<f32, 4u * STATE_VECS>;  // running maximum, in base 2
+    var l: array<f32, 4u * STATE_VECS>;  // running sum over this invocation's keys alone
+    for (var i = 0u; i < 4u * STATE_VECS; i++) {
+        m[i] = MASKED;
+        l[i] = 0.0;
+    }
+    var acc: array<vec4<f32>, STATES * COLS>;
+    for (var i = 0u; i < STATES * COLS; i++) {
+        acc[i] = vec4(0.0);
+    }
+
+    if (Q_RESIDENT) {
+        stage_q(tid, batch, program, q_first, 0u, UNITS);
+    }
+    for (var first = 0u; first < visible; first += BLOCK_K) {
+        // S = Q·Kᵀ, a chunk of channels at a time.
+        var s: array<vec4<f32>, STATES * KEY_QUADS>;
+        for (var i = 0u; i < STATES * KEY_QUADS; i++) {
+            s[i] = vec4(0.0);
+        }
+        for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+            let unit0 = chunk * CHUNK_UNITS;
+            let units = min(CHUNK_UNITS, UNITS - unit0);
+            if (!Q_RESIDENT) {
+                stage_q(tid, batch, program, q_first, unit0, units);
+            }
+            let q_at = Q_AT + select(0u, 4u * unit0 * BLOCK_QP, Q_RESIDENT);
+            stage_k(tid, k_base, first, keys, unit0, units);
+            workgroupBarrier(); // q and k are staged
+            for (var pair = 0u; pair < 4u * units; pair++) {
+                let turns = TAIL_QUADS == 0u || unit0 + pair / 4u < PAIR_QUADS;
+                var ka: array<vec4<f32>, KEY_QUADS>;
+                var kb: array<vec4<f32>, KEY_QUADS>;
+                for (var j = 0u; j < KEY_QUADS; j++) {
+                    let at = K_AT + 2u * pair * BLOCK_KQ + j * TX + tx;
+                    ka[j] = shared_tile[at];
+                    kb[j] = shared_tile[at + BLOCK_KQ];
+                }
+                for (var r = 0u; r < ROW_PAIRS; r++) {
+                    let q4 = shared_tile[q_at + pair * BLOCK_QP + ty * ROW_PAIRS + r];
+                    for (var j = 0u; j < KEY_QUADS; j++) {
+                        let i0 = 2u * r * KEY_QUADS + j;
+                        let i1 = i0 + KEY_QUADS;
+                        s[i0] = fma(vec4(q4.z), kb[j], fma(vec4(q4.x), ka[j], s[i0]));
+                        s[i1] = fma(vec4(q4.w), kb[j], fma(vec4(q4.y), ka[j], s[i1]));
+                        if (STREAMS == 2u && turns) {
+                            let i2 = i0 + ROWS * KEY_QUADS;
+                            let i3 = i2 + KEY_QUADS;
+                            s[i2] = fma(vec4(-q4.x), kb[j], fma(vec4(q4.z), ka[j], s[i2]));
+                            s[i3] = fma(vec4(-q4.y), kb[j], fma(vec4(q4.w), ka[j], s[i3]));
+                        }
+                    }
+                }
+            }
+            if (CHUNKS > 1u) {
+                workgroupBarrier(); // q and k are read before the next chunk
+            }
+        }
+        if (MIX) {
+            for (var i = 0u; i < ROWS * KEY_QUADS; i++) {
+                let re = s[i];
+                let im = s[i + ROWS * KEY_QUADS];
+                s[i] = program.phases.x * re + program.phases.y * im;
+                s[i + ROWS * KEY_QUADS] = program.phases.z * re + program.phases.w * im;
+            }
+        }
+
+        // Mask where the tile passes the last key or the diagonal.
+        let diagonal = i32(q_first) + params.causal_offset;
+        if (first + BLOCK_K > keys || (CAUSAL && i32(first + BLOCK_K) - 1 > diagonal)) {
+            for (var i = 0u; i < STATES * KEY_QUADS; i++) {
+                let row = 2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS;
+                var limit = i32(keys);
+                if (CAUSAL) {
+                    limit = min(limit, diagonal + i32(row) + 1);
+                }
+                let key = first + i % KEY_QUADS * TX + tx;
+                let key4 = vec4<i32>(vec4(key) + vec4(0u, BLOCK_KQ, 2u * BLOCK_KQ, 3u * BLOCK_KQ));
+                s[i] = select(vec4(MASKED), s[i], key4 < vec4(limit));
+            }
+        }
+
+        // Row maximum: this invocation's keys, then the row's.
+        var tile_max: array<f32, 4u * STATE_VECS>;
+        for (var i = 0u; i < STATES; i++) {
+            var top = s[i * KEY_QUADS];
+            for (var j = 1u; j < KEY_QUADS; j++) {
+                top = max(top, s[i * KEY_QUADS + j]);
+            }
+            tile_max[i] = max(max(top.x, top.y), max(top.z, top.w));
+        }
+        for (var i = 0u; i < STATE_VECS; i++) {
+            shared_tile[RED_AT + tid * STATE_VECS + i] = vec4(
+                tile_max[4u * i],
+                tile_max[4u * i + 1u],
+                tile_max[4u * i + 2u],
+                tile_max[4u * i + 3u],
+            );
+        }
+        workgroupBarrier(); // maxima are written, k is read
+        for (var i = 0u; i < STATE_VECS; i++) {
+            var top = vec4(MASKED);
+            for (var x = 0u; x < TX; x++) {
+                top = max(top, shared_tile[RED_AT + (ty * TX + x) * STATE_VECS + i]);
+            }
+            tile_max[4u * i] = top.x;
+            tile_max[4u * i + 1u] = top.y;
+            tile_max[4u * i + 2u] = top.z;
+            tile_max[4u * i + 3u] = top.w;
+        }
+        if (RED_ALIASED) {
+            workgroupBarrier(); // maxima are read before p or v covers them
+        }
+
+        // P = exp2(S − m), and the old state rescaled where a maximum moved.
+        var moved = false;
+        var alpha: array<f32, STATES>;
+        for (var i = 0u; i < STATES; i++) {
+            let top = max(m[i], tile_max[i]);
+            // A row without a visible key yet keeps p = 0: exp2(MASKED − 0).
+            let base = select(top, 0.0, top == MASKED);
+            alpha[i] = exp2(m[i] - base);
+            moved = moved || top != m[i];
+            m[i] = top;
+            var sum = vec4(0.0);
+            for (var j = 0u; j < KEY_QUADS; j++) {
+                let p = exp2(s[i * KEY_QUADS + j] - vec4(base));
+                s[i * KEY_QUADS + j] = p;
+                sum += p;
+            }
+            l[i] = l[i] * alpha[i] + ((sum.x + sum.y) + (sum.z + sum.w));
+        }
+        if (moved) {
+            for (var i = 0u; i < STATES; i++) {
+                for (var j = 0u; j < COLS; j++) {
+                    acc[i * COLS + j] *= alpha[i];
+                }
+            }
+        }
+        for (var j = 0u; j < KEY_QUADS; j++) {
+            for (var r = 0u; r < ROW_PAIRS; r++) {
+                let at = P_AT + (j * TX + tx) * P_ROW + ty * ROW_PAIRS + r;
+                let x = s[2u * r * KEY_QUADS + j];
+                let y = s[(2u * r + 1u) * KEY_QUADS + j];
+                if (STREAMS == 2u) {
+                    let z = s[(ROWS + 2u * r) * KEY_QUADS + j];
+                    let w = s[(ROWS + 2u * r + 1u) * KEY_QUADS + j];
+                    shared_tile[at] = vec4(x.x, y.x, z.x, w.x);
+                    shared_tile[at + BLOCK_KQ * P_ROW] = vec4(x.y, y.y, z.y, w.y);
+                    shared_tile[at + 2u * BLOCK_KQ * P_ROW] = vec4(x.z, y.z, z.z, w.z);
+                    shared_tile[at + 3u * BLOCK_KQ * P_ROW] = vec4(x.w, y.w, z.w, w.w);
+                } else {
+                    shared_tile[at] = vec4(x.x, y.x, x.y, y.y);
+                    shared_tile[at + BLOCK_KQ * P_ROW] = vec4(x.z, y.z, x.w, y.w);
+                }
+            }
+        }
+
+        // acc += P·V, a range of keys at a time.
+        for (var step = 0u; step < V_STEPS; step++) {
+            if (step > 0u) {
+                workgroupBarrier(); // v is read before the next range
+            }
+            stage_v(tid, v_base, first, keys, step * V_QUADS);
+            workgroupBarrier(); // p and v are staged
+            for (var c = 0u; c < 2u * STREAMS; c++) {
+                for (var kq = 0u; kq < V_QUADS; kq++) {
+                    let p_at = P_AT + (c * BLOCK_KQ + step * V_QUADS + kq) * P_ROW + ty * ROW_PAIRS;
+                    if (STREAMS == 2u) {
+                        let v_at = V_AT + (c * V_QUADS + kq) * V_COLS + tx;
+                        var v4: array<vec4<f32>, COLS>;
+                        for (var j = 0u; j < COLS; j++) {
+                            v4[j] = shared_tile[v_at + j * TX];
+                        }
+                        for (var r = 0u; r < ROW_PAIRS; r++) {
+                            let p = shared_tile[p_at + r];
+                            for (var j = 0u; j < COLS; j++) {
+                                let i0 = 2u * r * COLS + j;
+                                let i2 = (ROWS + 2u * r) * COLS + j;
+                                acc[i0] = fma(vec4(p.x), v4[j], acc[i0]);
+                                acc[i0 + COLS] = fma(vec4(p.y), v4[j], acc[i0 + COLS]);
+                                acc[i2] = fma(vec4(p.z), v4[j], acc[i2]);
+                                acc[i2 + COLS] = fma(vec4(p.w), v4[j], acc[i2 + COLS]);
+                            }
+                        }
+                    } else {
+                        let v_at = V_AT + (2u * c * V_QUADS + kq) * V_COLS + tx;
+                        var v4: array<vec4<f32>, COLS>;
+                        var w4: array<vec4<f32>, COLS>;
+                        for (var j = 0u; j < COLS; j++) {
+                            v4[j] = shared_tile[v_at + j * TX];
+                            w4[j] = shared_tile[v_at + V_QUADS * V_COLS + j * TX];
+                        }
+                        for (var r = 0u; r < ROW_PAIRS; r++) {
+                            let p = shared_tile[p_at + r];
+                            for (var j = 0u; j < COLS; j++) {
+                                let i0 = 2u * r * COLS + j;
+                                acc[i0] = fma(vec4(p.z), w4[j], fma(vec4(p.x), v4[j], acc[i0]));
+                                acc[i0 + COLS] = fma(vec4(p.w), w4[j], fma(vec4(p.y), v4[j], acc[i0 + COLS]));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        if (PV_ALIASED) {
+            workgroupBarrier(); // p and v are read before k covers them
+        }
+    }
+
+    // The row sums, over the invocations that share a row.
+    workgroupBarrier(); // the last tile is read
+    for (var i = 0u; i < STATE_VECS; i++) {
+        shared_tile[tid * STATE_VECS + i] =
+            vec4(l[4u * i], l[4u * i + 1u], l[4u * i + 2u], l[4u * i + 3u]);
+    }
+    workgroupBarrier(); // sums are written
+    for (var i = 0u; i < STATE_VECS; i++) {
+        var sum = vec4(0.0);
+        for (var x = 0u; x < TX; x++) {
+            sum += shared_tile[(ty * TX + x) * STATE_VECS + i];
+        }
+        l[4u * i] = sum.x;
+        l[4u * i + 1u] = sum.y;
+        l[4u * i + 2u] = sum.z;
+        l[4u * i + 3u] = sum.w;
+    }
+
+    for (var i = 0u; i < STATES; i++) {
+        let row = q_first + 2u * ROW_PAIRS * ty + i % ROWS;
+        let stream = i / ROWS;
+        if (row >= params.seq_q || stream >= program.streams) {
+            continue;
+        }
+        // No visible key: the output is zero and the log-sum-exp minus infinity.
+        let inverse = select(1.0 / l[i], 0.0, l[i] == 0.0);
+        for (var j = 0u; j < COLS; j++) {
+            let column = j * TX + tx;
+            if (column < VALUE_DIM / 4u) {
+                let x = acc[i * COLS + j] * inverse;
+                if (stream == 0u) {
+                    store_out(params.out_offset + batch * params.out_batch
+                        + program.slot0 * params.out_head + row * params.out_row + column, x);
+                } else {
+                    store_out_im(params.out_im_offset + batch * params.out_im_batch
+                        + program.slot1 * params.out_im_head + row * params.out_im_row + column, x);
+                }
+            }
+        }
+        if (STORE_LSE && tx == 0u) {
+            let head = select(program.lse1, program.lse0, stream == 0u);
+            let value = (m[i] + log2(l[i])) * LN_2;
+            lse[(batch * params.heads_out + head) * params.seq_q + row] =
+                select(value, params.minus_infinity, l[i] == 0.0);
+        }
+    }
+}

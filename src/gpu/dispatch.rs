@@ -1,0 +1,90 @@
+//! A call that is ready to be recorded.
+
+use wgpu::util::DeviceExt as _;
+
+use super::Pipeline;
+
+/// A checked and bound call: record it as often as you like. It holds its pipeline, bind group and
+/// parameters, and clones cheaply. Recording allocates nothing of this crate's own and cannot fail.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    // None: the call's output is empty, and there is nothing to run.
+    work: Option<Work>,
+}
+
+#[derive(Debug, Clone)]
+struct Work {
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    workgroups: [u32; 2],
+}
+
+/// What a kernel hands over to make a [`Dispatch`].
+pub(crate) struct Bind<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) entries: &'a [(u32, wgpu::BufferBinding<'a>)],
+    pub(crate) workgroups: [u32; 2],
+}
+
+impl Dispatch {
+    /// A call that computes nothing, since its output has no elements.
+    pub(crate) fn empty() -> Self {
+        Self { work: None }
+    }
+
+    pub(crate) fn new(device: &wgpu::Device, bind: &Bind<'_>) -> Self {
+        let entries: Vec<_> = bind
+            .entries
+            .iter()
+            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+                binding: *binding,
+                resource: wgpu::BindingResource::Buffer(buffer.clone()),
+            })
+            .collect();
+        let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(bind.label),
+            layout: &bind.pipeline.layout,
+            entries: &entries,
+        });
+        Self {
+            work: Some(Work {
+                pipeline: bind.pipeline.pipeline.clone(),
+                bind_group,
+                workgroups: bind.workgroups,
+            }),
+        }
+    }
+
+    /// Records the call into the caller's compute pass. Group 0 and the pipeline of the pass are
+    /// set and not restored.
+    pub fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
+        if let Some(work) = &self.work {
+            pass.set_pipeline(&work.pipeline);
+            pass.set_bind_group(0, &work.bind_group, &[]);
+            pass.dispatch_workgroups(work.workgroups[0], work.workgroups[1], 1);
+        }
+    }
+
+    /// Records the call into a compute pass of its own.
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        if self.work.is_some() {
+            self.record(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+        }
+    }
+
+    /// Whether there is anything to run: false for a call whose output has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.work.is_none()
+    }
+}
+
+/// A small uniform buffer with its contents in place. Each call has its own: one shared buffer
+/// written through the queue would give two calls of one submission the same parameters.
+pub(crate) fn uniform_buffer(device: &wgpu::Device, label: &str, contents: &[u8]) -> wgpu::Buffer {
+    device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+        label: Some(label),
+        contents,
+        usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::STORAGE,
+    })
+}

@@ -1,0 +1,13 @@
+//! The only floor that names wgpu: capabilities of a device, tensors over buffer bindings,
+//! pipelines, dispatches. Nothing here submits, polls, maps or blocks.
+
+mod capabilities;
+mod dispatch;
+mod pipeline;
+mod tensor;
+
+pub use dispatch::Dispatch;
+pub(crate) use dispatch::{Bind, uniform_buffer};
+pub(crate) use pipeline::Pipeline;
+pub use tensor::Tensor;
+pub(crate) use tensor::{Access, Checker};

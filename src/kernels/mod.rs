@@ -1,0 +1,2 @@
+//! One file (or folder) a kernel, each the same way: problem → plan → kernel → bind → record.
+//! Kernels never import each other.

@@ -1,0 +1,8 @@
+//! Pure decisions, testable without a GPU: what the device can do, and from it the path, the tile
+//! and the cost of a call. Nothing here names a wgpu type.
+
+mod capabilities;
+mod shader;
+
+pub use capabilities::Capabilities;
+pub use shader::Shader;
