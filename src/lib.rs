@@ -2,6 +2,7 @@
 
 pub mod dtype;
 pub mod error;
+pub mod heads;
 pub mod layout;
 pub mod oracle;
 pub mod phase;
@@ -9,6 +10,7 @@ pub mod rotary;
 
 pub use dtype::DType;
 pub use error::{Error, Result};
+pub use heads::HeadMap;
 pub use layout::Layout;
 pub use phase::{OutputHead, Phase};
 pub use wgpu;
