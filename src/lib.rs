@@ -3,6 +3,7 @@
 pub mod dtype;
 pub mod error;
 pub mod gpu;
+pub mod heads;
 pub mod kernels;
 pub mod layout;
 pub mod oracle;
@@ -12,6 +13,9 @@ pub mod rotary;
 
 pub use dtype::DType;
 pub use error::{Error, Result};
+pub use gpu::{Dispatch, Tensor};
+pub use heads::HeadMap;
 pub use layout::Layout;
 pub use phase::{OutputHead, Phase};
+pub use plan::Capabilities;
 pub use wgpu;

@@ -1,1 +1,33 @@
-//! The formulas, in f64, naive. Knows no tiles, no kernels and no GPU.
+//! The formulas, naive, generic over the precision. No tiles, no kernels, no GPU.
+//!
+//! At `f64` these functions say what the right answer is. At `f32` they are the honest naive
+//! computation of the same thing, and its error against the f64 run is the yardstick for a kernel:
+//! a kernel may be off by about twice as much, and no more.
+//!
+//! Tensors are dense row-major slices `[B, H, S, D]` (batch, head, position, channel).
+
+mod attention;
+mod real;
+mod rope;
+#[cfg(test)]
+mod tests;
+
+pub use attention::{Attention, AttentionInputs, attention, probabilities, scores};
+pub use real::Real;
+pub use rope::{output_queries, rope, unrope};
+
+use crate::{Error, Result};
+
+/// Refuses a slice that does not hold exactly the elements of `shape`.
+fn check_len(what: &'static str, len: usize, shape: [u32; 4]) -> Result<()> {
+    let needed = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d as usize));
+    if needed == Some(len) {
+        Ok(())
+    } else {
+        Err(Error::Invalid {
+            what,
+            needed: "a dense tensor [B, H, S, D] of the shape given",
+            got: format!("{len} elements for {shape:?}"),
+        })
+    }
+}
