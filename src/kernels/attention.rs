@@ -214,15 +214,16 @@ impl Attention {
             (None, None) => nothing(),
         };
         // With no keys, k and v may be empty buffers, which cannot be bound: nothing reads them.
-        let keys = |tensor: &Tensor<'a>| {
-            if seq_k == 0 { nothing() } else { tensor.binding.clone() }
+        let (k, v) = match seq_k {
+            0 => (nothing(), nothing()),
+            _ => (bindings.k.binding.clone(), bindings.v.binding.clone()),
         };
         let mut entries = vec![
             (0, params.as_entire_buffer_binding()),
             (1, self.programs.as_entire_buffer_binding()),
             (2, bindings.q.binding.clone()),
-            (3, keys(&bindings.k)),
-            (4, keys(&bindings.v)),
+            (3, k),
+            (4, v),
             (5, bindings.out.binding.clone()),
             (7, bindings.lse.clone().unwrap_or_else(nothing)),
             (10, kv_lens),

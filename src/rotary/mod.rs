@@ -6,6 +6,7 @@ mod dd;
 mod frequencies;
 mod pairing;
 mod rules;
+mod shape;
 mod table;
 mod yarn;
 
@@ -14,5 +15,6 @@ pub use config::RopeConfig;
 pub use frequencies::{Frequencies, Xpos};
 pub use pairing::Pairing;
 pub use rules::RopeRule;
+pub use shape::{TableAxes, TableShape};
 pub use table::RopeTable;
 pub use yarn::YarnParams;

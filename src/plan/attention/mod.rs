@@ -9,7 +9,6 @@ mod tile;
 
 pub use cost::{AttentionShape, Cost};
 pub use problem::{AttentionProblem, Outputs};
-pub(crate) use programs::Program;
 pub use tile::Tile;
 
 use crate::Result;

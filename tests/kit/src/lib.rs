@@ -3,3 +3,4 @@
 //! own device, queue, buffers and encoder.
 
 pub mod golden;
+pub mod gpu;
