@@ -182,6 +182,10 @@ fn mrope_order_follows_the_model() {
     assert_eq!(config("qwen3_vl_text", alternating), Ok(interleaved));
     // ERNIE 4.5 VL assigns its streams in yet another way.
     assert!(matches!(config("ernie4_5_vl_moe", runs), Err(Error::UnknownRope { .. })));
+    assert!(matches!(
+        config("qwen2_vl", json!({"type": "default"})),
+        Err(Error::MissingRopeKey { key: "mrope_section", .. })
+    ));
     let wrong_sum = json!({"mrope_section": [16, 24, 25]});
     let expected = "mrope_section";
     assert!(matches!(
