@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use phasor::{OutputHead, Phase};
 
 use crate::{
     Result,
     layer::Layer,
     pictures::{self, Curves, Map},
-    reference::{Reference, real_and_imaginary},
+    reference::Reference,
     statistics::ByDistance,
 };
 
@@ -70,7 +71,7 @@ fn draw_maps(
     pair: &Components,
 ) -> Result<()> {
     let seq = layer.seq() as usize;
-    let weights = truth.probabilities(&real_and_imaginary([head]))?;
+    let weights = truth.probabilities(&components(head))?;
     let (real, imaginary) = weights.split_at(seq * seq);
     let map = |name, weights, statistics: &ByDistance| Map {
         caption: format!(
@@ -94,7 +95,7 @@ fn statistics_by_head(layer: &Layer, truth: &Reference<'_, f64>) -> Result<Vec<C
     let seq = layer.seq() as usize;
     let bar = progress("attention weights", layer.q_heads())?;
     let heads = (0..layer.q_heads()).map(|head| {
-        let weights = truth.probabilities(&real_and_imaginary([head]))?;
+        let weights = truth.probabilities(&components(head))?;
         let (real, imaginary) = weights.split_at(seq * seq);
         bar.inc(1);
         Ok([real, imaginary].map(|map| {
@@ -106,6 +107,11 @@ fn statistics_by_head(layer: &Layer, truth: &Reference<'_, f64>) -> Result<Vec<C
     let heads = heads.collect();
     bar.finish_and_clear();
     heads
+}
+
+/// The two output heads of a query head.
+fn components(source: u32) -> [OutputHead; 2] {
+    [Phase::REAL, Phase::IMAGINARY].map(|phase| OutputHead { source, phase })
 }
 
 /// A bar over the heads; shown on terminals only.

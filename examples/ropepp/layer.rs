@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use phasor::rotary::Pairing;
+use phasor::rotary::{Pairing, RopeConfig};
 use phasor_kit::golden::{File, Tensor};
 
 use crate::Result;
@@ -70,6 +70,15 @@ impl Layer {
 
     pub fn head_dim(&self) -> u32 {
         self.q_shape[3]
+    }
+
+    pub fn kv_heads(&self) -> u32 {
+        self.k_shape[1]
+    }
+
+    /// How queries and keys turn: plain RoPE over the whole head.
+    pub fn rope(&self) -> RopeConfig {
+        RopeConfig { pairing: self.pairing, ..RopeConfig::new(self.head_dim(), self.theta) }
     }
 
     /// `head_dim^(−1/2)`, the same for both components.

@@ -64,7 +64,7 @@ fn run(args: &Args) -> Result<bool> {
     let gpu = gpu::run(&layer)?;
     report::gpu(&gpu);
     let naive = Reference::<f32>::new(&layer)?;
-    let passed = report::check(&gpu, &truth, &naive)?;
+    let passed = report::check(&gpu, &layer, &truth, &naive)?;
 
     fs::create_dir_all(&args.out)?;
     gallery::draw(&layer, &truth, &args.heads, &args.out)?;

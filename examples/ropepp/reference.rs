@@ -2,7 +2,7 @@
 //! program may be, and the attention weights for the pictures.
 
 use phasor::{
-    OutputHead, Phase,
+    OutputHead,
     oracle::{self, Attention, AttentionInputs, Real},
 };
 
@@ -18,34 +18,24 @@ pub struct Reference<'a, R> {
     v: Vec<R>,
 }
 
-/// The real and the imaginary output head of each of these query heads, in the order of the RoPE++
-/// authors: re0, im0, re1, im1, …
-pub fn real_and_imaginary(sources: impl IntoIterator<Item = u32>) -> Vec<OutputHead> {
-    let pair = |source| [Phase::REAL, Phase::IMAGINARY].map(|phase| OutputHead { source, phase });
-    sources.into_iter().flat_map(pair).collect()
-}
-
 impl<'a, R: Real> Reference<'a, R> {
     /// Rotates queries and keys. Cosines and sines are the f64 ones rounded to `R`.
     pub fn new(layer: &'a Layer) -> Result<Self> {
-        let dim = layer.head_dim();
-        let cos_sin = |_, position, pair| {
-            let inv_freq = layer.theta.powf(-2.0 * f64::from(pair) / f64::from(dim));
-            let (sin, cos) = (f64::from(position) * inv_freq).sin_cos();
+        let frequencies = layer.rope().frequencies(layer.seq().into())?;
+        let cos_sin = |_, position, pair: u32| {
+            let (cos, sin) = frequencies.cos_sin(position, pair as usize);
             (R::from_f64(cos), R::from_f64(sin))
         };
         let cast = |x: &[f32]| x.iter().map(|&x| R::from_f64(f64::from(x))).collect::<Vec<R>>();
-        let rotate = |x: &[f32], shape| oracle::rope(&cast(x), shape, dim, layer.pairing, cos_sin);
+        let rotate = |x: &[f32], shape| {
+            oracle::rope(&cast(x), shape, layer.head_dim(), layer.pairing, cos_sin)
+        };
         Ok(Reference {
             layer,
             q: rotate(&layer.q.data, layer.q_shape)?,
             k: rotate(&layer.k.data, layer.k_shape)?,
             v: cast(&layer.v.data),
         })
-    }
-
-    pub fn q_heads(&self) -> u32 {
-        self.layer.q_heads()
     }
 
     /// Causal attention of these output heads.

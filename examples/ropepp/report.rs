@@ -1,28 +1,27 @@
 //! What the example prints.
 
-use phasor::{OutputHead, Phase};
+use phasor::HeadMap;
 
-use crate::{
-    Result,
-    gpu::Run,
-    layer::Layer,
-    reference::{Reference, real_and_imaginary},
-};
+use crate::{Result, gpu::Run, layer::Layer, reference::Reference};
 
 pub fn input(layer: &Layer) {
     let [_, q_heads, seq, dim] = layer.q_shape;
     println!("input     {}", layer.title);
     println!(
         "          {q_heads} query heads, {} kv heads, {seq} positions, head_dim {dim}, theta {}, {:?} pairs",
-        layer.k_shape[1], layer.theta, layer.pairing
+        layer.kv_heads(),
+        layer.theta,
+        layer.pairing
     );
 }
 
+/// Adapter, plans and times.
 pub fn gpu(run: &Run) {
     println!("adapter   {}", run.adapter);
-    println!("driver    {}", run.driver);
-    for (i, line) in run.plans.lines().enumerate() {
-        println!("{:10}{line}", if i == 0 { "plan" } else { "" });
+    for plan in &run.plans {
+        for (i, line) in plan.lines().enumerate() {
+            println!("{:10}{line}", if i == 0 { "plan" } else { "" });
+        }
     }
     let times = &run.times;
     let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
@@ -38,13 +37,16 @@ pub fn gpu(run: &Run) {
 
 /// Prints the largest error of every result against the f64 oracle beside its bound, and says
 /// whether all are within.
-pub fn check(run: &Run, truth: &Reference<'_, f64>, naive: &Reference<'_, f32>) -> Result<bool> {
-    let sources = 0..truth.q_heads();
-    let real: Vec<OutputHead> =
-        sources.clone().map(|source| OutputHead { source, phase: Phase::REAL }).collect();
-    let both = real_and_imaginary(sources);
-    let plain = (truth.attention(&real)?, naive.attention(&real)?);
-    let fused = (truth.attention(&both)?, naive.attention(&both)?);
+pub fn check(
+    run: &Run,
+    layer: &Layer,
+    truth: &Reference<'_, f64>,
+    naive: &Reference<'_, f32>,
+) -> Result<bool> {
+    let plain = HeadMap::plain(layer.q_heads())?;
+    let plain = (truth.attention(plain.heads())?, naive.attention(plain.heads())?);
+    let both = HeadMap::ropepp(layer.q_heads())?;
+    let fused = (truth.attention(both.heads())?, naive.attention(both.heads())?);
 
     println!("errors    largest    bound    against the f64 oracle");
     let lines = [
