@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use phasor::{OutputHead, Phase};
 
 use crate::{
     Result,
     layer::Layer,
     pictures::{self, Curves, Map},
+    progress,
     reference::Reference,
     statistics::ByDistance,
 };
@@ -93,7 +93,7 @@ fn draw_maps(
 
 fn statistics_by_head(layer: &Layer, truth: &Reference<'_, f64>) -> Result<Vec<Components>> {
     let seq = layer.seq() as usize;
-    let bar = progress("attention weights", layer.q_heads())?;
+    let bar = progress::bar("attention weights, head", layer.q_heads())?;
     let heads = (0..layer.q_heads()).map(|head| {
         let weights = truth.probabilities(&components(head))?;
         let (real, imaginary) = weights.split_at(seq * seq);
@@ -112,10 +112,4 @@ fn statistics_by_head(layer: &Layer, truth: &Reference<'_, f64>) -> Result<Vec<C
 /// The two output heads of a query head.
 fn components(source: u32) -> [OutputHead; 2] {
     [Phase::REAL, Phase::IMAGINARY].map(|phase| OutputHead { source, phase })
-}
-
-/// A bar over the heads; shown on terminals only.
-fn progress(what: &'static str, heads: u32) -> Result<ProgressBar> {
-    let style = ProgressStyle::with_template("{msg:22} [{bar:30}] head {pos}/{len}, {eta} left")?;
-    Ok(ProgressBar::new(heads.into()).with_style(style).with_message(what))
 }

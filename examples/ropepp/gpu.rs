@@ -11,7 +11,7 @@ use phasor::{
 };
 use phasor_kit::gpu::Gpu;
 
-use crate::{Result, layer::Layer};
+use crate::{Result, layer::Layer, progress};
 
 /// What the GPU computed, and how long it took.
 pub struct Run {
@@ -50,14 +50,21 @@ pub fn run(layer: &Layer) -> Result<Run> {
     let plain = Pass::new(&gpu, layer, &rotated, HeadMap::plain(layer.q_heads())?)?;
     let imaginary = Pass::new(&gpu, layer, &rotated, HeadMap::imago(layer.q_heads())?)?;
     let fused = Pass::new(&gpu, layer, &rotated, HeadMap::ropepp(layer.q_heads())?)?;
-    let time = |dispatches: &[&Dispatch]| median_time(&gpu, dispatches);
+    let bar = progress::bar("compiling and timing on the GPU", 4)?;
+    let time = |dispatches: &[&Dispatch]| {
+        let time = median_time(&gpu, dispatches);
+        bar.inc(1);
+        time
+    };
+    let times = Times {
+        rope: time(&[&rotated.dispatch]),
+        plain: time(&[&plain.dispatch]),
+        two_passes: time(&[&plain.dispatch, &imaginary.dispatch]),
+        fused: time(&[&fused.dispatch]),
+    };
+    bar.finish_and_clear();
     Ok(Run {
-        times: Times {
-            rope: time(&[&rotated.dispatch]),
-            plain: time(&[&plain.dispatch]),
-            two_passes: time(&[&plain.dispatch, &imaginary.dispatch]),
-            fused: time(&[&fused.dispatch]),
-        },
+        times,
         adapter: gpu.capabilities().adapter,
         plans: vec![rotated.plan.clone(), plain.plan.clone(), fused.plan.clone()],
         q: gpu.download(&rotated.q, DType::F32),
@@ -120,7 +127,7 @@ impl Pass {
             )
         };
         let dispatch = kernel.bind(&gpu.device, &shape, &bindings)?;
-        Ok(Pass { plan: format!("{plan}\n{}", plan.cost(&shape)), dispatch, out, lse })
+        Ok(Pass { plan: format!("{plan}\n  {}", plan.cost(&shape)), dispatch, out, lse })
     }
 
     fn download(&self, gpu: &Gpu) -> oracle::Attention<f32> {

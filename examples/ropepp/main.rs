@@ -9,6 +9,7 @@ mod gallery;
 mod gpu;
 mod layer;
 mod pictures;
+mod progress;
 mod reference;
 mod report;
 mod statistics;

@@ -47,7 +47,7 @@ fn decades(maps: &[Map<'_>]) -> i32 {
         maps.iter().flat_map(|map| map.weights).copied().filter(|&w| w > 0.0).collect();
     visible.sort_unstable_by(f64::total_cmp);
     let fifth = visible.get(visible.len() / 5).copied().unwrap_or(1.0);
-    (-fifth.log10()).ceil().clamp(2.0, 5.0) as i32
+    (-fifth.log10()).ceil().clamp(2.0, 6.0) as i32
 }
 
 /// Colour of a share of the bar's height.
