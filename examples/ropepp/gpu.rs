@@ -50,21 +50,17 @@ pub fn run(layer: &Layer) -> Result<Run> {
     let plain = Pass::new(&gpu, layer, &rotated, HeadMap::plain(layer.q_heads())?)?;
     let imaginary = Pass::new(&gpu, layer, &rotated, HeadMap::imago(layer.q_heads())?)?;
     let fused = Pass::new(&gpu, layer, &rotated, HeadMap::ropepp(layer.q_heads())?)?;
-    let bar = progress::bar("compiling and timing on the GPU", 4)?;
-    let time = |dispatches: &[&Dispatch]| {
-        let time = median_time(&gpu, dispatches);
-        bar.inc(1);
-        time
-    };
-    let times = Times {
-        rope: time(&[&rotated.dispatch]),
-        plain: time(&[&plain.dispatch]),
-        two_passes: time(&[&plain.dispatch, &imaginary.dispatch]),
-        fused: time(&[&fused.dispatch]),
-    };
-    bar.finish_and_clear();
+    let [rope, plain_time, two_passes, fused_time] = median_times(
+        &gpu,
+        [
+            &[&rotated.dispatch],
+            &[&plain.dispatch],
+            &[&plain.dispatch, &imaginary.dispatch],
+            &[&fused.dispatch],
+        ],
+    )?;
     Ok(Run {
-        times,
+        times: Times { rope, plain: plain_time, two_passes, fused: fused_time },
         adapter: gpu.capabilities().adapter,
         plans: vec![rotated.plan.clone(), plain.plan.clone(), fused.plan.clone()],
         q: gpu.download(&rotated.q, DType::F32),
@@ -138,25 +134,38 @@ impl Pass {
     }
 }
 
-const SAMPLES: usize = 7;
+const ROUNDS: u32 = 7;
 /// So much work goes into a submission that submitting and waiting hardly count.
 const SAMPLE: Duration = Duration::from_millis(50);
 
-/// Median time of running these dispatches once, from submission to completion.
-fn median_time(gpu: &Gpu, dispatches: &[&Dispatch]) -> Duration {
-    let sample = |runs: u32| {
+/// Median times of running each of these lists of dispatches once, from submission to completion.
+/// The lists take turns, so that a change in the machine's load meets all of them alike.
+fn median_times<const N: usize>(gpu: &Gpu, lists: [&[&Dispatch]; N]) -> Result<[Duration; N]> {
+    let sample = |list: &[&Dispatch], runs: u32| {
         let start = Instant::now();
         gpu.run(|encoder| {
             for _ in 0..runs {
-                dispatches.iter().for_each(|dispatch| dispatch.encode(encoder));
+                list.iter().for_each(|dispatch| dispatch.encode(encoder));
             }
         });
         start.elapsed() / runs
     };
-    sample(1); // compiles, on software adapters
-    let once = sample(1);
-    let runs = (SAMPLE.as_secs_f64() / once.as_secs_f64()).clamp(1.0, 200.0) as u32;
-    let mut times: Vec<Duration> = (0..SAMPLES).map(|_| sample(runs)).collect();
-    times.sort_unstable();
-    times[SAMPLES / 2]
+    let bar = progress::bar("compiling and timing on the GPU", N as u32 + ROUNDS)?;
+    let runs = lists.map(|list| {
+        sample(list, 1); // compiles, on software adapters
+        bar.inc(1);
+        (SAMPLE.as_secs_f64() / sample(list, 1).as_secs_f64()).clamp(1.0, 200.0) as u32
+    });
+    let mut times = [(); N].map(|()| Vec::new());
+    for _ in 0..ROUNDS {
+        for ((times, list), runs) in times.iter_mut().zip(lists).zip(runs) {
+            times.push(sample(list, runs));
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(times.map(|mut times| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    }))
 }
