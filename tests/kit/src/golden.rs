@@ -25,6 +25,9 @@ impl Tensor {
     }
 }
 
+/// Shape and elements of an integer tensor.
+pub type Integers<'a> = (&'a [usize], &'a [i32]);
+
 /// The contents of one file.
 #[derive(Debug, Clone)]
 pub struct File {
@@ -79,7 +82,7 @@ impl File {
     }
 
     /// An integer tensor: shape and elements.
-    pub fn integers(&self, name: &str) -> Result<(&[usize], &[i32]), Box<dyn Error>> {
+    pub fn integers(&self, name: &str) -> Result<Integers<'_>, Box<dyn Error>> {
         let (shape, data) = self
             .integers
             .get(name)
