@@ -33,7 +33,14 @@ const ALIGNED: bool = BLOCK_PAIRS % 4u == 0u && PAIRS % 2u == 0u; // no group of
 const MASKED: f32 = -1.0e38;                 // finite: infinities need not survive in WGSL
 const LN_2: f32 = 0.69314718055994530942;
 
-// Strides and offsets of q, k, v and out count groups of four channels.
+// Where a tensor lies: offset and strides in groups of four channels.
+struct Quads {
+    offset: u32,
+    batch: u32,
+    head: u32,
+    row: u32,
+}
+
 struct Params {
     batch: u32,
     seq_q: u32,
@@ -45,12 +52,13 @@ struct Params {
     causal_offset: i32,
     scale_log2: f32,          // softmax_scale · log2 e
     minus_infinity: f32,
-    q_offset: u32, q_batch: u32, q_head: u32, q_row: u32,
-    k_offset: u32, k_batch: u32, k_head: u32, k_row: u32,
-    v_offset: u32, v_batch: u32, v_head: u32, v_row: u32,
-    out_offset: u32, out_batch: u32, out_head: u32, out_row: u32,
-    out_im_offset: u32, out_im_batch: u32, out_im_head: u32, out_im_row: u32,
-    pad0: u32, pad1: u32,
+    pad0: u32,                // a struct within a uniform starts at a multiple of 16 bytes
+    pad1: u32,
+    q: Quads,
+    k: Quads,
+    v: Quads,
+    out: Quads,
+    out_im: Quads,
     rotary: Rotary,
 }
 
@@ -134,7 +142,7 @@ fn query_unit(batch: u32, program: Program, s: u32, u: u32) -> Pairs {
     if (s >= params.seq_q) {
         return Pairs(vec4(0.0), vec4(0.0));
     }
-    let row = params.q_offset + batch * params.q_batch + program.source * params.q_head + s * params.q_row;
+    let row = params.q.offset + batch * params.q.batch + program.source * params.q.head + s * params.q.row;
     var x = load_pairs(false, row, u);
     if (u < PAIR_QUADS) {
         x = rotate_query(x, batch, s, u);
@@ -168,7 +176,7 @@ fn key_unit(base: u32, key: u32, keys: u32, u: u32) -> Pairs {
     if (key >= keys) {
         return Pairs(vec4(0.0), vec4(0.0));
     }
-    return load_pairs(true, base + key * params.k_row, u);
+    return load_pairs(true, base + key * params.k.row, u);
 }
 
 fn stage_k(tid: u32, base: u32, first: u32, keys: u32, unit0: u32, units: u32) {
@@ -200,7 +208,7 @@ fn stage_v(tid: u32, base: u32, first: u32, keys: u32, quad0: u32) {
         let key = first + entry / V_QUADS * BLOCK_KQ + quad0 + entry % V_QUADS;
         var x = vec4(0.0);
         if (key < keys && column < VALUE_DIM / 4u) {
-            x = load_v(base + key * params.v_row + column);
+            x = load_v(base + key * params.v.row + column);
         }
         shared_tile[V_AT + i] = x;
     }
@@ -231,8 +239,8 @@ fn attention(
         let last_row = i32(min(q_first + BLOCK_Q, params.seq_q)) - 1;
         visible = min(keys, u32(max(last_row + params.causal_offset + 1, 0)));
     }
-    let k_base = params.k_offset + batch * params.k_batch + kv_head * params.k_head;
-    let v_base = params.v_offset + batch * params.v_batch + kv_head * params.v_head;
+    let k_base = params.k.offset + batch * params.k.batch + kv_head * params.k.head;
+    let v_base = params.v.offset + batch * params.v.batch + kv_head * params.v.head;
 
     var m: array<f32, 4u * STATE_VECS>;  // running maximum, in base 2
     var l: array<f32, 4u * STATE_VECS>;  // running sum over this invocation's keys alone
@@ -475,11 +483,11 @@ fn attention(
             if (column < VALUE_DIM / 4u) {
                 let x = acc[i * COLS + j] * inverse;
                 if (stream == 0u) {
-                    store_out(params.out_offset + batch * params.out_batch
-                        + program.slot0 * params.out_head + row * params.out_row + column, x);
+                    store_out(params.out.offset + batch * params.out.batch
+                        + program.slot0 * params.out.head + row * params.out.row + column, x);
                 } else {
-                    store_out_im(params.out_im_offset + batch * params.out_im_batch
-                        + program.slot1 * params.out_im_head + row * params.out_im_row + column, x);
+                    store_out_im(params.out_im.offset + batch * params.out_im.batch
+                        + program.slot1 * params.out_im.head + row * params.out_im.row + column, x);
                 }
             }
         }

@@ -63,17 +63,17 @@ struct Params {
     causal_offset: i32,
     scale_log2: f32,
     minus_infinity: f32,
+    pad0: u32,
+    pad1: u32,
     q: Quads,
     k: Quads,
     v: Quads,
     out: Quads,
     out_im: Quads,
-    pad0: u32,
-    pad1: u32,
     rotary: RotaryParams,
 }
 
-/// Offset and strides in groups of four channels.
+/// `Quads` of `shaders/attention.wgsl`: offset and strides in groups of four channels.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
 struct Quads {
@@ -188,6 +188,8 @@ impl Attention {
             causal_offset,
             scale_log2: (f64::from(problem.softmax_scale) * core::f64::consts::LOG2_E) as f32,
             minus_infinity: f32::NEG_INFINITY,
+            pad0: 0,
+            pad1: 0,
             q: Quads::new(&bindings.q.layout),
             k: Quads::new(&bindings.k.layout),
             v: Quads::new(&bindings.v.layout),
@@ -196,8 +198,6 @@ impl Attention {
                 Some(out_im) => Quads::new(&out_im.layout),
                 None => Quads::new(&bindings.out.layout),
             },
-            pad0: 0,
-            pad1: 0,
             rotary,
         };
 
