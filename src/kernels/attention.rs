@@ -3,8 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::gpu::{
-    Access, Bind, Checker, CosSin, Dispatch, Pipeline, Positions, RotaryParams, Tensor, Unused,
-    uniform_buffer,
+    Access, Bind, COS_SIN, Checker, CosSin, Dispatch, POSITION_IDS, Pipeline, Positions,
+    RotaryParams, Tensor, Unused, uniform_buffer,
 };
 use crate::plan::attention::{AttentionPlan, AttentionShape, Outputs};
 use crate::{Error, Layout, Result};
@@ -47,6 +47,19 @@ impl<'a> AttentionBindings<'a> {
     pub fn new(q: Tensor<'a>, k: Tensor<'a>, v: Tensor<'a>, out: Tensor<'a>) -> Self {
         Self { q, k, v, out, out_im: None, lse: None, kv_lens: None, rotation: None }
     }
+}
+
+/// Binding numbers, by the names of `shaders/attention.wgsl` and `shaders/io`.
+mod binding {
+    pub(super) const PARAMS: u32 = 0;
+    pub(super) const PROGRAMS: u32 = 1;
+    pub(super) const Q: u32 = 2;
+    pub(super) const K: u32 = 3;
+    pub(super) const V: u32 = 4;
+    pub(super) const OUT: u32 = 5;
+    pub(super) const OUT_IM: u32 = 6;
+    pub(super) const LSE: u32 = 7;
+    pub(super) const KV_LENS: u32 = 10;
 }
 
 /// `Params` of `shaders/attention.wgsl`.
@@ -217,22 +230,22 @@ impl Attention {
             _ => (bindings.k.binding.clone(), bindings.v.binding.clone()),
         };
         let mut entries = vec![
-            (0, params.as_entire_buffer_binding()),
-            (1, self.programs.as_entire_buffer_binding()),
-            (2, bindings.q.binding.clone()),
-            (3, k),
-            (4, v),
-            (5, bindings.out.binding.clone()),
-            (7, bindings.lse.clone().unwrap_or_else(|| self.unused.written())),
-            (10, kv_lens),
+            (binding::PARAMS, params.as_entire_buffer_binding()),
+            (binding::PROGRAMS, self.programs.as_entire_buffer_binding()),
+            (binding::Q, bindings.q.binding.clone()),
+            (binding::K, k),
+            (binding::V, v),
+            (binding::OUT, bindings.out.binding.clone()),
+            (binding::LSE, bindings.lse.clone().unwrap_or_else(|| self.unused.written())),
+            (binding::KV_LENS, kv_lens),
         ];
         if let Some(out_im) = &bindings.out_im {
-            entries.push((6, out_im.binding.clone()));
+            entries.push((binding::OUT_IM, out_im.binding.clone()));
         }
         if let Some((table, positions)) = &bindings.rotation {
-            entries.push((8, table.binding.clone()));
+            entries.push((COS_SIN, table.binding.clone()));
             entries.push((
-                9,
+                POSITION_IDS,
                 match positions {
                     Positions::Ids { binding, .. } => binding.clone(),
                     Positions::From(_) => self.unused.read(),
@@ -265,4 +278,74 @@ fn present(tensor: &'static str, needed: bool, given: bool, setting: &'static st
         _ => return Ok(()),
     };
     Err(Error::Binding { tensor, why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::attention::AttentionProblem;
+    use crate::reflect::{host_layout, host_struct, wgsl_bindings, wgsl_layout};
+    use crate::{Capabilities, HeadMap};
+
+    host_struct!(Quads { offset, batch, head, row });
+    host_struct!(Params {
+        batch,
+        seq_q,
+        seq_k,
+        group,
+        groups_x,
+        tiles,
+        heads_out,
+        causal_offset,
+        scale_log2,
+        minus_infinity,
+        pad0,
+        pad1,
+        q,
+        k,
+        v,
+        out,
+        out_im,
+        rotary,
+    });
+
+    fn source(outputs: Outputs, rotate_q: bool) -> String {
+        let mut caps = Capabilities::webgpu_default();
+        caps.max_storage_buffers = 16;
+        let mut problem = AttentionProblem::new(HeadMap::ropepp(2).unwrap(), 1, 64);
+        (problem.outputs, problem.rotate_q) = (outputs, rotate_q);
+        problem.plan(&caps).unwrap().shader().source.clone()
+    }
+
+    #[test]
+    fn host_struct_is_the_shaders() {
+        let source = source(Outputs::Merged, false);
+        assert_eq!(host_layout::<Params>(), wgsl_layout(&source, "Params"));
+    }
+
+    #[test]
+    fn binding_numbers_are_the_shaders() {
+        let name = |(number, name): (u32, &str)| (number, name.to_owned());
+        let always = [
+            (binding::PARAMS, "params"),
+            (binding::PROGRAMS, "programs"),
+            (binding::Q, "q"),
+            (binding::K, "k"),
+            (binding::V, "v"),
+            (binding::OUT, "out"),
+        ];
+        let behind = [
+            (binding::LSE, "lse"),
+            (COS_SIN, "cos_sin"),
+            (POSITION_IDS, "position_ids"),
+            (binding::KV_LENS, "kv_lens"),
+        ];
+        let all = |out_im| always.into_iter().chain(out_im).chain(behind).map(name);
+        for rotate_q in [false, true] {
+            let merged = wgsl_bindings(&source(Outputs::Merged, rotate_q));
+            assert_eq!(merged, all(None).collect::<Vec<_>>());
+            let split = wgsl_bindings(&source(Outputs::Split, rotate_q));
+            assert_eq!(split, all(Some((binding::OUT_IM, "out_im"))).collect::<Vec<_>>());
+        }
+    }
 }

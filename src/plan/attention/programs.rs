@@ -84,3 +84,19 @@ impl Programs {
         size_of_val(self.rows.as_slice()) as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reflect::{host_layout, host_struct, wgsl_layout};
+    use crate::{Capabilities, HeadMap};
+
+    host_struct!(Program { source, slot0, slot1, streams, lse0, lse1, pad0, pad1, phases });
+
+    #[test]
+    fn host_struct_is_the_shaders() {
+        let problem = AttentionProblem::new(HeadMap::ropepp(2).unwrap(), 1, 64);
+        let plan = problem.plan(&Capabilities::webgpu_default()).unwrap();
+        assert_eq!(host_layout::<Program>(), wgsl_layout(&plan.shader().source, "Program"));
+    }
+}
