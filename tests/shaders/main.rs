@@ -2,6 +2,7 @@
 //! as its plan says, and translatable to the language of every backend.
 
 mod compiled;
+mod external;
 mod translate;
 mod variants;
 
@@ -157,6 +158,56 @@ fn translates_to_hlsl() {
 #[test]
 fn translates_to_glsl_es() {
     every_variant(|_, compiled| translate::glsl(compiled, 310).map(drop));
+}
+
+fn bytes(words: Vec<u32>) -> Vec<u8> {
+    words.into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+fn path_last(options: &[&str], path: &Path) -> Vec<String> {
+    options.iter().map(|&o| o.to_owned()).chain([path.display().to_string()]).collect()
+}
+
+/// `cargo test --test shaders -- --ignored spirv_val`
+#[test]
+#[ignore = "needs spirv-val (Debian and Ubuntu: spirv-tools)"]
+fn spirv_val_accepts_every_variant() {
+    external::accepts_all(
+        "spirv-val",
+        "vulkan1.0.spv",
+        |compiled| translate::spirv(compiled, (1, 0), false).map(bytes),
+        |_, path| path_last(&["--target-env", "vulkan1.0"], path),
+    );
+    external::accepts_all(
+        "spirv-val",
+        "vulkan1.3.spv",
+        |compiled| translate::spirv(compiled, (1, 6), true).map(bytes),
+        |_, path| path_last(&["--target-env", "vulkan1.3"], path),
+    );
+}
+
+/// `cargo test --test shaders -- --ignored dxc`
+#[test]
+#[ignore = "needs dxc, the DirectX shader compiler"]
+fn dxc_accepts_every_variant() {
+    external::accepts_all(
+        "dxc",
+        "hlsl",
+        |compiled| translate::hlsl(compiled, ShaderModel::V6_0).map(String::into_bytes),
+        |variant, path| path_last(&["-T", "cs_6_0", "-E", variant.shader.entry], path),
+    );
+}
+
+/// `cargo test --test shaders -- --ignored glslang`
+#[test]
+#[ignore = "needs glslangValidator (Debian and Ubuntu: glslang-tools)"]
+fn glslang_accepts_every_variant() {
+    external::accepts_all(
+        "glslangValidator",
+        "comp",
+        |compiled| translate::glsl(compiled, 310).map(String::into_bytes),
+        |_, path| path_last(&[], path),
+    );
 }
 
 #[test]
