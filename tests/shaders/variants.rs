@@ -1,4 +1,4 @@
-//! Every shader that plans hand out: each choice that changes a shader, on devices of four sizes.
+//! Every shader that plans hand out: each choice that changes a shader, on devices of all sizes.
 
 use std::collections::BTreeMap;
 
@@ -87,6 +87,7 @@ fn devices() -> Vec<Capabilities> {
     vec![
         Capabilities::webgpu_default(),
         device("software, 32 KiB", true, 32, 1024, 64),
+        device("GPU, 32 KiB", false, 32, 1024, 64),
         device("GPU, 48 KiB", false, 48, 1024, 64),
         device("GPU, 64 KiB", false, 64, 1024, 64),
     ]
