@@ -49,6 +49,7 @@ fn every_variant(check: impl Fn(&Variant, &Compiled) -> Result<(), String>) {
             result.err().map(|error| format!("{}\n    {error}", variant.name))
         })
         .collect();
+    println!("{} variants", COMPILED.len());
     let (n, all) = (failures.len(), COMPILED.len());
     assert!(failures.is_empty(), "{n} of {all} variants failed:\n{}", failures.join("\n"));
 }

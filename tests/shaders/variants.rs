@@ -31,13 +31,17 @@ pub struct Refusal {
 pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
     let mut variants = BTreeMap::new();
     let mut refusals = Vec::new();
-    for device in devices() {
-        for problem in rope_problems() {
-            let plan = problem.plan(&device).expect("room for every rotation");
-            let f16 = problem.dtype == DType::F16;
-            add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
-        }
-        for problem in attention_problems() {
+    for problem in rope_problems() {
+        let device = Capabilities::webgpu_default();
+        let plan = problem.plan(&device).expect("room for every rotation");
+        let f16 = problem.dtype == DType::F16;
+        add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+    }
+    // Sizes decide on the tile, and the tile on the device; the other choices are the same on any.
+    let sized = devices().into_iter().map(|device| (device, attention_sizes()));
+    let chosen = devices().into_iter().take(2).map(|device| (device, attention_choices()));
+    for (device, problems) in sized.chain(chosen) {
+        for problem in problems {
             let f16 = [problem.q_dtype, problem.kv_dtype, problem.out_dtype].contains(&DType::F16);
             match problem.plan(&device) {
                 Ok(plan) => {
@@ -93,13 +97,16 @@ fn devices() -> Vec<Capabilities> {
     ]
 }
 
+const PAIRINGS: [Pairing; 4] =
+    [Pairing::Half, Pairing::Interleaved, Pairing::InterleavedToHalf, Pairing::HalfBlocks(2)];
+
 fn rope_problems() -> Vec<RopeProblem> {
     let mut problems = Vec::new();
     let pairings =
         [Pairing::Half, Pairing::Interleaved, Pairing::InterleavedToHalf, Pairing::HalfBlocks(2)];
     // The fast path, the same not aligned, a tail, and blocks of an odd number of pairs.
     let paths = [(64, 64, true), (64, 64, false), (96, 32, true), (24, 12, true)];
-    for pairing in pairings {
+    for pairing in PAIRINGS {
         for dtype in [DType::F32, DType::F16] {
             for direction in [Direction::Forward, Direction::Inverse] {
                 for (head_dim, rotary_dim, aligned) in paths {
@@ -123,73 +130,73 @@ fn rope_problems() -> Vec<RopeProblem> {
     problems
 }
 
-fn attention_problems() -> Vec<AttentionProblem> {
+fn attention(heads: &HeadMap, head_dim: u32) -> AttentionProblem {
+    AttentionProblem::new(heads.clone(), 1, head_dim)
+}
+
+fn attention_sizes() -> Vec<AttentionProblem> {
     let plain = HeadMap::plain(3).unwrap();
     let both = HeadMap::ropepp(3).unwrap();
     let turned = HeadMap::imagx(3).unwrap();
-    let third = |source, phi| OutputHead { source, phase: Phase::radians(phi) };
-    let mixed = HeadMap::new(1, vec![third(0, 0.3), third(0, 2.0)]).unwrap();
-    // Two streams of one query head, one of the other: rows of the table with a stream unused.
-    let uneven = HeadMap::new(2, vec![third(0, 0.0), third(0, 1.0), third(1, 0.5)]).unwrap();
-    let new = |heads: &HeadMap, head_dim| AttentionProblem::new(heads.clone(), 1, head_dim);
-
     let mut problems = Vec::new();
     for head_dim in [8, 40, 64, 72, 80, 96, 112, 128, 192, 256] {
         for heads in [&plain, &both, &turned] {
-            problems.push(new(heads, head_dim));
+            problems.push(attention(heads, head_dim));
         }
-        problems.push(AttentionProblem { rotate_q: true, ..new(&both, head_dim) });
+        problems.push(AttentionProblem { rotate_q: true, ..attention(&both, head_dim) });
     }
     for (head_dim, value_dim) in [(64, 128), (72, 40), (192, 128), (8, 256), (256, 8)] {
         for heads in [&plain, &both] {
-            problems.push(AttentionProblem { value_dim, ..new(heads, head_dim) });
+            problems.push(AttentionProblem { value_dim, ..attention(heads, head_dim) });
         }
     }
-    for heads in [&plain, &both, &turned, &mixed, &uneven] {
-        for rotate_q in [false, true] {
-            for (causal, lse) in [(false, false), (false, true), (true, false), (true, true)] {
-                problems.push(AttentionProblem { rotate_q, causal, lse, ..new(heads, 64) });
-            }
+    problems
+}
+
+fn attention_choices() -> Vec<AttentionProblem> {
+    let plain = HeadMap::plain(3).unwrap();
+    let both = HeadMap::ropepp(3).unwrap();
+    let turned = HeadMap::imagx(3).unwrap();
+    let head = |source, phi| OutputHead { source, phase: Phase::radians(phi) };
+    let mixed = HeadMap::new(1, vec![head(0, 0.3), head(0, 2.0)]).unwrap();
+    // Two outputs of one query head and one of the other: a row of the table with a stream unused.
+    let uneven = HeadMap::new(2, vec![head(0, 0.0), head(0, 1.0), head(1, 0.5)]).unwrap();
+
+    let mut problems = Vec::new();
+    for rotate_q in [false, true] {
+        for heads in [&plain, &both, &turned, &mixed, &uneven] {
+            problems.push(AttentionProblem { rotate_q, ..attention(heads, 64) });
+        }
+        for (causal, lse) in [(false, false), (false, true), (true, true)] {
+            problems.push(AttentionProblem { rotate_q, causal, lse, ..attention(&both, 64) });
         }
     }
     let dtypes = [DType::F32, DType::F16];
     for q_dtype in dtypes {
         for kv_dtype in dtypes {
             for out_dtype in dtypes {
-                for (heads, outputs) in
-                    [(&plain, Outputs::Merged), (&both, Outputs::Merged), (&both, Outputs::Split)]
-                {
-                    problems.push(AttentionProblem {
-                        q_dtype,
-                        kv_dtype,
-                        out_dtype,
-                        outputs,
-                        ..new(heads, 128)
-                    });
+                for (heads, outputs) in [(&plain, Outputs::Merged), (&both, Outputs::Split)] {
+                    let problem = attention(heads, 128);
+                    let problem = AttentionProblem { q_dtype, kv_dtype, out_dtype, ..problem };
+                    problems.push(AttentionProblem { outputs, ..problem });
                 }
             }
         }
     }
-    let pairings =
-        [Pairing::Half, Pairing::Interleaved, Pairing::InterleavedToHalf, Pairing::HalfBlocks(2)];
-    for pairing in pairings {
-        for (head_dim, rotary_dim) in [(80, 80), (80, 32), (96, 48)] {
+    for pairing in PAIRINGS {
+        for (head_dim, rotary_dim) in [(96, 96), (80, 32)] {
             for (outputs, rotate_q) in
                 [(Outputs::Merged, false), (Outputs::Merged, true), (Outputs::Split, true)]
             {
-                problems.push(AttentionProblem {
-                    pairing,
-                    rotary_dim,
-                    rotate_q,
-                    outputs,
-                    ..new(&both, head_dim)
-                });
+                let problem = attention(&both, head_dim);
+                let problem = AttentionProblem { pairing, rotary_dim, ..problem };
+                problems.push(AttentionProblem { outputs, rotate_q, ..problem });
             }
         }
     }
     // Pairs that do not fill groups of four, with a tail behind them.
     for rotary_dim in [2, 20, 36, 54] {
-        problems.push(AttentionProblem { rotary_dim, rotate_q: true, ..new(&both, 72) });
+        problems.push(AttentionProblem { rotary_dim, rotate_q: true, ..attention(&both, 72) });
     }
     problems
 }
