@@ -102,8 +102,6 @@ const PAIRINGS: [Pairing; 4] =
 
 fn rope_problems() -> Vec<RopeProblem> {
     let mut problems = Vec::new();
-    let pairings =
-        [Pairing::Half, Pairing::Interleaved, Pairing::InterleavedToHalf, Pairing::HalfBlocks(2)];
     // The fast path, the same not aligned, a tail, and blocks of an odd number of pairs.
     let paths = [(64, 64, true), (64, 64, false), (96, 32, true), (24, 12, true)];
     for pairing in PAIRINGS {
