@@ -38,6 +38,9 @@ pub struct RopeConfig {
     pub axes: PositionAxes,
 }
 
+/// Far above any model; it keeps a nonsensical configuration from asking for gigabytes.
+const MAX_ROTARY_DIM: u32 = 1 << 16;
+
 impl RopeConfig {
     /// Plain RoPE over the whole head: [`RopeRule::Default`], [`Pairing::Half`], one position
     /// stream.
@@ -64,8 +67,8 @@ impl RopeConfig {
     pub fn frequencies(&self, current_len: u64) -> Result<Frequencies> {
         let r = self.rotary_dim;
         let invalid = |what, needed, got: String| Err(Error::Invalid { what, needed, got });
-        if r == 0 || r > self.head_dim {
-            return invalid("rotary_dim", "1 to head_dim", r.to_string());
+        if r == 0 || r > self.head_dim.min(MAX_ROTARY_DIM) {
+            return invalid("rotary_dim", "1 to head_dim, at most 65536", r.to_string());
         }
         self.pairing.check(r)?;
         if !(self.theta.is_finite() && self.theta > 0.0) {

@@ -4,6 +4,8 @@ mod axes;
 mod config;
 mod dd;
 mod frequencies;
+#[cfg(feature = "serde")]
+mod model_json;
 mod pairing;
 mod rules;
 mod table;
