@@ -1,0 +1,207 @@
+//! Double-double arithmetic: an unevaluated sum of two f64, about 106 bits of mantissa.
+//!
+//! A frequency rounded to f64 is off by 2^-53 of itself; at position 2^20 that is 1e-10 of angle,
+//! more than one f32 ulp wherever sine or cosine come near zero. Frequencies are therefore formed
+//! here and rounded only after the angle has been reduced. Algorithms: Dekker (1971), Knuth's
+//! two-sum, and the exponential of Hida, Li and Bailey's QD library (2001).
+
+use core::{
+    cmp::Ordering,
+    ops::{Add, Div, Mul, Neg, Sub},
+};
+
+/// `hi + lo` with `|lo| <= ulp(hi) / 2`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Dd {
+    pub hi: f64,
+    pub lo: f64,
+}
+
+/// 2π to 107 bits.
+pub(super) const TAU: Dd = Dd { hi: core::f64::consts::TAU, lo: 2.449_293_598_294_706_4e-16 };
+/// ln 2 to 107 bits.
+const LN_2: Dd = Dd { hi: core::f64::consts::LN_2, lo: 2.319_046_813_846_299_6e-17 };
+
+/// The sum of any two f64, exactly.
+fn two_sum(a: f64, b: f64) -> Dd {
+    let hi = a + b;
+    let part = hi - a;
+    Dd { hi, lo: (a - (hi - part)) + (b - part) }
+}
+
+/// The same for `|a| >= |b|`.
+fn quick_two_sum(a: f64, b: f64) -> Dd {
+    let hi = a + b;
+    Dd { hi, lo: b - (hi - a) }
+}
+
+/// The product of two f64, exactly.
+fn two_prod(a: f64, b: f64) -> Dd {
+    let hi = a * b;
+    Dd { hi, lo: a.mul_add(b, -hi) }
+}
+
+impl Dd {
+    pub const ZERO: Dd = Dd { hi: 0.0, lo: 0.0 };
+    pub const ONE: Dd = Dd { hi: 1.0, lo: 0.0 };
+
+    /// `a / b`, to the full width.
+    pub fn ratio(a: f64, b: f64) -> Self {
+        Dd::from(a) / Dd::from(b)
+    }
+
+    pub fn is_finite(self) -> bool {
+        self.hi.is_finite() && self.lo.is_finite()
+    }
+
+    /// Multiplication by a power of two, which is exact.
+    fn scale(self, power_of_two: f64) -> Self {
+        Dd { hi: self.hi * power_of_two, lo: self.lo * power_of_two }
+    }
+
+    /// e^self, to about 1e-30 of itself for exponents of a few hundred.
+    pub fn exp(self) -> Self {
+        const HALVINGS: i32 = 9;
+        if self.hi.abs() > 700.0 || self.hi.is_nan() {
+            return Dd::from(self.hi.exp());
+        }
+        let k = (self.hi / LN_2.hi).round();
+        let r = (self - LN_2 * Dd::from(k)).scale(0.5f64.powi(HALVINGS));
+        // e^r - 1 by its Taylor series: |r| < 0.0007, so that the tenth term is below 1e-38.
+        let mut term = r;
+        let mut sum = r;
+        for n in 2..=10 {
+            term = term * r / Dd::from(f64::from(n));
+            sum = sum + term;
+        }
+        // (1 + s)^2 - 1 = 2s + s^2 keeps the small number apart from the one.
+        for _ in 0..HALVINGS {
+            sum = sum.scale(2.0) + sum * sum;
+        }
+        let y = sum + Dd::ONE;
+        // In two steps, since 2^k itself may leave the range of f64 where the product does not.
+        let half = (k as i32) / 2;
+        y.scale(2f64.powi(half)).scale(2f64.powi(k as i32 - half))
+    }
+
+    /// ln self for a positive number: one Newton step from the f64 logarithm.
+    pub fn ln(self) -> Self {
+        let y = Dd::from(self.hi.ln());
+        if !y.is_finite() {
+            return y;
+        }
+        y + (self * (-y).exp() - Dd::ONE)
+    }
+
+    /// self^exponent for a positive base.
+    pub fn powf(self, exponent: Dd) -> Self {
+        (self.ln() * exponent).exp()
+    }
+
+    /// The larger of the two; `other` when one is no number.
+    pub fn max(self, other: Dd) -> Self {
+        if self > other { self } else { other }
+    }
+
+    /// The smaller of the two; `other` when one is no number.
+    pub fn min(self, other: Dd) -> Self {
+        if self < other { self } else { other }
+    }
+
+    /// Largest integer not above.
+    pub fn floor(self) -> Self {
+        let hi = self.hi.floor();
+        if hi == self.hi { quick_two_sum(hi, self.lo.floor()) } else { Dd::from(hi) }
+    }
+
+    /// Smallest integer not below.
+    pub fn ceil(self) -> Self {
+        -(-self).floor()
+    }
+
+    /// The value modulo one, as an unsigned 128-bit binary fraction: the integer returned stands
+    /// for `n / 2^128`. Wrapping arithmetic on it is arithmetic modulo one.
+    pub fn fraction(self) -> u128 {
+        fraction(self.hi).wrapping_add(fraction(self.lo))
+    }
+}
+
+/// `x` modulo one in units of 2^-128, rounded to nearest.
+fn fraction(x: f64) -> u128 {
+    const MANTISSA: u32 = 52;
+    let bits = x.abs().to_bits();
+    let exponent = (bits >> MANTISSA) as i32;
+    if exponent == 0 || !x.is_finite() {
+        return 0; // below 2^-1022, or no number: the caller has refused the latter
+    }
+    let mantissa = u128::from((bits & ((1 << MANTISSA) - 1)) | (1 << MANTISSA));
+    // x = mantissa * 2^(exponent - 1023 - 52); in units of 2^-128 that is a shift by:
+    let shift = exponent - 1023 - MANTISSA as i32 + 128;
+    let magnitude = match shift {
+        128.. => 0, // a whole number
+        0..128 => mantissa << shift,
+        -54..0 => ((mantissa >> (-shift - 1)) + 1) >> 1,
+        _ => 0,
+    };
+    if x < 0.0 { magnitude.wrapping_neg() } else { magnitude }
+}
+
+impl From<f64> for Dd {
+    fn from(hi: f64) -> Self {
+        Dd { hi, lo: 0.0 }
+    }
+}
+
+impl Add for Dd {
+    type Output = Dd;
+    fn add(self, other: Dd) -> Dd {
+        let high = two_sum(self.hi, other.hi);
+        let low = two_sum(self.lo, other.lo);
+        let high = quick_two_sum(high.hi, high.lo + low.hi);
+        quick_two_sum(high.hi, high.lo + low.lo)
+    }
+}
+
+impl Neg for Dd {
+    type Output = Dd;
+    fn neg(self) -> Dd {
+        Dd { hi: -self.hi, lo: -self.lo }
+    }
+}
+
+impl Sub for Dd {
+    type Output = Dd;
+    fn sub(self, other: Dd) -> Dd {
+        self + -other
+    }
+}
+
+impl Mul for Dd {
+    type Output = Dd;
+    fn mul(self, other: Dd) -> Dd {
+        let product = two_prod(self.hi, other.hi);
+        quick_two_sum(product.hi, product.lo + (self.hi * other.lo + self.lo * other.hi))
+    }
+}
+
+impl Div for Dd {
+    type Output = Dd;
+    fn div(self, other: Dd) -> Dd {
+        // Long division: three quotient digits of 53 bits each, the third for the rounding.
+        let q1 = self.hi / other.hi;
+        let rest = self - other * Dd::from(q1);
+        let q2 = rest.hi / other.hi;
+        let rest = rest - other * Dd::from(q2);
+        let q3 = rest.hi / other.hi;
+        quick_two_sum(q1, q2) + Dd::from(q3)
+    }
+}
+
+impl PartialOrd for Dd {
+    fn partial_cmp(&self, other: &Dd) -> Option<Ordering> {
+        match self.hi.partial_cmp(&other.hi) {
+            Some(Ordering::Equal) => self.lo.partial_cmp(&other.lo),
+            order => order,
+        }
+    }
+}

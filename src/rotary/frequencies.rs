@@ -1,0 +1,174 @@
+//! Inverse frequencies, and the exact reduction of `position × frequency`.
+
+use super::{
+    Pairing, RopeTable,
+    dd::{Dd, TAU},
+};
+use crate::{Error, Result};
+
+/// One frequency a pair, with the attention scaling and the position streams.
+///
+/// The angle of a pair is kept in *turns*, as a 128-bit binary fraction: multiplying it by a
+/// position in wrapping integer arithmetic takes out the whole turns exactly.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frequencies {
+    rotary_dim: u32,
+    pairing: Pairing,
+    /// Radians per position, rounded to f64.
+    inv_freq: Vec<f64>,
+    /// Turns per position, modulo one, in units of 2^-128.
+    turns: Vec<u128>,
+    attention_scaling: f64,
+    axes: Option<Vec<u8>>,
+    xpos: Option<Xpos>,
+}
+
+/// The length scale of xPos (arXiv 2212.10554 §3): at position t, queries are multiplied by
+/// ζ_i^((t−c)/B) and keys by its inverse, with ζ_i = (2i/r + γ)/(1 + γ). The centre c cancels in
+/// the scores; it keeps the two factors near one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Xpos {
+    /// B > 0; 512 in the authors' code.
+    pub scale_base: f64,
+    /// c; half of the sequence length in the authors' code.
+    pub centre: u32,
+    /// γ > 0; 0.4 in the paper.
+    pub gamma: f64,
+}
+
+impl Default for Xpos {
+    fn default() -> Self {
+        Xpos { scale_base: 512.0, centre: 0, gamma: 0.4 }
+    }
+}
+
+/// What [`RopeConfig`](super::RopeConfig) has worked out.
+pub(super) struct Parts {
+    pub rotary_dim: u32,
+    pub pairing: Pairing,
+    pub inv_freq: Vec<Dd>,
+    pub attention_scaling: f64,
+    pub axes: Option<Vec<u8>>,
+}
+
+impl Frequencies {
+    pub(super) fn new(parts: Parts) -> Self {
+        Frequencies {
+            rotary_dim: parts.rotary_dim,
+            pairing: parts.pairing,
+            inv_freq: parts.inv_freq.iter().map(|f| f.hi).collect(),
+            turns: parts.inv_freq.iter().map(|&f| (f / TAU).fraction()).collect(),
+            attention_scaling: parts.attention_scaling,
+            axes: parts.axes,
+            xpos: None,
+        }
+    }
+
+    /// The same with xPos scales: the table gets a plane for queries and one for keys.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when `scale_base` or `gamma` is not positive.
+    pub fn with_xpos(mut self, xpos: Xpos) -> Result<Self> {
+        for (what, x) in [("scale_base", xpos.scale_base), ("gamma", xpos.gamma)] {
+            super::rules::positive(what, x)?;
+        }
+        self.xpos = Some(xpos);
+        Ok(self)
+    }
+
+    /// Rotated channels r.
+    pub fn rotary_dim(&self) -> u32 {
+        self.rotary_dim
+    }
+
+    /// Channels of each pair.
+    pub fn pairing(&self) -> Pairing {
+        self.pairing
+    }
+
+    /// Radians per position of each of the r/2 pairs, rounded to f64. The tables are made from
+    /// wider numbers than these.
+    pub fn inv_freq(&self) -> &[f64] {
+        &self.inv_freq
+    }
+
+    /// m, by which cosine and sine are multiplied.
+    pub fn attention_scaling(&self) -> f64 {
+        self.attention_scaling
+    }
+
+    /// Position stream of every pair; `None` when stream 0 drives all.
+    pub fn axes(&self) -> Option<&[u8]> {
+        self.axes.as_deref()
+    }
+
+    /// The xPos scale, if there is one.
+    pub fn xpos(&self) -> Option<Xpos> {
+        self.xpos
+    }
+
+    /// m·cos and m·sin of `position × inv_freq[pair]`, right to a few units in the last place of
+    /// f64 (relative, near zeros too). xPos scales are not in it.
+    ///
+    /// # Panics
+    /// When `pair` is not below r/2.
+    pub fn cos_sin(&self, position: u32, pair: usize) -> (f64, f64) {
+        let (cos, sin) = cos_sin_turns(self.turns[pair].wrapping_mul(u128::from(position)));
+        (cos * self.attention_scaling, sin * self.attention_scaling)
+    }
+
+    /// ζ^((position − centre)/B), the factor of a query; a key has its inverse. 1 without xPos.
+    pub fn query_scale(&self, position: u32, pair: usize) -> f64 {
+        self.xpos.map_or(1.0, |xpos| {
+            let share = 2.0 * pair as f64 / f64::from(self.rotary_dim);
+            let zeta = (share + xpos.gamma) / (1.0 + xpos.gamma);
+            let distance = f64::from(position) - f64::from(xpos.centre);
+            (distance / xpos.scale_base * zeta.ln()).exp()
+        })
+    }
+
+    /// The table for positions `0 .. positions`, every entry within 1 ulp of f32 of its exact
+    /// value (see the [module](super)).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the table does not fit memory, or an xPos scale or the attention
+    /// scaling leaves the range of f32.
+    pub fn table(&self, positions: u32) -> Result<RopeTable> {
+        RopeTable::build(self, positions)
+    }
+
+    /// Refuses xPos scales beyond f32's normal numbers. They are monotone in the position and in
+    /// the pair, and pair 0 has the smallest ζ.
+    pub(super) fn check_scales(&self, positions: u32) -> Result<()> {
+        for position in [0, positions.saturating_sub(1)] {
+            let scale = self.query_scale(position, 0) * self.attention_scaling;
+            let fits = |x: f64| {
+                (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&x.abs()) || x == 0.0
+            };
+            let inverse = self.attention_scaling / self.query_scale(position, 0);
+            if !fits(scale) || !fits(inverse) {
+                return Err(Error::Invalid {
+                    what: "attention or xPos scale",
+                    needed: "in the range of f32 (fewer positions, another centre or scale base)",
+                    got: format!("{scale:e} at position {position}"),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// cos and sin of an angle given as a fraction of a turn in units of 2^-128.
+#[inline]
+fn cos_sin_turns(turns: u128) -> (f64, f64) {
+    // The nearest quarter turn, and what is left: −1/8 … 1/8 of a turn, as a signed fraction.
+    let quarter = turns.wrapping_add(1 << 125) >> 126;
+    let rest = turns.wrapping_sub(quarter << 126) as i128;
+    let (sin, cos) = (rest as f64 * (TAU.hi / 2f64.powi(128))).sin_cos();
+    match quarter {
+        0 => (cos, sin),
+        1 => (-sin, cos),
+        2 => (-cos, -sin),
+        _ => (sin, -cos),
+    }
+}

@@ -1,0 +1,267 @@
+//! How the inverse frequencies follow from θ: every rule in use.
+
+use super::{YarnParams, dd::Dd, dd::TAU, yarn};
+use crate::{Error, Result};
+
+/// Inverse frequencies and attention scaling of a RoPE type.
+///
+/// Notation: r = `rotary_dim`, i = 0 … r/2 − 1, `f_i = θ^(−2i/r)`, L0 = the context length that the
+/// model was first trained with, s = `factor`, n = current length (largest position of the call
+/// plus one). Scaling m multiplies both cosine and sine, hence every score by m².
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum RopeRule {
+    /// `f_i`, m = 1 (RoFormer, arXiv 2104.09864 §3.2.2).
+    Default,
+    /// Position interpolation (arXiv 2306.15595): `f_i / s`, m = 1. HF `linear`.
+    Linear {
+        /// Context extension s > 0.
+        factor: f64,
+    },
+    /// Static NTK-aware scaling (bloc97 2023; YaRN paper, arXiv 2309.00071 eq. 14):
+    /// `f_i` of θ' = θ·s^(r/(r−2)), m = 1.
+    NtkAware {
+        /// Context extension s > 0.
+        factor: f64,
+    },
+    /// Dynamic NTK, HF `dynamic`: `f_i` of θ' = θ·(s·n/L − (s−1))^(r/(r−2)) with n = max(current
+    /// length, L), m = 1. Up to the length L it is [`Default`](RopeRule::Default).
+    Dynamic {
+        /// Context extension s > 0.
+        factor: f64,
+        /// L, the model's `max_position_embeddings`.
+        max_position_embeddings: u64,
+    },
+    /// YaRN (arXiv 2309.00071) as its authors' code and Hugging Face compute it: the ramp between
+    /// `f_i / s` and `f_i` is linear in the *index* i. See [`YarnParams`].
+    Yarn(YarnParams),
+    /// YaRN as the paper's eq. 17–19 and the RoPE++ authors' code have it: with
+    /// `ρ_i = L0·f_i/2π` rotations over the old context and
+    /// `γ_i = clamp((ρ_i − α)/(β − α), 0, 1)`, the frequency is `(1−γ_i) f_i/s + γ_i f_i` and
+    /// m = 0.1 ln s + 1. The ramp is linear in the *rotations*, which differs from
+    /// [`Yarn`](RopeRule::Yarn) by up to 75 % of a frequency.
+    YarnRotations {
+        /// Context extension s > 0.
+        factor: f64,
+        /// L0; the RoPE++ code has 4096 built in.
+        original_max_position_embeddings: u64,
+        /// α: pairs with fewer rotations are interpolated fully. 1 in the paper.
+        alpha: f64,
+        /// β > α: pairs with more rotations are left alone. 32 in the paper.
+        beta: f64,
+    },
+    /// LongRoPE (arXiv 2402.13753), HF `longrope`: `f_i / long_i` when n > L0, else
+    /// `f_i / short_i`. m = `attention_factor`, or without one 1 for s ≤ 1 and else
+    /// √(1 + ln s / ln L0), at every length.
+    LongRope {
+        /// r/2 divisors for n ≤ L0.
+        short_factor: Vec<f64>,
+        /// r/2 divisors for n > L0.
+        long_factor: Vec<f64>,
+        /// Context extension s > 0; it enters m only.
+        factor: f64,
+        /// L0 > 1.
+        original_max_position_embeddings: u64,
+        /// m, when the model states it.
+        attention_factor: Option<f64>,
+    },
+    /// Llama 3.1, HF `llama3`: by wavelength λ = 2π/f_i. `f_i` for λ < L0/high, `f_i/s` for
+    /// λ > L0/low, and between them `(1−t) f_i/s + t f_i` with
+    /// t = (L0/λ − low)/(high − low). m = 1.
+    Llama3 {
+        /// Context extension s > 0.
+        factor: f64,
+        /// `low_freq_factor`.
+        low_freq_factor: f64,
+        /// `high_freq_factor` > `low_freq_factor`.
+        high_freq_factor: f64,
+        /// L0.
+        original_max_position_embeddings: u64,
+    },
+    /// Gemma 4, full-attention layers, HF `proportional`: the first ⌊p·D/2⌋ pairs turn by
+    /// θ^(−2i/D)/s with D = `head_dim`, the others have frequency 0 and stay as they are.
+    /// Needs `rotary_dim == head_dim`. m = 1.
+    Proportional {
+        /// p, 0 to 1.
+        partial_rotary_factor: f64,
+        /// Divisor s > 0 of the frequencies, 1 for none.
+        factor: f64,
+    },
+    /// Frequencies in radians per position, as given.
+    Custom {
+        /// r/2 frequencies (of one axis, under [`Axial2d::Blocks`](super::Axial2d::Blocks): r/4).
+        inv_freq: Vec<f64>,
+        /// m.
+        attention_scaling: f64,
+    },
+}
+
+impl RopeRule {
+    /// The RoPE++ authors' YaRN with their constants: L0 = 4096, α = 1, β = 32.
+    pub fn yarn_rotations(factor: f64) -> Self {
+        RopeRule::YarnRotations {
+            factor,
+            original_max_position_embeddings: 4096,
+            alpha: 1.0,
+            beta: 32.0,
+        }
+    }
+
+    /// The `dim / 2` frequencies of one series, and the attention scaling.
+    pub(super) fn series(
+        &self,
+        dim: u32,
+        head_dim: u32,
+        theta: f64,
+        current_len: u64,
+    ) -> Result<(Vec<Dd>, f64)> {
+        let base = Dd::from(theta);
+        match self {
+            RopeRule::Default => Ok((geometric(base, dim), 1.0)),
+            RopeRule::Linear { factor } => {
+                let s = Dd::from(positive("factor", *factor)?);
+                Ok((geometric(base, dim).into_iter().map(|f| f / s).collect(), 1.0))
+            }
+            RopeRule::NtkAware { factor } => {
+                let stretch = Dd::from(positive("factor", *factor)?);
+                Ok((geometric(ntk_base(base, stretch, dim)?, dim), 1.0))
+            }
+            RopeRule::Dynamic { factor, max_position_embeddings } => {
+                let s = Dd::from(positive("factor", *factor)?);
+                let max = length("max_position_embeddings", *max_position_embeddings)?;
+                let n = Dd::from(current_len.max(*max_position_embeddings) as f64);
+                let stretch = s * n / max - (s - Dd::ONE);
+                Ok((geometric(ntk_base(base, stretch, dim)?, dim), 1.0))
+            }
+            RopeRule::Yarn(params) => params.series(base, dim),
+            RopeRule::YarnRotations { factor, original_max_position_embeddings, alpha, beta } => {
+                yarn::rotations(
+                    &geometric(base, dim),
+                    positive("factor", *factor)?,
+                    length("original_max_position_embeddings", *original_max_position_embeddings)?,
+                    (*alpha, *beta),
+                )
+            }
+            RopeRule::LongRope {
+                short_factor,
+                long_factor,
+                factor,
+                original_max_position_embeddings: original,
+                attention_factor,
+            } => {
+                let divisors = if current_len > *original { long_factor } else { short_factor };
+                for (what, list) in [("short_factor", short_factor), ("long_factor", long_factor)] {
+                    entries(what, list.len(), dim)?;
+                    list.iter().try_for_each(|&x| positive(what, x).map(drop))?;
+                }
+                let inv_freq =
+                    geometric(base, dim).into_iter().zip(divisors).map(|(f, &d)| f / d.into());
+                let m = longrope_scaling(*factor, *original, *attention_factor)?;
+                Ok((inv_freq.collect(), m))
+            }
+            RopeRule::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position_embeddings: original,
+            } => {
+                let s = Dd::from(positive("factor", *factor)?);
+                let original = length("original_max_position_embeddings", *original)?;
+                positive("low_freq_factor", *low)?;
+                ordered("high_freq_factor", "above low_freq_factor", *low, *high)?;
+                let (low, high) = (Dd::from(*low), Dd::from(*high));
+                // t clamped to 0 … 1 is the rule's three cases in one.
+                let blend = |f: Dd| {
+                    let t = (original * f / TAU - low) / (high - low);
+                    mix(f / s, f, t.max(Dd::ZERO).min(Dd::ONE))
+                };
+                Ok((geometric(base, dim).into_iter().map(blend).collect(), 1.0))
+            }
+            RopeRule::Proportional { partial_rotary_factor: p, factor } => {
+                if dim != head_dim {
+                    let needed = "head_dim for the proportional rule, and the axes single";
+                    return invalid("rotary_dim", needed, dim);
+                }
+                if !(0.0..=1.0).contains(p) {
+                    return invalid("partial_rotary_factor", "0 to 1", p);
+                }
+                let s = Dd::from(positive("factor", *factor)?);
+                let turning = (p * f64::from(head_dim) / 2.0).floor() as usize;
+                let scaled = |(i, f)| if i < turning { f / s } else { Dd::ZERO };
+                Ok((geometric(base, dim).into_iter().enumerate().map(scaled).collect(), 1.0))
+            }
+            RopeRule::Custom { inv_freq, attention_scaling } => {
+                entries("inv_freq", inv_freq.len(), dim)?;
+                Ok((inv_freq.iter().map(|&f| Dd::from(f)).collect(), *attention_scaling))
+            }
+        }
+    }
+}
+
+/// `base^(−2i/dim)` for i in 0 .. dim/2.
+pub(super) fn geometric(base: Dd, dim: u32) -> Vec<Dd> {
+    let ln = base.ln();
+    let exponent = |i: u32| -Dd::ratio(f64::from(2 * i), f64::from(dim));
+    (0..dim / 2).map(|i| (ln * exponent(i)).exp()).collect()
+}
+
+/// `(1 − t) a + t b`, exactly `b` at t = 1.
+pub(super) fn mix(a: Dd, b: Dd, t: Dd) -> Dd {
+    a * (Dd::ONE - t) + b * t
+}
+
+/// θ·stretch^(dim/(dim−2)): the base at which the slowest pair is interpolated by `stretch`.
+fn ntk_base(base: Dd, stretch: Dd, dim: u32) -> Result<Dd> {
+    if dim <= 2 {
+        return invalid("rotary_dim", "above 2 for NTK scaling", dim);
+    }
+    if stretch <= Dd::ZERO {
+        return invalid("factor", "such that the stretch of theta is positive", stretch.hi);
+    }
+    Ok(base * stretch.powf(Dd::ratio(f64::from(dim), f64::from(dim - 2))))
+}
+
+fn longrope_scaling(factor: f64, original: u64, given: Option<f64>) -> Result<f64> {
+    let s = positive("factor", factor)?;
+    if original < 2 {
+        return invalid("original_max_position_embeddings", "at least 2", original);
+    }
+    match given {
+        Some(m) => positive("attention_factor", m),
+        None if s <= 1.0 => Ok(1.0),
+        None => Ok((1.0 + s.ln() / (original as f64).ln()).sqrt()),
+    }
+}
+
+fn invalid<T>(what: &'static str, needed: &'static str, got: impl ToString) -> Result<T> {
+    Err(Error::Invalid { what, needed, got: got.to_string() })
+}
+
+/// Lets positive finite numbers pass.
+pub(super) fn positive(what: &'static str, x: f64) -> Result<f64> {
+    if x.is_finite() && x > 0.0 { Ok(x) } else { invalid(what, "a positive number", x) }
+}
+
+/// Lets `high` pass when both are finite and it lies above `low`.
+pub(super) fn ordered(what: &'static str, needed: &'static str, low: f64, high: f64) -> Result<()> {
+    if low.is_finite() && high.is_finite() && low < high {
+        Ok(())
+    } else {
+        invalid(what, needed, format!("{high} against {low}"))
+    }
+}
+
+/// Lets context lengths from 1 to 2^53 pass.
+pub(super) fn length(what: &'static str, n: u64) -> Result<Dd> {
+    if (1..=1 << 53).contains(&n) { Ok(Dd::from(n as f64)) } else { invalid(what, "1 to 2^53", n) }
+}
+
+/// Compares the length of a per-pair list.
+fn entries(what: &'static str, len: usize, dim: u32) -> Result<()> {
+    if len == (dim / 2) as usize {
+        Ok(())
+    } else {
+        let needed = "a list with one entry a pair";
+        invalid(what, needed, format!("{len} entries for {} pairs", dim / 2))
+    }
+}
