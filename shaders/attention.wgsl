@@ -29,6 +29,7 @@ const STATES: u32 = STREAMS * ROWS;          // softmax states an invocation
 const STATE_VECS: u32 = (STATES + 3u) / 4u;
 const V_COLS: u32 = TX * COLS;               // columns a V tile, padding included
 const V_STEPS: u32 = BLOCK_KQ / V_QUADS;     // V tiles a K tile
+const ALIGNED: bool = BLOCK_PAIRS % 4u == 0u && PAIRS % 2u == 0u; // no group of channels straddles
 const MASKED: f32 = -1.0e38;                 // finite: infinities need not survive in WGSL
 const LN_2: f32 = 0.69314718055994530942;
 
@@ -90,7 +91,7 @@ fn load_qk(is_k: bool, i: u32) -> vec4<f32> {
 fn channels(is_k: bool, row: u32, d: u32) -> vec4<f32> {
     let i = d / 4u;
     let last = HEAD_DIM / 4u - 1u;
-    if (d % 4u == 0u) {
+    if (ALIGNED || d % 4u == 0u) {
         return select(vec4(0.0), load_qk(is_k, row + min(i, last)), i <= last);
     }
     let lo = load_qk(is_k, row + min(i, last));
@@ -115,7 +116,10 @@ fn load_pairs(is_k: bool, row: u32, u: u32) -> Pairs {
         x = Pairs(vec4(lo.xz, hi.xz), vec4(lo.yw, hi.yw));
     } else {
         let j = 4u * u;
-        let a = j / BLOCK_PAIRS * 2u * BLOCK_PAIRS + j % BLOCK_PAIRS;
+        var a = j;
+        if (BLOCK_PAIRS < PAIRS) {
+            a += j / BLOCK_PAIRS * BLOCK_PAIRS;
+        }
         x = Pairs(channels(is_k, row, a), channels(is_k, row, a + BLOCK_PAIRS));
     }
     if (PAIRS % 4u != 0u) {

@@ -4,10 +4,13 @@
 mod capabilities;
 mod dispatch;
 mod pipeline;
+mod rotary;
 mod tensor;
 
 pub use dispatch::Dispatch;
 pub(crate) use dispatch::{Bind, uniform_buffer};
 pub(crate) use pipeline::Pipeline;
+pub(crate) use rotary::RotaryParams;
+pub use rotary::{CosSin, Positions};
 pub use tensor::Tensor;
 pub(crate) use tensor::{Access, Checker};

@@ -1,2 +1,4 @@
 //! One file (or folder) a kernel, each the same way: problem → plan → kernel → bind → record.
 //! Kernels never import each other.
+
+pub mod attention;

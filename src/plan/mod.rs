@@ -1,6 +1,7 @@
 //! Pure decisions, testable without a GPU: what the device can do, and from it the path, the tile
 //! and the cost of a call. Nothing here names a wgpu type.
 
+pub mod attention;
 mod capabilities;
 mod shader;
 

@@ -8,6 +8,7 @@ mod frequencies;
 mod model_json;
 mod pairing;
 mod rules;
+mod shape;
 mod table;
 mod yarn;
 
@@ -16,5 +17,6 @@ pub use config::RopeConfig;
 pub use frequencies::{Frequencies, Xpos};
 pub use pairing::Pairing;
 pub use rules::RopeRule;
+pub use shape::{TableAxes, TableShape};
 pub use table::RopeTable;
 pub use yarn::YarnParams;

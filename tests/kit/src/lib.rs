@@ -4,6 +4,7 @@
 
 pub mod cases;
 pub mod golden;
+pub mod gpu;
 pub mod replay;
 pub mod runner;
 pub mod tolerance;

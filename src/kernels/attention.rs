@@ -1,0 +1,270 @@
+//! Fused attention on the device: compiles an [`AttentionPlan`], binds tensors to it.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::gpu::{
+    Access, Bind, Checker, CosSin, Dispatch, Pipeline, Positions, RotaryParams, Tensor,
+    uniform_buffer,
+};
+use crate::plan::attention::{AttentionPlan, AttentionShape, Outputs};
+use crate::{Error, Layout, Result};
+
+/// A compiled attention kernel. It belongs to the device it was made on, is cheap to clone, and
+/// holds nothing that changes from call to call.
+#[derive(Debug, Clone)]
+pub struct Attention {
+    plan: AttentionPlan,
+    pipeline: Pipeline,
+    programs: wgpu::Buffer,
+    // Stands in for the bindings that a call does not use.
+    nothing: wgpu::Buffer,
+}
+
+/// The tensors of one attention call.
+#[derive(Debug, Clone)]
+pub struct AttentionBindings<'a> {
+    /// `[B, H_q, S_q, D]`, read. Strides and offset are multiples of 4 elements, here and below.
+    pub q: Tensor<'a>,
+    /// `[B, H_kv, S_k, D]`, rotated, read.
+    pub k: Tensor<'a>,
+    /// `[B, H_kv, S_k, D_v]`, read.
+    pub v: Tensor<'a>,
+    /// `[B, H_out, S_q, D_v]`, or `[B, H_q, S_q, D_v]` for split outputs; written.
+    pub out: Tensor<'a>,
+    /// Split outputs: `[B, H_q, S_q, D_v]`, the second stream of every query head; written.
+    pub out_im: Option<Tensor<'a>>,
+    /// Natural log-sum-exp of every output row, f32 `[B, H_out, S_q]` without gaps, heads in the
+    /// order of the head map; written. −∞ in rows that see no key.
+    pub lse: Option<wgpu::BufferBinding<'a>>,
+    /// Keys of each batch, u32 `[B]`, read: the keys behind them are padding and never read.
+    /// Numbers above S_k count as S_k.
+    pub kv_lens: Option<wgpu::BufferBinding<'a>>,
+    /// Table and positions of q, where the kernel rotates it.
+    pub rotation: Option<(CosSin<'a>, Positions<'a>)>,
+}
+
+impl<'a> AttentionBindings<'a> {
+    /// The tensors that every call has, without the optional ones.
+    pub fn new(q: Tensor<'a>, k: Tensor<'a>, v: Tensor<'a>, out: Tensor<'a>) -> Self {
+        Self { q, k, v, out, out_im: None, lse: None, kv_lens: None, rotation: None }
+    }
+}
+
+/// `Params` of `shaders/attention.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+struct Params {
+    batch: u32,
+    seq_q: u32,
+    seq_k: u32,
+    group: u32,
+    groups_x: u32,
+    tiles: u32,
+    heads_out: u32,
+    causal_offset: i32,
+    scale_log2: f32,
+    minus_infinity: f32,
+    q: Quads,
+    k: Quads,
+    v: Quads,
+    out: Quads,
+    out_im: Quads,
+    pad0: u32,
+    pad1: u32,
+    rotary: RotaryParams,
+}
+
+/// Offset and strides in groups of four channels.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+struct Quads {
+    offset: u32,
+    batch: u32,
+    head: u32,
+    row: u32,
+}
+
+impl Quads {
+    fn new(layout: &Layout) -> Self {
+        let [batch, head, row] = layout.strides.map(|stride| stride / 4);
+        Self { offset: layout.offset / 4, batch, head, row }
+    }
+}
+
+impl Attention {
+    /// Compiles `plan` on `device`. Do this once for every configuration; it takes milliseconds on
+    /// a GPU and can take seconds on a software adapter.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when the device has less room than the plan was made for.
+    pub fn new(device: &wgpu::Device, plan: &AttentionPlan) -> Result<Self> {
+        // Planning again with the same tile repeats every check against the real device.
+        let caps = crate::Capabilities::of(device);
+        let plan = AttentionPlan::with_tile(plan.problem(), &caps, *plan.tile())?;
+        let programs =
+            uniform_buffer(device, "attention programs", bytemuck::cast_slice(&plan.programs.rows));
+        Ok(Self {
+            pipeline: Pipeline::new(device, plan.shader()),
+            programs,
+            nothing: uniform_buffer(device, "attention: unused binding", &[0; 16]),
+            plan,
+        })
+    }
+
+    /// The plan that runs.
+    pub fn plan(&self) -> &AttentionPlan {
+        &self.plan
+    }
+
+    /// Checks the tensors of a call and binds them.
+    ///
+    /// # Errors
+    /// Any of [`Error`]'s variants on shapes, strides, sizes, alignment, overlap, usage, dtypes and
+    /// limits; [`Error::Binding`] for a tensor that the problem needs and the call lacks, or the
+    /// other way round; [`Error::TableTooShort`] where a query has a position past the table. The
+    /// buffers stay as they are.
+    pub fn bind(
+        &self,
+        device: &wgpu::Device,
+        shape: &AttentionShape,
+        bindings: &AttentionBindings<'_>,
+    ) -> Result<Dispatch> {
+        let problem = self.plan.problem();
+        let caps = &self.plan.capabilities;
+        let AttentionShape { batch, seq_q, seq_k, .. } = *shape;
+        let heads_out = problem.heads.heads().len() as u32;
+        let (d, dv) = (problem.head_dim, problem.value_dim);
+        let q_heads = problem.heads.q_heads();
+        let mut checker = Checker::new(caps);
+
+        let q_shape = [batch, q_heads, seq_q, d];
+        checker.tensor("q", &bindings.q, Access::Read, problem.q_dtype, q_shape, 4)?;
+        let k_shape = [batch, problem.kv_heads, seq_k, d];
+        checker.tensor("k", &bindings.k, Access::Read, problem.kv_dtype, k_shape, 4)?;
+        let v_shape = [batch, problem.kv_heads, seq_k, dv];
+        checker.tensor("v", &bindings.v, Access::Read, problem.kv_dtype, v_shape, 4)?;
+        let split = problem.outputs == Outputs::Split;
+        let out_shape = [batch, if split { q_heads } else { heads_out }, seq_q, dv];
+        checker.tensor("out", &bindings.out, Access::Write, problem.out_dtype, out_shape, 4)?;
+        present("out_im", split, bindings.out_im.is_some(), "split outputs")?;
+        if let Some(out_im) = &bindings.out_im {
+            checker.tensor("out_im", out_im, Access::Write, problem.out_dtype, out_shape, 4)?;
+        }
+        present("lse", problem.lse, bindings.lse.is_some(), "lse: true")?;
+        if let Some(lse) = &bindings.lse {
+            let dense = Layout::bhsd([batch, heads_out, seq_q, 1])?;
+            checker.binding("lse", lse, Access::Write, 4 * dense.elements())?;
+        }
+        if let Some(kv_lens) = &bindings.kv_lens {
+            checker.binding("kv_lens", kv_lens, Access::Read, 4 * u64::from(batch))?;
+        }
+        present("rotation", problem.rotate_q, bindings.rotation.is_some(), "rotate_q: true")?;
+        let rotary = match &bindings.rotation {
+            Some((table, positions)) => RotaryParams::new(
+                &mut checker,
+                table,
+                positions,
+                problem.rotary_dim,
+                [batch, seq_q],
+            )?,
+            None => RotaryParams::default(),
+        };
+        let causal_offset = causal_offset(shape)?;
+
+        let tiles = seq_q.div_ceil(self.plan.tile().block_q());
+        let programs = self.plan.programs.rows.len() as u64;
+        let groups = u64::from(batch) * programs * u64::from(tiles);
+        if groups == 0 {
+            return Ok(Dispatch::empty());
+        }
+        let workgroups = caps.fold_groups(groups)?;
+        let params = Params {
+            batch,
+            seq_q,
+            seq_k,
+            group: q_heads / problem.kv_heads,
+            groups_x: workgroups[0],
+            tiles,
+            heads_out,
+            causal_offset,
+            scale_log2: (f64::from(problem.softmax_scale) * core::f64::consts::LOG2_E) as f32,
+            minus_infinity: f32::NEG_INFINITY,
+            q: Quads::new(&bindings.q.layout),
+            k: Quads::new(&bindings.k.layout),
+            v: Quads::new(&bindings.v.layout),
+            out: Quads::new(&bindings.out.layout),
+            out_im: match &bindings.out_im {
+                Some(out_im) => Quads::new(&out_im.layout),
+                None => Quads::new(&bindings.out.layout),
+            },
+            pad0: 0,
+            pad1: 0,
+            rotary,
+        };
+
+        let params = uniform_buffer(device, "attention params", bytemuck::bytes_of(&params));
+        let nothing = || self.nothing.as_entire_buffer_binding();
+        let lens = bindings.kv_lens.is_none().then(|| {
+            let all = vec![seq_k; batch as usize];
+            uniform_buffer(device, "attention: all keys", bytemuck::cast_slice(&all))
+        });
+        let kv_lens = match (&bindings.kv_lens, &lens) {
+            (Some(binding), _) => binding.clone(),
+            (None, Some(buffer)) => buffer.as_entire_buffer_binding(),
+            (None, None) => nothing(),
+        };
+        // With no keys, k and v may be empty buffers, which cannot be bound: nothing reads them.
+        let (k, v) = match seq_k {
+            0 => (nothing(), nothing()),
+            _ => (bindings.k.binding.clone(), bindings.v.binding.clone()),
+        };
+        let mut entries = vec![
+            (0, params.as_entire_buffer_binding()),
+            (1, self.programs.as_entire_buffer_binding()),
+            (2, bindings.q.binding.clone()),
+            (3, k),
+            (4, v),
+            (5, bindings.out.binding.clone()),
+            (7, bindings.lse.clone().unwrap_or_else(nothing)),
+            (10, kv_lens),
+        ];
+        if let Some(out_im) = &bindings.out_im {
+            entries.push((6, out_im.binding.clone()));
+        }
+        if let Some((table, positions)) = &bindings.rotation {
+            entries.push((8, table.binding.clone()));
+            entries.push((
+                9,
+                match positions {
+                    Positions::Ids { binding, .. } => binding.clone(),
+                    Positions::From(_) => nothing(),
+                },
+            ));
+        }
+        let bind =
+            Bind { label: "attention", pipeline: &self.pipeline, entries: &entries, workgroups };
+        Ok(Dispatch::new(device, &bind))
+    }
+}
+
+/// Place of query 0 among the keys, in the 32 bits that the shader has.
+fn causal_offset(shape: &AttentionShape) -> Result<i32> {
+    let offset = shape.offset();
+    // Room for a tile past the last row and the last key.
+    let last = offset.abs() + i64::from(shape.seq_q).max(i64::from(shape.seq_k)) + (1 << 16);
+    match i32::try_from(offset) {
+        Ok(narrow) if last <= i64::from(i32::MAX) => Ok(narrow),
+        _ => Err(Error::IndexOverflow { tensor: "query_offset", index: offset.unsigned_abs() }),
+    }
+}
+
+fn present(tensor: &'static str, needed: bool, given: bool, setting: &'static str) -> Result<()> {
+    let why = match (needed, given, setting) {
+        (true, false, "split outputs") => "missing, though the problem has split outputs",
+        (false, true, "split outputs") => "given, but the problem has merged outputs",
+        (true, false, _) => "missing, though the problem asks for it",
+        (false, true, _) => "given, but the problem does not use it",
+        _ => return Ok(()),
+    };
+    Err(Error::Binding { tensor, why })
+}

@@ -1,0 +1,119 @@
+//! What one call does, in numbers.
+
+use super::AttentionPlan;
+
+/// The sizes that change from call to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AttentionShape {
+    /// B.
+    pub batch: u32,
+    /// S_q: queries of each batch.
+    pub seq_q: u32,
+    /// S_k: keys of each batch, padding included.
+    pub seq_k: u32,
+    /// Place of query 0 among the keys: query i sees the keys `j <= i + query_offset`. `None`
+    /// aligns the last query with the last key, `S_k − S_q`. Read only when causal.
+    pub query_offset: Option<i32>,
+}
+
+impl AttentionShape {
+    /// Every query sees every key up to its own place, the last query the last key.
+    pub fn new(batch: u32, seq_q: u32, seq_k: u32) -> Self {
+        Self { batch, seq_q, seq_k, query_offset: None }
+    }
+
+    /// The offset in force.
+    pub fn offset(&self) -> i64 {
+        self.query_offset.map_or(i64::from(self.seq_k) - i64::from(self.seq_q), i64::from)
+    }
+
+    /// Keys that query rows see, added up over the rows of one head of one batch.
+    fn visible(&self, causal: bool) -> u64 {
+        if !causal {
+            return u64::from(self.seq_q) * u64::from(self.seq_k);
+        }
+        // Row i sees clamp(i + offset + 1, 0, S_k) keys: none, a rising middle, then all.
+        let (rows, keys) = (i128::from(self.seq_q), i128::from(self.seq_k));
+        let first = i128::from(self.offset()) + 1;
+        let rise = (-first).clamp(0, rows);
+        let full = (keys - first).clamp(rise, rows);
+        let middle = (full - rise) * (2 * first + rise + full - 1) / 2;
+        u64::try_from(middle + (rows - full) * keys).unwrap_or(u64::MAX)
+    }
+}
+
+/// Work of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cost {
+    /// Compute dispatches.
+    pub dispatches: u32,
+    /// Workgroups.
+    pub workgroups: u64,
+    /// Floating-point operations that the result needs: 2 (D + D_v) for every visible pair of
+    /// query and key of every output head. Masked and padded work is not counted.
+    pub flops: u64,
+    /// Bytes of q, k, v, outputs and log-sum-exp, each counted once.
+    pub bytes: u64,
+    /// Bytes that the workgroups ask the memory system for: K and V once a query tile and query
+    /// head. What lies between the two is the caches' part.
+    pub bytes_requested: u64,
+}
+
+impl Cost {
+    pub(super) fn new(plan: &AttentionPlan, shape: &AttentionShape) -> Self {
+        let p = &plan.problem;
+        let n = u64::from;
+        let (batch, d, dv) = (n(shape.batch), n(p.head_dim), n(p.value_dim));
+        let heads_out = p.heads.heads().len() as u64;
+        let programs = plan.programs.rows.len() as u64;
+        let tiles = n(shape.seq_q.div_ceil(plan.tile.block_q()));
+        let visible = batch * shape.visible(p.causal);
+        let q = batch * n(p.heads.q_heads()) * n(shape.seq_q) * d * p.q_dtype.size();
+        let kv = batch * n(p.kv_heads) * n(shape.seq_k) * (d + dv) * p.kv_dtype.size();
+        let rows_out = batch * heads_out * n(shape.seq_q);
+        let out = rows_out * (dv * p.out_dtype.size() + if p.lse { 4 } else { 0 });
+        let kv_requested =
+            visible.div_ceil(n(plan.tile.block_q())) * programs * (d + dv) * p.kv_dtype.size();
+        Self {
+            dispatches: u32::from(rows_out > 0),
+            workgroups: batch * programs * tiles,
+            flops: visible * heads_out * 2 * (d + dv),
+            bytes: q + kv + out,
+            bytes_requested: q + kv_requested + out,
+        }
+    }
+}
+
+impl core::fmt::Display for Cost {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "{} dispatch{}, {} workgroups, {:.3} GFLOP, {:.2} MiB of tensors, {:.2} MiB requested",
+            self.dispatches,
+            if self.dispatches == 1 { "" } else { "es" },
+            self.workgroups,
+            self.flops as f64 * 1e-9,
+            self.bytes as f64 / f64::from(1 << 20),
+            self.bytes_requested as f64 / f64::from(1 << 20),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::AttentionShape;
+
+    #[test]
+    fn visible_keys_equal_a_count() {
+        for (seq_q, seq_k) in [(0, 0), (1, 1), (5, 5), (5, 9), (9, 5), (1, 40), (7, 0)] {
+            for query_offset in [None, Some(0), Some(3), Some(-4), Some(100), Some(-100)] {
+                let shape = AttentionShape { batch: 1, seq_q, seq_k, query_offset };
+                let count = (0..i64::from(seq_q))
+                    .map(|i| (i + shape.offset() + 1).clamp(0, i64::from(seq_k)) as u64)
+                    .sum::<u64>();
+                assert_eq!(shape.visible(true), count, "{shape:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Planning a fused attention call: problem, tile, workgroup memory, cost.
+
+mod cost;
+mod memory;
+mod problem;
+mod programs;
+mod shader;
+mod tile;
+
+pub use cost::{AttentionShape, Cost};
+pub use problem::{AttentionProblem, Outputs};
+pub use tile::Tile;
+
+use crate::Result;
+use crate::plan::{Capabilities, Shader};
+use memory::Memory;
+use programs::Programs;
+
+/// How one [`AttentionProblem`] will run: the path, the tile and the shader. Pure data; printing
+/// it says everything that was decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionPlan {
+    pub(crate) problem: AttentionProblem,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) programs: Programs,
+    pub(crate) tile: Tile,
+    pub(crate) shader: Shader,
+}
+
+impl AttentionPlan {
+    /// Plans with the tile that suits `capabilities`.
+    pub(super) fn new(problem: &AttentionProblem, capabilities: &Capabilities) -> Result<Self> {
+        problem.check()?;
+        let programs = Programs::new(problem)?;
+        let tile = Tile::choose(problem, &programs, capabilities)?;
+        Self::with_parts(problem, capabilities, programs, tile)
+    }
+
+    /// Plans with a tile of the caller's choice, as tuners and tests do. Results differ between
+    /// tiles by rounding only.
+    ///
+    /// # Errors
+    /// As [`AttentionProblem::plan`]; [`Error::Invalid`](crate::Error::Invalid) for a tile whose
+    /// parts do not divide each other, [`Error::Limit`](crate::Error::Limit) for one that the
+    /// device has no room for.
+    pub fn with_tile(
+        problem: &AttentionProblem,
+        capabilities: &Capabilities,
+        tile: Tile,
+    ) -> Result<Self> {
+        problem.check()?;
+        Self::with_parts(problem, capabilities, Programs::new(problem)?, tile)
+    }
+
+    fn with_parts(
+        problem: &AttentionProblem,
+        capabilities: &Capabilities,
+        programs: Programs,
+        tile: Tile,
+    ) -> Result<Self> {
+        tile.check(problem)?;
+        let memory = Memory::new(problem, &programs, &tile);
+        let shader = shader::shader(problem, &programs, &tile, &memory);
+        let caps = capabilities;
+        let limits = [
+            (
+                "max_compute_workgroup_storage_size",
+                u64::from(shader.workgroup_bytes),
+                u64::from(caps.max_workgroup_bytes),
+            ),
+            (
+                "max_compute_invocations_per_workgroup",
+                u64::from(shader.workgroup_size),
+                u64::from(caps.max_invocations),
+            ),
+            (
+                "max_compute_workgroup_size_x",
+                u64::from(shader.workgroup_size),
+                u64::from(caps.max_workgroup_size),
+            ),
+            (
+                "max_storage_buffers_per_shader_stage",
+                u64::from(shader.storage_buffers),
+                u64::from(caps.max_storage_buffers),
+            ),
+            ("max_uniform_buffer_binding_size", programs.bytes(), caps.max_uniform_binding),
+        ];
+        for (limit, needed, available) in limits {
+            Capabilities::need(limit, "attention", needed, available)?;
+        }
+        Ok(Self {
+            problem: problem.clone(),
+            capabilities: capabilities.clone(),
+            programs,
+            tile,
+            shader,
+        })
+    }
+
+    /// The problem that this plan solves.
+    pub fn problem(&self) -> &AttentionProblem {
+        &self.problem
+    }
+
+    /// The tile.
+    pub fn tile(&self) -> &Tile {
+        &self.tile
+    }
+
+    /// The shader with its constants, as it will be compiled.
+    pub fn shader(&self) -> &Shader {
+        &self.shader
+    }
+
+    /// Softmax streams that one pass over K and V feeds: 2 where a query head has a real and an
+    /// imaginary output, 1 otherwise.
+    pub fn streams(&self) -> u32 {
+        self.programs.streams
+    }
+
+    /// Bytes of scratch memory that the caller must provide, beside inputs and outputs.
+    pub fn workspace_bytes(&self) -> u64 {
+        0
+    }
+
+    /// What a call of this plan does for one set of sizes.
+    pub fn cost(&self, shape: &AttentionShape) -> Cost {
+        Cost::new(self, shape)
+    }
+}
+
+impl core::fmt::Display for AttentionPlan {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let p = &self.problem;
+        writeln!(
+            f,
+            "attention: {} query heads, {} kv heads, {} output heads, D {}, D_v {}, {}, scale {:.6}",
+            p.heads.q_heads(),
+            p.kv_heads,
+            p.heads.heads().len(),
+            p.head_dim,
+            p.value_dim,
+            if p.causal { "causal" } else { "full" },
+            p.softmax_scale,
+        )?;
+        writeln!(
+            f,
+            "  path: tiled, {} stream{} a pass, query {}, storage q {} kv {} out {}, arithmetic f32",
+            self.programs.streams,
+            if self.programs.streams == 1 { "" } else { "s" },
+            if p.rotate_q { "rotated in the kernel" } else { "rotated before" },
+            p.q_dtype,
+            p.kv_dtype,
+            p.out_dtype,
+        )?;
+        writeln!(f, "  tile: {}", self.tile)?;
+        write!(
+            f,
+            "  {} invocations, {} bytes of workgroup memory, {} storage buffers, workspace {} bytes",
+            self.shader.workgroup_size,
+            self.shader.workgroup_bytes,
+            self.shader.storage_buffers,
+            self.workspace_bytes(),
+        )
+    }
+}

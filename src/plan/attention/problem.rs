@@ -1,0 +1,130 @@
+//! What an attention kernel computes, without the sizes that change from call to call.
+
+use super::AttentionPlan;
+use crate::plan::Capabilities;
+use crate::rotary::Pairing;
+use crate::{DType, Error, HeadMap, Result};
+
+/// Where the two components of a query head are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outputs {
+    /// One tensor `[B, H_out, S_q, D_v]`, heads in the order of the [`HeadMap`]: for RoPE++ this
+    /// is re0, im0, re1, im1, … as the authors stack them.
+    Merged,
+    /// Two tensors `[B, H_q, S_q, D_v]`, the first output head of each query head in one, the
+    /// second in the other. Needs exactly two output heads a query head.
+    Split,
+}
+
+/// Attention over rotated keys. Fill in what differs from [`AttentionProblem::new`].
+///
+/// ```text
+/// q [B, H_q, S_q, D]   k [B, H_kv, S_k, D]   v [B, H_kv, S_k, D_v]   out [B, H_out, S_q, D_v]
+/// S_re = Qa·Ka + Qb·Kb    S_im = Qb·Ka − Qa·Kb    out_φ = softmax(scale · (cos φ S_re + sin φ S_im)) V
+/// ```
+///
+/// (RoPE++, arXiv 2512.07525, matrix form.) Query head h reads kv head `h / (H_q / H_kv)`. The
+/// un-rotated tail of a partially rotated head adds its plain dot product to `S_re` alone: turning
+/// it by −π/2 has no meaning.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionProblem {
+    /// Output heads, and the query head and phase of each.
+    pub heads: HeadMap,
+    /// Heads of K and V; divides the query heads.
+    pub kv_heads: u32,
+    /// D: channels of q and k, a multiple of 8 up to 256.
+    pub head_dim: u32,
+    /// D_v: channels of v and out, a multiple of 8 up to 256.
+    pub value_dim: u32,
+    /// Channels that rotate, even, at most `head_dim`. Read only where a phase other than real or
+    /// the rotation of q asks for pairs.
+    pub rotary_dim: u32,
+    /// Where the pairs lie. With [`Pairing::InterleavedToHalf`] K lies half-split, and so does q
+    /// unless it is rotated here.
+    pub pairing: Pairing,
+    /// Whether q comes un-rotated and is rotated on its way into the kernel.
+    pub rotate_q: bool,
+    /// Whether query i sees only the keys up to `i + query_offset`.
+    pub causal: bool,
+    /// Factor on every score before the softmax, finite.
+    pub softmax_scale: f32,
+    /// Storage of q.
+    pub q_dtype: DType,
+    /// Storage of k and v.
+    pub kv_dtype: DType,
+    /// Storage of the outputs.
+    pub out_dtype: DType,
+    /// One output tensor or one for each component.
+    pub outputs: Outputs,
+    /// Whether the natural log-sum-exp of every output row is written.
+    pub lse: bool,
+}
+
+impl AttentionProblem {
+    /// Causal attention in f32 over all of D, scale `D^(−1/2)`, half-split pairs, q rotated before
+    /// the call, one output tensor, no log-sum-exp.
+    pub fn new(heads: HeadMap, kv_heads: u32, head_dim: u32) -> Self {
+        Self {
+            heads,
+            kv_heads,
+            head_dim,
+            value_dim: head_dim,
+            rotary_dim: head_dim,
+            pairing: Pairing::Half,
+            rotate_q: false,
+            causal: true,
+            softmax_scale: (f64::from(head_dim).powf(-0.5)) as f32,
+            q_dtype: DType::F32,
+            kv_dtype: DType::F32,
+            out_dtype: DType::F32,
+            outputs: Outputs::Merged,
+            lse: false,
+        }
+    }
+
+    /// Decides how the problem runs on a device.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for numbers that no plan fits, [`Error::Limit`] where the device has no
+    /// room for any plan.
+    pub fn plan(&self, capabilities: &Capabilities) -> Result<AttentionPlan> {
+        AttentionPlan::new(self, capabilities)
+    }
+
+    /// Whether pairs matter: a query that is turned or rotated, or two scores from one query.
+    pub(super) fn needs_pairs(&self) -> bool {
+        self.rotate_q || self.heads.heads().iter().any(|h| h.phase != crate::Phase::REAL)
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let invalid = |what, needed, got: String| Err(Error::Invalid { what, needed, got });
+        for (what, dim) in [("head_dim", self.head_dim), ("value_dim", self.value_dim)] {
+            if dim == 0 || dim > 256 || !dim.is_multiple_of(8) {
+                return invalid(what, "a multiple of 8 from 8 to 256", dim.to_string());
+            }
+        }
+        let q_heads = self.heads.q_heads();
+        if self.kv_heads == 0 || !q_heads.is_multiple_of(self.kv_heads) {
+            let got = format!("{} for {q_heads} query heads", self.kv_heads);
+            return invalid("kv_heads", "a divisor of the query heads", got);
+        }
+        if !self.softmax_scale.is_finite() {
+            return invalid("softmax_scale", "finite", self.softmax_scale.to_string());
+        }
+        if self.needs_pairs() {
+            if self.rotary_dim == 0 || self.rotary_dim > self.head_dim {
+                let got = format!("{} of {}", self.rotary_dim, self.head_dim);
+                return invalid("rotary_dim", "from 2 to head_dim", got);
+            }
+            self.pairing.check(self.rotary_dim)?;
+            if let Pairing::HalfBlocks(n) = self.pairing
+                && n > 1
+                && !(self.rotary_dim / (2 * n)).is_multiple_of(4)
+            {
+                let got = format!("{} in {n} blocks", self.rotary_dim);
+                return invalid("rotary_dim", "a multiple of 8 in every block", got);
+            }
+        }
+        Ok(())
+    }
+}

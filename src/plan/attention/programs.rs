@@ -1,0 +1,86 @@
+//! Which output heads one workgroup computes.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{AttentionProblem, Outputs};
+use crate::{Error, Phase, Result};
+
+/// One row of the shader's program table: a query head and its one or two output heads.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+pub(crate) struct Program {
+    pub(crate) source: u32,
+    pub(crate) slot0: u32,
+    pub(crate) slot1: u32,
+    pub(crate) streams: u32,
+    pub(crate) lse0: u32,
+    pub(crate) lse1: u32,
+    pub(crate) pad0: u32,
+    pub(crate) pad1: u32,
+    pub(crate) phases: [f32; 4],
+}
+
+/// The program table, and what its rows have in common.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Programs {
+    pub(crate) rows: Vec<Program>,
+    /// Streams that the shader carries: the most of any row.
+    pub(crate) streams: u32,
+    /// Some pair of streams is not real and imaginary, but a mixture.
+    pub(crate) mix: bool,
+    /// With one stream: some query is turned by its phase.
+    pub(crate) turn: bool,
+}
+
+impl Programs {
+    pub(crate) fn new(problem: &AttentionProblem) -> Result<Self> {
+        let mut rows = Vec::new();
+        let mut mix = false;
+        let mut turn = false;
+        let mut streams = 1;
+        for source in 0..problem.heads.q_heads() {
+            let outputs: Vec<(u32, Phase)> = (0u32..)
+                .zip(problem.heads.heads())
+                .filter(|(_, head)| head.source == source)
+                .map(|(slot, head)| (slot, head.phase))
+                .collect();
+            if problem.outputs == Outputs::Split && outputs.len() != 2 {
+                return Err(Error::Invalid {
+                    what: "output heads of a query head, for split outputs",
+                    needed: "two",
+                    got: format!("{} of query head {source}", outputs.len()),
+                });
+            }
+            for pair in outputs.chunks(2) {
+                let (lse0, first) = pair[0];
+                let (lse1, second) = *pair.get(1).unwrap_or(&pair[0]);
+                let slots = match problem.outputs {
+                    Outputs::Merged => (lse0, lse1),
+                    Outputs::Split => (source, source),
+                };
+                streams = streams.max(pair.len() as u32);
+                turn |= first != Phase::REAL;
+                mix |= pair.len() == 2 && (first != Phase::REAL || second != Phase::IMAGINARY);
+                rows.push(Program {
+                    source,
+                    slot0: slots.0,
+                    slot1: slots.1,
+                    streams: pair.len() as u32,
+                    lse0,
+                    lse1,
+                    pad0: 0,
+                    pad1: 0,
+                    phases: [first.cos(), first.sin(), second.cos(), second.sin()]
+                        .map(|x| x as f32),
+                });
+            }
+        }
+        // In a table of pairs, a row of its own with a turned query is a mixture as well.
+        mix |= streams == 2 && rows.iter().any(|r| r.streams == 1 && r.phases[1] != 0.0);
+        Ok(Self { rows, streams, mix, turn: turn && streams == 1 })
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        size_of_val(self.rows.as_slice()) as u64
+    }
+}

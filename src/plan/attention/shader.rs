@@ -1,0 +1,135 @@
+//! Joins the WGSL files of an attention kernel and fills in its constants.
+
+use core::fmt::Write as _;
+
+use super::memory::Memory;
+use super::{AttentionProblem, Outputs, Programs, Tile};
+use crate::DType;
+use crate::plan::Shader;
+use crate::rotary::Pairing;
+
+macro_rules! wgsl {
+    ($name:literal) => {
+        include_str!(concat!("../../../shaders/", $name, ".wgsl"))
+    };
+}
+
+pub(super) fn shader(
+    problem: &AttentionProblem,
+    programs: &Programs,
+    tile: &Tile,
+    memory: &Memory,
+) -> Shader {
+    let mut source = constants(problem, programs, tile, memory);
+    for part in files(problem) {
+        source.push_str(part);
+    }
+    let split = problem.outputs == Outputs::Split;
+    Shader {
+        label: format!(
+            "attention D{} Dv{} x{} {}x{} {}{}{}",
+            problem.head_dim,
+            problem.value_dim,
+            programs.streams,
+            tile.block_q(),
+            tile.block_k(),
+            problem.q_dtype,
+            problem.kv_dtype,
+            problem.out_dtype,
+        ),
+        source,
+        entry: "attention",
+        overrides: vec![
+            ("CAUSAL", f64::from(u8::from(problem.causal))),
+            ("STORE_LSE", f64::from(u8::from(problem.lse))),
+        ],
+        workgroup_size: tile.threads(),
+        workgroup_bytes: memory.bytes(),
+        storage_buffers: 6 + u32::from(split) + 2 * u32::from(problem.rotate_q),
+    }
+}
+
+/// Private arrays need lengths that are constants, and what those depend on is constant as well.
+fn constants(
+    problem: &AttentionProblem,
+    programs: &Programs,
+    tile: &Tile,
+    memory: &Memory,
+) -> String {
+    let (pairs, pair_quads, tail_quads) = Memory::pairs(problem);
+    let units = pair_quads + tail_quads;
+    let pairing = if problem.needs_pairs() { problem.pairing } else { Pairing::Half };
+    let (q_interleaved, k_interleaved, blocks) = match pairing {
+        Pairing::Half => (false, false, 1),
+        Pairing::Interleaved => (true, true, 1),
+        Pairing::InterleavedToHalf => (problem.rotate_q, false, 1),
+        Pairing::HalfBlocks(n) => (false, false, n),
+    };
+    let numbers = [
+        ("HEAD_DIM", problem.head_dim),
+        ("VALUE_DIM", problem.value_dim),
+        ("PAIRS", pairs),
+        ("PAIR_QUADS", pair_quads),
+        ("TAIL_QUADS", tail_quads),
+        ("BLOCK_PAIRS", pairs / blocks),
+        ("PROGRAMS", programs.rows.len() as u32),
+        ("STREAMS", programs.streams),
+        ("TX", tile.tx),
+        ("TY", tile.ty),
+        ("ROW_PAIRS", tile.row_pairs),
+        ("KEY_QUADS", tile.key_quads),
+        ("COLS", tile.cols(problem.value_dim)),
+        ("CHUNK_UNITS", tile.chunk_units),
+        ("CHUNKS", units.div_ceil(tile.chunk_units)),
+        ("V_QUADS", tile.v_quads),
+        ("Q_AT", memory.q_at),
+        ("K_AT", memory.k_at),
+        ("V_AT", memory.v_at),
+        ("P_AT", memory.p_at),
+        ("P_ROW", memory.p_row),
+        ("RED_AT", memory.red_at),
+        ("SHARED", memory.len),
+    ];
+    let flags = [
+        ("Q_INTERLEAVED", q_interleaved),
+        ("K_INTERLEAVED", k_interleaved),
+        ("MIX", programs.mix),
+        ("TURN", programs.turn),
+        ("Q_RESIDENT", tile.q_resident),
+        ("PV_ALIASED", memory.pv_aliased),
+        ("RED_ALIASED", memory.red_aliased),
+    ];
+    let mut block = String::new();
+    for (name, value) in numbers {
+        // Writing to a String cannot fail.
+        let _ = writeln!(block, "const {name}: u32 = {value}u;");
+    }
+    for (name, value) in flags {
+        let _ = writeln!(block, "const {name}: bool = {value};");
+    }
+    block.push('\n');
+    block
+}
+
+fn files(problem: &AttentionProblem) -> [&'static str; 8] {
+    let by = |dtype, f32, f16| if dtype == DType::F32 { f32 } else { f16 };
+    let out_im = match problem.outputs {
+        Outputs::Merged => wgsl!("io/out_im_none"),
+        Outputs::Split => by(problem.out_dtype, wgsl!("io/out_im_f32"), wgsl!("io/out_im_f16")),
+    };
+    let query = if problem.rotate_q {
+        wgsl!("attention/query_rotate")
+    } else {
+        wgsl!("attention/query_ready")
+    };
+    [
+        by(problem.q_dtype, wgsl!("io/q_f32"), wgsl!("io/q_f16")),
+        by(problem.kv_dtype, wgsl!("io/k_f32"), wgsl!("io/k_f16")),
+        by(problem.kv_dtype, wgsl!("io/v_f32"), wgsl!("io/v_f16")),
+        by(problem.out_dtype, wgsl!("io/out_f32"), wgsl!("io/out_f16")),
+        out_im,
+        wgsl!("rotary"),
+        query,
+        wgsl!("attention"),
+    ]
+}
