@@ -125,6 +125,9 @@ fn probabilities_agree_with_the_authors_layers() {
     assert!(compared > 0);
 }
 
+/// What goes wrong, and how.
+type Mistake<'a> = (&'a str, &'a dyn Fn(&mut AttentionCase));
+
 /// The oracle with one thing wrong, to see that the references would show it.
 struct Wrong<F>(F);
 
@@ -178,7 +181,7 @@ fn layers_show_the_mistakes_that_are_easy_to_make() {
     };
     let not_causal = |case: &mut AttentionCase| case.causal = false;
     let unscaled = |case: &mut AttentionCase| case.softmax_scale *= 1.01;
-    let mistakes: [(&str, &dyn Fn(&mut AttentionCase)); 7] = [
+    let mistakes: [Mistake<'_>; 7] = [
         ("opposite sign", &opposite_sign),
         ("imaginary first", &imaginary_first),
         ("halves", &halves),
