@@ -1,5 +1,9 @@
 //! Implementations that can run cases, and the oracle as one of them.
 
+mod device;
+
+pub use device::Device;
+
 use std::marker::PhantomData;
 
 use phasor::oracle::{self, Attention, AttentionInputs, Real};
