@@ -2,7 +2,7 @@
 
 use wgpu::util::DeviceExt as _;
 
-use super::Pipeline;
+use super::{Pipeline, Tensor};
 
 /// A checked and bound call: record it as often as you like. It holds its pipeline, bind group and
 /// parameters, and clones cheaply. Recording allocates nothing of this crate's own and cannot fail.
@@ -87,4 +87,35 @@ pub(crate) fn uniform_buffer(device: &wgpu::Device, label: &str, contents: &[u8]
         contents,
         usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::STORAGE,
     })
+}
+
+/// Stand-ins for the bindings that a shader declares and a call does not use. One to be read and
+/// one to be written, since a buffer cannot be both within a dispatch.
+#[derive(Debug, Clone)]
+pub(crate) struct Unused {
+    read: wgpu::Buffer,
+    written: wgpu::Buffer,
+}
+
+impl Unused {
+    pub(crate) fn new(device: &wgpu::Device) -> Self {
+        let make = |label| uniform_buffer(device, label, &[0; 16]);
+        Self { read: make("unused input"), written: make("unused output") }
+    }
+
+    pub(crate) fn read(&self) -> wgpu::BufferBinding<'_> {
+        self.read.as_entire_buffer_binding()
+    }
+
+    pub(crate) fn written(&self) -> wgpu::BufferBinding<'_> {
+        self.written.as_entire_buffer_binding()
+    }
+
+    pub(crate) fn or_read<'a>(&'a self, tensor: Option<&Tensor<'a>>) -> wgpu::BufferBinding<'a> {
+        tensor.map_or_else(|| self.read(), |tensor| tensor.binding.clone())
+    }
+
+    pub(crate) fn or_written<'a>(&'a self, tensor: Option<&Tensor<'a>>) -> wgpu::BufferBinding<'a> {
+        tensor.map_or_else(|| self.written(), |tensor| tensor.binding.clone())
+    }
 }

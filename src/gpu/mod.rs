@@ -8,7 +8,7 @@ mod rotary;
 mod tensor;
 
 pub use dispatch::Dispatch;
-pub(crate) use dispatch::{Bind, uniform_buffer};
+pub(crate) use dispatch::{Bind, Unused, uniform_buffer};
 pub(crate) use pipeline::Pipeline;
 pub(crate) use rotary::RotaryParams;
 pub use rotary::{CosSin, Positions};

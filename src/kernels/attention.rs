@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::gpu::{
-    Access, Bind, Checker, CosSin, Dispatch, Pipeline, Positions, RotaryParams, Tensor,
+    Access, Bind, Checker, CosSin, Dispatch, Pipeline, Positions, RotaryParams, Tensor, Unused,
     uniform_buffer,
 };
 use crate::plan::attention::{AttentionPlan, AttentionShape, Outputs};
@@ -16,8 +16,7 @@ pub struct Attention {
     plan: AttentionPlan,
     pipeline: Pipeline,
     programs: wgpu::Buffer,
-    // Stands in for the bindings that a call does not use.
-    nothing: wgpu::Buffer,
+    unused: Unused,
 }
 
 /// The tensors of one attention call.
@@ -106,7 +105,7 @@ impl Attention {
         Ok(Self {
             pipeline: Pipeline::new(device, plan.shader()),
             programs,
-            nothing: uniform_buffer(device, "attention: unused binding", &[0; 16]),
+            unused: Unused::new(device),
             plan,
         })
     }
@@ -203,7 +202,6 @@ impl Attention {
         };
 
         let params = uniform_buffer(device, "attention params", bytemuck::bytes_of(&params));
-        let nothing = || self.nothing.as_entire_buffer_binding();
         let lens = bindings.kv_lens.is_none().then(|| {
             let all = vec![seq_k; batch as usize];
             uniform_buffer(device, "attention: all keys", bytemuck::cast_slice(&all))
@@ -211,11 +209,11 @@ impl Attention {
         let kv_lens = match (&bindings.kv_lens, &lens) {
             (Some(binding), _) => binding.clone(),
             (None, Some(buffer)) => buffer.as_entire_buffer_binding(),
-            (None, None) => nothing(),
+            (None, None) => self.unused.read(),
         };
         // With no keys, k and v may be empty buffers, which cannot be bound: nothing reads them.
         let (k, v) = match seq_k {
-            0 => (nothing(), nothing()),
+            0 => (self.unused.read(), self.unused.read()),
             _ => (bindings.k.binding.clone(), bindings.v.binding.clone()),
         };
         let mut entries = vec![
@@ -225,7 +223,7 @@ impl Attention {
             (3, k),
             (4, v),
             (5, bindings.out.binding.clone()),
-            (7, bindings.lse.clone().unwrap_or_else(nothing)),
+            (7, bindings.lse.clone().unwrap_or_else(|| self.unused.written())),
             (10, kv_lens),
         ];
         if let Some(out_im) = &bindings.out_im {
@@ -237,7 +235,7 @@ impl Attention {
                 9,
                 match positions {
                     Positions::Ids { binding, .. } => binding.clone(),
-                    Positions::From(_) => nothing(),
+                    Positions::From(_) => self.unused.read(),
                 },
             ));
         }

@@ -2,3 +2,4 @@
 //! Kernels never import each other.
 
 pub mod attention;
+pub mod rope;

@@ -3,6 +3,7 @@
 
 pub mod attention;
 mod capabilities;
+pub mod rope;
 mod shader;
 
 pub use capabilities::Capabilities;

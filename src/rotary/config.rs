@@ -100,3 +100,116 @@ impl RopeConfig {
         self.frequencies(current_len)?.table(positions)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rotary::{Axial2d, YarnParams};
+
+    fn refused(config: RopeConfig) -> &'static str {
+        match config.frequencies(1 << 20) {
+            Err(Error::Invalid { what, .. }) => what,
+            other => panic!("{config:?} gives {other:?}"),
+        }
+    }
+
+    fn with_rule(rule: RopeRule) -> RopeConfig {
+        RopeConfig { rule, ..RopeConfig::new(64, 10_000.0) }
+    }
+
+    #[test]
+    fn geometry_is_checked() {
+        let plain = RopeConfig::new(64, 10_000.0);
+        for rotary_dim in [0, 63, 66, 128] {
+            assert_eq!(refused(RopeConfig { rotary_dim, ..plain.clone() }), "rotary_dim");
+        }
+        assert_eq!(refused(RopeConfig::new(u32::MAX - 1, 10_000.0)), "rotary_dim");
+        for theta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(refused(RopeConfig { theta, ..plain.clone() }), "theta");
+        }
+        for pairing in
+            [Pairing::HalfBlocks(0), Pairing::HalfBlocks(3), Pairing::HalfBlocks(u32::MAX)]
+        {
+            assert_eq!(refused(RopeConfig { pairing, ..plain.clone() }), "rotary_dim");
+        }
+        for axes in [
+            PositionAxes::MropeSectioned([16, 8, 9]),
+            PositionAxes::MropeInterleaved([u32::MAX, u32::MAX, 34]),
+        ] {
+            assert_eq!(refused(RopeConfig { axes, ..plain.clone() }), "mrope_section");
+        }
+        let axes = PositionAxes::Axial2d(Axial2d::Alternating);
+        assert_eq!(refused(RopeConfig { axes, ..RopeConfig::new(62, 10_000.0) }), "rotary_dim");
+    }
+
+    #[test]
+    fn parameters_of_rules_are_checked() {
+        for factor in [0.0, -2.0, f64::NAN, f64::INFINITY] {
+            for rule in [
+                RopeRule::Linear { factor },
+                RopeRule::NtkAware { factor },
+                RopeRule::Dynamic { factor, max_position_embeddings: 4096 },
+                RopeRule::Yarn(YarnParams::new(factor, 4096)),
+                RopeRule::yarn_rotations(factor),
+                RopeRule::Proportional { partial_rotary_factor: 0.5, factor },
+            ] {
+                assert_eq!(refused(with_rule(rule)), "factor");
+            }
+        }
+        let short =
+            RopeConfig { rule: RopeRule::NtkAware { factor: 2.0 }, ..RopeConfig::new(2, 1e4) };
+        assert_eq!(refused(short), "rotary_dim");
+        let nowhere = RopeRule::Dynamic { factor: 2.0, max_position_embeddings: 0 };
+        assert_eq!(refused(with_rule(nowhere)), "max_position_embeddings");
+        let yarn = RopeRule::Yarn(YarnParams::new(4.0, 4096));
+        assert_eq!(refused(RopeConfig { theta: 1.0, ..with_rule(yarn) }), "theta");
+        let yarn = YarnParams { attention_factor: Some(-1.0), ..YarnParams::new(4.0, 4096) };
+        assert_eq!(refused(with_rule(RopeRule::Yarn(yarn))), "attention_factor");
+        let crossed = RopeRule::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 4.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        };
+        assert_eq!(refused(with_rule(crossed)), "high_freq_factor");
+        for (p, rotary_dim, what) in [(1.5, 64, "partial_rotary_factor"), (0.5, 32, "rotary_dim")] {
+            let rule = RopeRule::Proportional { partial_rotary_factor: p, factor: 1.0 };
+            assert_eq!(refused(RopeConfig { rotary_dim, ..with_rule(rule) }), what);
+        }
+        for (inv_freq, what) in [(vec![1.0; 31], "inv_freq"), (vec![f64::NAN; 32], "rule")] {
+            assert_eq!(
+                refused(with_rule(RopeRule::Custom { inv_freq, attention_scaling: 1.0 })),
+                what
+            );
+        }
+    }
+
+    #[test]
+    fn longrope_switches_beyond_the_original_length() -> Result<()> {
+        let longrope = |short: usize, long: f64| RopeRule::LongRope {
+            short_factor: vec![1.0; short],
+            long_factor: vec![long; 32],
+            factor: 32.0,
+            original_max_position_embeddings: 4096,
+            attention_factor: None,
+        };
+        let config = with_rule(longrope(32, 4.0));
+        let (short, long) = (config.frequencies(4096)?, config.frequencies(4097)?);
+        assert_eq!((short.inv_freq()[0], long.inv_freq()[0]), (1.0, 0.25));
+        assert_eq!(short.attention_scaling(), long.attention_scaling());
+        assert_eq!(refused(with_rule(longrope(31, 4.0))), "short_factor");
+        assert_eq!(refused(with_rule(longrope(32, 0.0))), "long_factor");
+        Ok(())
+    }
+
+    #[test]
+    fn an_empty_table_and_one_that_fits_nowhere() -> Result<()> {
+        let frequencies = RopeConfig::new(1 << 14, 10_000.0).frequencies(1)?;
+        assert!(frequencies.table(0)?.entries().is_empty());
+        assert!(matches!(
+            frequencies.table(u32::MAX),
+            Err(Error::Invalid { what: "positions", .. })
+        ));
+        Ok(())
+    }
+}

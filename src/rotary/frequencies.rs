@@ -108,12 +108,11 @@ impl Frequencies {
     }
 
     /// m·cos and m·sin of `position × inv_freq[pair]`, right to a few units in the last place of
-    /// f64 (relative, near zeros too). xPos scales are not in it.
-    ///
-    /// # Panics
-    /// When `pair` is not below r/2.
+    /// f64 (relative, near zeros too). xPos scales are not in it. A pair at or beyond r/2 belongs
+    /// to the channels that are left alone: (1, 0).
     pub fn cos_sin(&self, position: u32, pair: usize) -> (f64, f64) {
-        let (cos, sin) = cos_sin_turns(self.turns[pair].wrapping_mul(u128::from(position)));
+        let Some(&turns) = self.turns.get(pair) else { return (1.0, 0.0) };
+        let (cos, sin) = cos_sin_turns(turns.wrapping_mul(u128::from(position)));
         (cos * self.attention_scaling, sin * self.attention_scaling)
     }
 
@@ -170,5 +169,62 @@ fn cos_sin_turns(turns: u128) -> (f64, f64) {
         1 => (-sin, cos),
         2 => (-cos, -sin),
         _ => (sin, -cos),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rotary::RopeConfig;
+
+    #[test]
+    fn quarter_turns_are_exact() {
+        let quarter = |n: u128| cos_sin_turns(n << 126);
+        assert_eq!([0, 1, 2, 3].map(quarter), [(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)]);
+    }
+
+    #[test]
+    fn eighths_meet_without_a_gap() {
+        let root = core::f64::consts::FRAC_1_SQRT_2;
+        for eighth in 0..8u128 {
+            for step in [0u128, 1, u128::MAX] {
+                let (cos, sin) = cos_sin_turns((eighth << 125).wrapping_add(step));
+                let (exact_cos, exact_sin) = [
+                    (1.0, 0.0),
+                    (root, root),
+                    (0.0, 1.0),
+                    (-root, root),
+                    (-1.0, 0.0),
+                    (-root, -root),
+                    (0.0, -1.0),
+                    (root, -root),
+                ][eighth as usize];
+                assert!((cos - exact_cos).abs() < 2e-16 && (sin - exact_sin).abs() < 2e-16);
+            }
+        }
+    }
+
+    #[test]
+    fn channels_beyond_the_rotated_ones_stay() -> Result<()> {
+        let config = RopeConfig { rotary_dim: 8, ..RopeConfig::new(16, 10_000.0) };
+        let frequencies = config.frequencies(1)?;
+        assert_ne!(frequencies.cos_sin(7, 3), (1.0, 0.0));
+        assert_eq!(frequencies.cos_sin(7, 4), (1.0, 0.0));
+        Ok(())
+    }
+
+    #[test]
+    fn xpos_refuses_scales_that_f32_cannot_hold() -> Result<()> {
+        let frequencies = RopeConfig::new(64, 10_000.0).frequencies(1)?;
+        assert!(
+            frequencies.clone().with_xpos(Xpos { scale_base: 0.0, ..Xpos::default() }).is_err()
+        );
+        assert!(frequencies.clone().with_xpos(Xpos { gamma: -1.0, ..Xpos::default() }).is_err());
+        let from_zero = frequencies.clone().with_xpos(Xpos::default())?;
+        assert!(from_zero.table(30_000).is_ok());
+        assert!(matches!(from_zero.table(40_000), Err(Error::Invalid { .. })));
+        let centred = frequencies.with_xpos(Xpos { centre: 20_000, ..Xpos::default() })?;
+        assert!(centred.table(40_000)?.entries().iter().flatten().all(|x| x.is_finite()));
+        Ok(())
     }
 }

@@ -61,3 +61,43 @@ impl Pairing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_cover_every_channel_once() {
+        let all = [Pairing::Half, Pairing::Interleaved, Pairing::InterleavedToHalf];
+        for pairing in all.into_iter().chain([1, 2, 3, 4].map(Pairing::HalfBlocks)) {
+            for rotary_dim in [24u32, 48, 96] {
+                assert_eq!(pairing.check(rotary_dim), Ok(()));
+                for channels in [Pairing::input, Pairing::output] {
+                    let mut seen: Vec<u32> = (0..rotary_dim / 2)
+                        .flat_map(|j| <[u32; 2]>::from(channels(pairing, j, rotary_dim)))
+                        .collect();
+                    seen.sort_unstable();
+                    assert!(seen.into_iter().eq(0..rotary_dim), "{pairing:?} {rotary_dim}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_block_is_the_half_split() {
+        for j in 0..16 {
+            assert_eq!(Pairing::HalfBlocks(1).input(j, 32), Pairing::Half.input(j, 32));
+        }
+        assert_eq!(Pairing::HalfBlocks(2).input(8, 32), (16, 24));
+        assert_eq!(Pairing::InterleavedToHalf.input(3, 32), (6, 7));
+        assert_eq!(Pairing::InterleavedToHalf.output(3, 32), (3, 19));
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_paired() {
+        assert!(Pairing::Half.check(7).is_err());
+        for (n, rotary_dim) in [(0, 8), (2, 6), (3, 8), (u32::MAX, 8)] {
+            assert!(Pairing::HalfBlocks(n).check(rotary_dim).is_err());
+        }
+    }
+}

@@ -240,16 +240,19 @@ fn authors_rule(section: &Section, theta: f64) -> Result<(RopeRule, f64)> {
 }
 
 fn axes(section: &Section, model_type: &str) -> Result<PositionAxes> {
+    let known = models::mrope_alternates(model_type);
     let Some(sections) = section.keys.sections("mrope_section")? else {
-        return match section.rope_type {
-            "mrope" => Err(section.missing("mrope_section")),
-            _ => Ok(PositionAxes::Single),
+        // A model that is known to have streams has default sections in its code only.
+        let streams = section.rope_type == "mrope" || (known.is_some() && !model_type.is_empty());
+        return if streams {
+            Err(section.missing("mrope_section"))
+        } else {
+            Ok(PositionAxes::Single)
         };
     };
     let alternates = match section.keys.flag("mrope_interleaved")? {
         Some(given) => given,
-        None => models::mrope_alternates(model_type)
-            .ok_or_else(|| unknown("mrope_section of model_type", model_type))?,
+        None => known.ok_or_else(|| unknown("mrope_section of model_type", model_type))?,
     };
     Ok(if alternates {
         PositionAxes::MropeInterleaved(sections)

@@ -1,0 +1,43 @@
+// Strides and offsets count entries of the bound arrays.
+struct Params {
+    batch: u32,
+    seq: u32,
+    heads_q: u32,
+    heads_k: u32,
+    groups_x: u32,       // workgroups along x
+    head_blocks: u32,    // blocks of HEAD_BLOCK heads, q and k counted on
+    blocks: u32,         // workgroups that share a batch and a head block
+    plane_q: u32,        // table plane of q
+    plane_k: u32,        // table plane of k
+    gain: f32,           // 1, or 1 / m² where the rotation is undone
+    direction: f32,      // sign of the angle
+    pad: u32,
+    q_in: vec4<u32>,     // offset, batch, head and row stride
+    k_in: vec4<u32>,
+    q_out: vec4<u32>,
+    k_out: vec4<u32>,
+    rotary: Rotary,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+// Where one row of one head lies.
+struct Row {
+    is_k: bool,
+    read: u32,
+    write: u32,
+}
+
+fn at(strides: vec4<u32>, batch: u32, head: u32, s: u32) -> u32 {
+    return strides.x + batch * strides.y + head * strides.z + s * strides.w;
+}
+
+// Heads are counted on from q to k.
+fn row_of(batch: u32, head: u32, s: u32) -> Row {
+    if (head < params.heads_q) {
+        return Row(false, at(params.q_in, batch, head, s), at(params.q_out, batch, head, s));
+    }
+    let k = head - params.heads_q;
+    return Row(true, at(params.k_in, batch, k, s), at(params.k_out, batch, k, s));
+}
+

@@ -1,0 +1,292 @@
+//! Planning a rotation: path, workgroup, cost.
+
+use crate::plan::{Capabilities, Shader};
+use crate::rotary::Pairing;
+use crate::{DType, Error, Result};
+
+macro_rules! wgsl {
+    ($name:literal) => {
+        include_str!(concat!("../../shaders/", $name, ".wgsl"))
+    };
+}
+
+/// Which way a rotation turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// By `+ position · frequency`, times the attention scaling m that the table holds.
+    Forward,
+    /// Undoes [`Direction::Forward`] by the same table: turns back and divides by m.
+    Inverse,
+}
+
+/// Rotation of Q and K, `[B, H, S, D]` each, in one dispatch. Fill in what differs from
+/// [`RopeProblem::new`].
+///
+/// ```text
+/// a' = m (a cos θ − b sin θ)     b' = m (b cos θ + a sin θ)     θ = position · inv_freq[pair]
+/// ```
+///
+/// (RoFormer, arXiv 2104.09864, eq. 34.) Channels from `rotary_dim` on are copied, or left alone
+/// in place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeProblem {
+    /// Heads of Q. A packed QKV tensor is rotated as one Q of `heads + kv_heads` heads.
+    pub q_heads: u32,
+    /// Heads of K; 0 where there is only Q.
+    pub k_heads: u32,
+    /// D, even.
+    pub head_dim: u32,
+    /// Rotated channels, even, from 2 to D.
+    pub rotary_dim: u32,
+    /// Channels of each pair.
+    pub pairing: Pairing,
+    /// Storage of Q, K and their outputs.
+    pub dtype: DType,
+    /// Whether Q and K are overwritten. Not possible for [`Pairing::InterleavedToHalf`].
+    pub in_place: bool,
+    /// Forward or back.
+    pub direction: Direction,
+    /// The attention scaling m in the table, which the inverse rotation has to divide out:
+    /// [`RopeTable::attention_scaling`](crate::rotary::RopeTable::attention_scaling).
+    pub attention_scaling: f64,
+    /// Promises that all strides and offsets are multiples of 4 elements, as the fast path wants
+    /// them; without it one channel is moved at a time.
+    pub aligned: bool,
+}
+
+impl RopeProblem {
+    /// A forward rotation of all of D in f32, half-split, into other buffers, strides and offsets
+    /// multiples of 4 elements.
+    pub fn new(q_heads: u32, k_heads: u32, head_dim: u32) -> Self {
+        Self {
+            q_heads,
+            k_heads,
+            head_dim,
+            rotary_dim: head_dim,
+            pairing: Pairing::Half,
+            dtype: DType::F32,
+            in_place: false,
+            direction: Direction::Forward,
+            attention_scaling: 1.0,
+            aligned: true,
+        }
+    }
+
+    /// Decides how the rotation runs on a device.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for numbers that no plan fits, [`Error::Limit`] where the device has too
+    /// few storage bindings or invocations.
+    pub fn plan(&self, capabilities: &Capabilities) -> Result<RopePlan> {
+        RopePlan::new(self, capabilities)
+    }
+
+    /// Pairs of one half-split block.
+    fn block_pairs(&self) -> u32 {
+        match self.pairing {
+            Pairing::HalfBlocks(n) => self.rotary_dim / (2 * n),
+            _ => self.rotary_dim / 2,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let invalid = |what, needed, got: String| Err(Error::Invalid { what, needed, got });
+        if self.q_heads == 0 || self.q_heads.checked_add(self.k_heads).is_none() {
+            return invalid("q_heads", "at least 1", self.q_heads.to_string());
+        }
+        if self.head_dim == 0 || !self.head_dim.is_multiple_of(2) || self.head_dim > 1 << 16 {
+            return invalid("head_dim", "even, from 2 to 65536", self.head_dim.to_string());
+        }
+        if self.rotary_dim == 0 || self.rotary_dim > self.head_dim {
+            let got = format!("{} of {}", self.rotary_dim, self.head_dim);
+            return invalid("rotary_dim", "even, from 2 to head_dim", got);
+        }
+        self.pairing.check(self.rotary_dim)?;
+        if self.in_place && self.pairing == Pairing::InterleavedToHalf {
+            return invalid("in_place", "false where pairs change their place", "true".into());
+        }
+        let m = self.attention_scaling;
+        if !m.is_finite() || m == 0.0 {
+            return invalid("attention_scaling", "finite and not 0", m.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// Sizes that change from call to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RopeShape {
+    /// B.
+    pub batch: u32,
+    /// S: positions of each batch.
+    pub seq: u32,
+}
+
+/// How a [`RopeProblem`] will run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopePlan {
+    pub(crate) problem: RopeProblem,
+    pub(crate) capabilities: Capabilities,
+    /// Elements that one entry of the bound arrays holds.
+    pub(crate) unit: u32,
+    /// Elements that strides and offsets are multiples of.
+    pub(crate) alignment: u32,
+    /// Invocations a position and head block.
+    pub(crate) units: u32,
+    /// Heads an invocation.
+    pub(crate) head_block: u32,
+    shader: Shader,
+}
+
+/// Invocations of a workgroup: a divisor of what every device offers.
+const WORKGROUP: u32 = 64;
+
+impl RopePlan {
+    fn new(problem: &RopeProblem, capabilities: &Capabilities) -> Result<Self> {
+        problem.check()?;
+        let p = problem;
+        let tail = p.head_dim - p.rotary_dim;
+        let quads = p.aligned
+            && p.rotary_dim.is_multiple_of(8)
+            && p.block_pairs().is_multiple_of(4)
+            && tail.is_multiple_of(4);
+        let (mut read, mut write) = match p.pairing {
+            Pairing::Half | Pairing::HalfBlocks(_) => (false, false),
+            Pairing::Interleaved => (true, true),
+            Pairing::InterleavedToHalf => (true, false),
+        };
+        if p.direction == Direction::Inverse {
+            core::mem::swap(&mut read, &mut write);
+        }
+        let copied = if p.in_place { 0 } else { tail };
+        let head_block = if quads { p.q_heads + p.k_heads } else { 1 };
+        let (units, mut overrides) = if quads {
+            let pair_quads = p.rotary_dim / 8;
+            let numbers = vec![
+                ("PAIR_QUADS", f64::from(pair_quads)),
+                ("TAIL_QUADS", f64::from(copied / 4)),
+                ("BLOCK_QUADS", f64::from(p.block_pairs() / 4)),
+            ];
+            (pair_quads + copied / 4, numbers)
+        } else {
+            let pairs = p.rotary_dim / 2;
+            let each = Self::pairs_each(p, write);
+            let tail_each = if p.dtype == DType::F16 { 2 } else { 1 };
+            let numbers = vec![
+                ("PAIRS", f64::from(pairs)),
+                ("PAIRS_EACH", f64::from(each)),
+                ("TAIL", f64::from(copied)),
+                ("TAIL_EACH", f64::from(tail_each)),
+                ("BLOCK_PAIRS", f64::from(p.block_pairs())),
+            ];
+            (pairs / each + copied / tail_each, numbers)
+        };
+        overrides.extend([
+            ("WORKGROUP", f64::from(WORKGROUP)),
+            ("HEAD_BLOCK", f64::from(head_block)),
+            ("READ_INTERLEAVED", f64::from(u8::from(read))),
+            ("WRITE_INTERLEAVED", f64::from(u8::from(write))),
+        ]);
+        let (element, kernel, alignment, unit) = match (quads, p.dtype) {
+            (true, DType::F32) => (wgsl!("rope/quad_f32"), wgsl!("rope"), 4, 4),
+            (true, DType::F16) => (wgsl!("rope/quad_f16"), wgsl!("rope"), 4, 4),
+            (false, DType::F32) => (wgsl!("rope/channel_f32"), wgsl!("rope/channels"), 1, 1),
+            (false, DType::F16) => (wgsl!("rope/channel_f16"), wgsl!("rope/channels"), 2, 1),
+        };
+        let place = if p.in_place { wgsl!("rope/in_place") } else { wgsl!("rope/apart") };
+        let shader = Shader {
+            label: format!(
+                "rope D{} r{} {:?} {} {} {}",
+                p.head_dim,
+                p.rotary_dim,
+                p.pairing,
+                p.dtype,
+                if p.in_place { "in place" } else { "apart" },
+                if quads { "by four" } else { "by channel" },
+            ),
+            source: [element, place, wgsl!("rotary"), wgsl!("rope/params"), kernel].concat(),
+            entry: "rope",
+            overrides,
+            workgroup_size: WORKGROUP,
+            workgroup_bytes: 0,
+            storage_buffers: if p.in_place { 4 } else { 6 },
+        };
+        let caps = capabilities;
+        let (needed, available) = (u64::from(WORKGROUP), u64::from(caps.max_invocations));
+        Capabilities::need("max_compute_invocations_per_workgroup", "rope", needed, available)?;
+        let needed = u64::from(shader.storage_buffers);
+        let available = u64::from(caps.max_storage_buffers);
+        Capabilities::need("max_storage_buffers_per_shader_stage", "rope", needed, available)?;
+        Ok(Self {
+            problem: problem.clone(),
+            capabilities: capabilities.clone(),
+            unit,
+            alignment,
+            units,
+            head_block,
+            shader,
+        })
+    }
+
+    /// Pairs that one invocation of the slow path owns: as few as fill whole 32-bit words.
+    fn pairs_each(p: &RopeProblem, write_interleaved: bool) -> u32 {
+        let words = p.dtype == DType::F32 || write_interleaved;
+        match p.block_pairs() {
+            _ if words => 1,
+            block if block.is_multiple_of(2) => 2,
+            _ => p.rotary_dim / 2,
+        }
+    }
+
+    /// The problem that this plan solves.
+    pub fn problem(&self) -> &RopeProblem {
+        &self.problem
+    }
+
+    /// The shader with its overrides, as it will be compiled.
+    pub fn shader(&self) -> &Shader {
+        &self.shader
+    }
+
+    /// Bytes that one call needs to move: Q and K once in and once out, the rotated part alone in
+    /// place, and the table's entries once a position.
+    pub fn bytes(&self, shape: &RopeShape) -> u64 {
+        let p = &self.problem;
+        let rows = u64::from(shape.batch) * u64::from(shape.seq);
+        let channels = if p.in_place { p.rotary_dim } else { p.head_dim };
+        let heads = u64::from(p.q_heads) + u64::from(p.k_heads);
+        rows * (2 * heads * u64::from(channels) * p.dtype.size() + 4 * u64::from(p.rotary_dim))
+    }
+
+    /// Workgroups that share a batch and a head block, and workgroups of the whole call.
+    pub(crate) fn groups(&self, shape: &RopeShape) -> (u64, u64) {
+        let places = u64::from(shape.seq) * u64::from(self.units);
+        let blocks = places.div_ceil(u64::from(WORKGROUP));
+        (blocks, blocks * u64::from(self.head_blocks()) * u64::from(shape.batch))
+    }
+
+    pub(crate) fn head_blocks(&self) -> u32 {
+        (self.problem.q_heads + self.problem.k_heads).div_ceil(self.head_block)
+    }
+}
+
+impl core::fmt::Display for RopePlan {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let p = &self.problem;
+        write!(
+            f,
+            "rope: {} + {} heads, D {}, rotary {}, {:?}, {}, {}, {:?}\n  path: {}, {} invocations a workgroup, {} heads an invocation, workspace 0 bytes",
+            p.q_heads,
+            p.k_heads,
+            p.head_dim,
+            p.rotary_dim,
+            p.pairing,
+            p.dtype,
+            if p.in_place { "in place" } else { "to other buffers" },
+            p.direction,
+            if self.unit == 4 { "four channels at a time" } else { "one channel at a time" },
+            WORKGROUP,
+            self.head_block,
+        )
+    }
+}
