@@ -144,7 +144,7 @@ impl<'a> Device<'a> {
 
 impl Table {
     fn bind(&self) -> CosSin<'_> {
-        CosSin { binding: self.buffer.as_entire_buffer_binding(), shape: self.shape.clone() }
+        CosSin { binding: self.buffer.as_entire_buffer_binding(), shape: self.shape }
     }
 }
 
