@@ -98,46 +98,98 @@ fn smoke() {
 
 #[test]
 fn smoke_rope() {
-    use phasor::kernels::rope::{Rope, RopeBindings};
     use phasor::gpu::{CosSin, Positions};
+    use phasor::kernels::rope::{Rope, RopeBindings};
     use phasor::plan::rope::{RopeProblem, RopeShape};
     use phasor::rotary::{Pairing, RopeConfig};
     let gpu = Gpu::new().unwrap();
     for (d, r, pairing, dtype, aligned, in_place) in [
-        (64, 64, Pairing::Half, DType::F32, true, false), (64, 64, Pairing::Half, DType::F32, true, true), (64, 32, Pairing::Interleaved, DType::F32, true, false),
-        (80, 20, Pairing::Half, DType::F32, true, false), (80, 20, Pairing::Half, DType::F16, true, false), (24, 10, Pairing::Half, DType::F16, true, true), (64, 64, Pairing::InterleavedToHalf, DType::F16, true, false), (64,64,Pairing::HalfBlocks(2), DType::F16, true, true), (24, 10, Pairing::InterleavedToHalf, DType::F16, true, false),
+        (64, 64, Pairing::Half, DType::F32, true, false),
+        (64, 64, Pairing::Half, DType::F32, true, true),
+        (64, 32, Pairing::Interleaved, DType::F32, true, false),
+        (80, 20, Pairing::Half, DType::F32, true, false),
+        (80, 20, Pairing::Half, DType::F16, true, false),
+        (24, 10, Pairing::Half, DType::F16, true, true),
+        (64, 64, Pairing::InterleavedToHalf, DType::F16, true, false),
+        (64, 64, Pairing::HalfBlocks(2), DType::F16, true, true),
+        (24, 10, Pairing::InterleavedToHalf, DType::F16, true, false),
     ] {
         let (b, hq, hk, s) = (2, 3, 1, 5);
         let mut p = RopeProblem::new(hq, hk, d);
-        p.rotary_dim = r; p.pairing = pairing; p.dtype = dtype; p.aligned = aligned; p.in_place = in_place;
+        p.rotary_dim = r;
+        p.pairing = pairing;
+        p.dtype = dtype;
+        p.aligned = aligned;
+        p.in_place = in_place;
         let plan = p.plan(&gpu.capabilities()).unwrap();
         println!("{plan}");
         let kernel = Rope::new(&gpu.device, &plan).unwrap();
-        let mut cfg = RopeConfig::new(d, 10000.0); cfg.rotary_dim = r; cfg.pairing = pairing;
+        let mut cfg = RopeConfig::new(d, 10000.0);
+        cfg.rotary_dim = r;
+        cfg.pairing = pairing;
         let table = cfg.table(16, 16).unwrap();
         let tb = gpu.upload_bytes(table.as_bytes());
         let (ql, kl) = (Layout::bhsd([b, hq, s, d]).unwrap(), Layout::bshd([b, hk, s, d]).unwrap());
-        let half = |x: Vec<f32>| if dtype == DType::F16 { x.iter().map(|&x| half::f16::from_f32(x).to_f32()).collect() } else { x };
-        let (q, k) = (half(rnd((b*hq*s*d) as usize, 1)), half(rnd((b*hk*s*d) as usize, 2)));
+        let half = |x: Vec<f32>| {
+            if dtype == DType::F16 {
+                x.iter().map(|&x| half::f16::from_f32(x).to_f32()).collect()
+            } else {
+                x
+            }
+        };
+        let (q, k) =
+            (half(rnd((b * hq * s * d) as usize, 1)), half(rnd((b * hk * s * d) as usize, 2)));
         let (qb, kb) = (gpu.upload(&q, dtype), gpu.upload(&k, dtype));
         let (qo, ko) = (gpu.output(q.len(), dtype), gpu.output(k.len(), dtype));
         let t = |b, l| Tensor::new(b, dtype, l);
-        let bind = RopeBindings { q: t(&qb, ql), k: Some(t(&kb, kl)), q_out: (!in_place).then(|| t(&qo, ql)), k_out: (!in_place).then(|| t(&ko, kl)),
-            table: CosSin { binding: tb.as_entire_buffer_binding(), shape: table.shape().unwrap() }, positions: Positions::From(7) };
+        let bind = RopeBindings {
+            q: t(&qb, ql),
+            k: Some(t(&kb, kl)),
+            q_out: (!in_place).then(|| t(&qo, ql)),
+            k_out: (!in_place).then(|| t(&ko, kl)),
+            table: CosSin { binding: tb.as_entire_buffer_binding(), shape: table.shape().unwrap() },
+            positions: Positions::From(7),
+        };
         let call = kernel.bind(&gpu.device, &RopeShape { batch: b, seq: s }, &bind).unwrap();
         gpu.run(|e| call.encode(e));
-        let (gq, gk) = if in_place { (gpu.download(&qb, dtype), gpu.download(&kb, dtype)) } else { (gpu.download(&qo, dtype), gpu.download(&ko, dtype)) };
+        let (gq, gk) = if in_place {
+            (gpu.download(&qb, dtype), gpu.download(&kb, dtype))
+        } else {
+            (gpu.download(&qo, dtype), gpu.download(&ko, dtype))
+        };
         let f = cfg.frequencies(16).unwrap();
         let want = |x: &[f32], shape, l: Layout| {
             let mut dense = vec![0.0f64; x.len()];
             let dl = Layout::bhsd(shape).unwrap();
-            for b in 0..shape[0] { for h in 0..shape[1] { for s in 0..shape[2] { for d in 0..shape[3] { dense[dl.index(b,h,s,d)] = x[l.index(b,h,s,d)] as f64; } } } }
-            let y = oracle::rope(&dense, shape, r, pairing, |_, s, j| f.cos_sin(7 + s, j as usize)).unwrap();
+            for b in 0..shape[0] {
+                for h in 0..shape[1] {
+                    for s in 0..shape[2] {
+                        for d in 0..shape[3] {
+                            dense[dl.index(b, h, s, d)] = x[l.index(b, h, s, d)] as f64;
+                        }
+                    }
+                }
+            }
+            let y = oracle::rope(&dense, shape, r, pairing, |_, s, j| f.cos_sin(7 + s, j as usize))
+                .unwrap();
             let mut out = vec![0.0f64; x.len()];
-            for b in 0..shape[0] { for h in 0..shape[1] { for s in 0..shape[2] { for d in 0..shape[3] { out[l.index(b,h,s,d)] = y[dl.index(b,h,s,d)]; } } } }
+            for b in 0..shape[0] {
+                for h in 0..shape[1] {
+                    for s in 0..shape[2] {
+                        for d in 0..shape[3] {
+                            out[l.index(b, h, s, d)] = y[dl.index(b, h, s, d)];
+                        }
+                    }
+                }
+            }
             out
         };
-        let err = |got: &[f32], want: &[f64]| got.iter().zip(want).map(|(a, b)| (*a as f64 - b).abs()).fold(0.0, |a: f64, b| if b.is_nan() { f64::NAN } else { a.max(b) });
+        let err = |got: &[f32], want: &[f64]| {
+            got.iter()
+                .zip(want)
+                .map(|(a, b)| (*a as f64 - b).abs())
+                .fold(0.0, |a: f64, b| if b.is_nan() { f64::NAN } else { a.max(b) })
+        };
         let (eq, ek) = (err(&gq, &want(&q, ql.shape, ql)), err(&gk, &want(&k, kl.shape, kl)));
         println!("err {eq:e} {ek:e}");
         assert!(eq < 2e-3 && ek < 2e-3);
