@@ -1,5 +1,7 @@
 //! Holds the oracle, in both precisions, to reference values that other projects' code computed.
 
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 use std::{
     collections::BTreeSet,
     fs,
