@@ -103,39 +103,44 @@ fn channels(is_k: bool, row: u32, d: u32) -> vec4<f32> {
     }
 }
 
-// Unit u of a row: pairs 4u .. 4u + 3 of the rotated part, or eight channels of the tail.
-fn load_pairs(is_k: bool, row: u32, u: u32) -> Pairs {
+fn interleaved(is_k: bool, u: u32) -> bool {
+    return u < PAIR_QUADS && ((is_k && K_INTERLEAVED) || (!is_k && Q_INTERLEAVED));
+}
+
+// Half of unit u of a row. Units are pairs 4u .. 4u + 3 of the rotated part, first members and
+// second members (interleaved: the lower two pairs and the upper two), then eight channels of the
+// tail each. Pairs past the last one pad a unit with zeros.
+fn half_unit(is_k: bool, row: u32, u: u32, half: u32) -> vec4<f32> {
     if (u >= PAIR_QUADS) {
-        let d = 2u * PAIRS + 8u * (u - PAIR_QUADS);
-        return Pairs(channels(is_k, row, d), channels(is_k, row, d + 4u));
+        return channels(is_k, row, 2u * PAIRS + 8u * (u - PAIR_QUADS) + 4u * half);
     }
-    var x: Pairs;
-    if ((is_k && K_INTERLEAVED) || (!is_k && Q_INTERLEAVED)) {
-        let lo = load_qk(is_k, row + 2u * u);
-        let hi = load_qk(is_k, row + 2u * u + 1u);
-        x = Pairs(vec4(lo.xz, hi.xz), vec4(lo.yw, hi.yw));
-    } else {
-        let j = 4u * u;
-        var a = j;
-        if (BLOCK_PAIRS < PAIRS) {
-            a += j / BLOCK_PAIRS * BLOCK_PAIRS;
-        }
-        x = Pairs(channels(is_k, row, a), channels(is_k, row, a + BLOCK_PAIRS));
+    let lane = vec4(0u, 1u, 2u, 3u);
+    if (interleaved(is_k, u)) {
+        let x = load_qk(is_k, row + 2u * u + half);
+        return select(vec4(0.0), x, vec4(4u * u + 2u * half) + lane / 2u < vec4(PAIRS));
     }
-    if (PAIRS % 4u != 0u) {
-        let inside = vec4(4u * u) + vec4(0u, 1u, 2u, 3u) < vec4(PAIRS);
-        x = Pairs(select(vec4(0.0), x.a, inside), select(vec4(0.0), x.b, inside));
+    let j = 4u * u;
+    var a = j;
+    if (BLOCK_PAIRS < PAIRS) {
+        a += j / BLOCK_PAIRS * BLOCK_PAIRS;
     }
-    return x;
+    let x = channels(is_k, row, a + half * BLOCK_PAIRS);
+    return select(vec4(0.0), x, vec4(j) + lane < vec4(PAIRS));
+}
+
+fn load_pairs(row: u32, u: u32) -> Pairs {
+    let x = half_unit(false, row, u, 0u);
+    let y = half_unit(false, row, u, 1u);
+    if (interleaved(false, u)) {
+        return Pairs(vec4(x.xz, y.xz), vec4(x.yw, y.yw));
+    }
+    return Pairs(x, y);
 }
 
 // Unit u of query row s, rotated, scaled, and with one stream turned by its phase.
 fn query_unit(batch: u32, program: Program, s: u32, u: u32) -> Pairs {
-    if (s >= params.seq_q) {
-        return Pairs(vec4(0.0), vec4(0.0));
-    }
     let row = params.q_offset + batch * params.q_batch + program.source * params.q_head + s * params.q_row;
-    var x = load_pairs(false, row, u);
+    var x = load_pairs(row, u);
     if (u < PAIR_QUADS) {
         x = rotate_query(x, batch, s, u);
     }
@@ -154,8 +159,10 @@ fn stage_q(tid: u32, batch: u32, program: Program, first: u32, unit0: u32, units
     for (var i = tid; i < BLOCK_QP * units; i += THREADS) {
         let rp = i % BLOCK_QP;
         let u = i / BLOCK_QP;
-        let x = query_unit(batch, program, first + 2u * rp, unit0 + u);
-        let y = query_unit(batch, program, first + 2u * rp + 1u, unit0 + u);
+        // Rows past the last one repeat it; they are never stored.
+        let row = first + 2u * rp;
+        let x = query_unit(batch, program, min(row, params.seq_q - 1u), unit0 + u);
+        let y = query_unit(batch, program, min(row + 1u, params.seq_q - 1u), unit0 + u);
         let at = Q_AT + 4u * u * BLOCK_QP + rp;
         shared_tile[at] = vec4(x.a.x, y.a.x, x.b.x, y.b.x);
         shared_tile[at + BLOCK_QP] = vec4(x.a.y, y.a.y, x.b.y, y.b.y);
@@ -164,30 +171,30 @@ fn stage_q(tid: u32, batch: u32, program: Program, first: u32, unit0: u32, units
     }
 }
 
-fn key_unit(base: u32, key: u32, keys: u32, u: u32) -> Pairs {
-    if (key >= keys) {
-        return Pairs(vec4(0.0), vec4(0.0));
-    }
-    return load_pairs(true, base + key * params.k_row, u);
+// Four channels of one key; of a key that does not exist, zeros, whatever memory holds.
+fn key_half(base: u32, key: u32, keys: u32, u: u32, half: u32) -> vec4<f32> {
+    let x = half_unit(true, base + min(key, keys - 1u) * params.k_row, u, half);
+    return select(vec4(0.0), x, key < keys);
 }
 
 fn stage_k(tid: u32, base: u32, first: u32, keys: u32, unit0: u32, units: u32) {
-    for (var i = tid; i < BLOCK_KQ * units; i += THREADS) {
+    for (var i = tid; i < 2u * BLOCK_KQ * units; i += THREADS) {
         let kq = i % BLOCK_KQ;
-        let u = i / BLOCK_KQ;
-        let x0 = key_unit(base, first + kq, keys, unit0 + u);
-        let x1 = key_unit(base, first + kq + BLOCK_KQ, keys, unit0 + u);
-        let x2 = key_unit(base, first + kq + 2u * BLOCK_KQ, keys, unit0 + u);
-        let x3 = key_unit(base, first + kq + 3u * BLOCK_KQ, keys, unit0 + u);
-        let at = K_AT + 8u * u * BLOCK_KQ + kq;
-        shared_tile[at] = vec4(x0.a.x, x1.a.x, x2.a.x, x3.a.x);
-        shared_tile[at + BLOCK_KQ] = vec4(x0.b.x, x1.b.x, x2.b.x, x3.b.x);
-        shared_tile[at + 2u * BLOCK_KQ] = vec4(x0.a.y, x1.a.y, x2.a.y, x3.a.y);
-        shared_tile[at + 3u * BLOCK_KQ] = vec4(x0.b.y, x1.b.y, x2.b.y, x3.b.y);
-        shared_tile[at + 4u * BLOCK_KQ] = vec4(x0.a.z, x1.a.z, x2.a.z, x3.a.z);
-        shared_tile[at + 5u * BLOCK_KQ] = vec4(x0.b.z, x1.b.z, x2.b.z, x3.b.z);
-        shared_tile[at + 6u * BLOCK_KQ] = vec4(x0.a.w, x1.a.w, x2.a.w, x3.a.w);
-        shared_tile[at + 7u * BLOCK_KQ] = vec4(x0.b.w, x1.b.w, x2.b.w, x3.b.w);
+        let half = i / BLOCK_KQ % 2u;
+        let u = i / (2u * BLOCK_KQ);
+        let key = first + kq;
+        let x0 = key_half(base, key, keys, unit0 + u, half);
+        let x1 = key_half(base, key + BLOCK_KQ, keys, unit0 + u, half);
+        let x2 = key_half(base, key + 2u * BLOCK_KQ, keys, unit0 + u, half);
+        let x3 = key_half(base, key + 3u * BLOCK_KQ, keys, unit0 + u, half);
+        // First and second members take turns in the tile.
+        let split = !interleaved(true, unit0 + u);
+        let step = select(1u, 2u, split) * BLOCK_KQ;
+        let at = K_AT + (8u * u + select(4u, 1u, split) * half) * BLOCK_KQ + kq;
+        shared_tile[at] = vec4(x0.x, x1.x, x2.x, x3.x);
+        shared_tile[at + step] = vec4(x0.y, x1.y, x2.y, x3.y);
+        shared_tile[at + 2u * step] = vec4(x0.z, x1.z, x2.z, x3.z);
+        shared_tile[at + 3u * step] = vec4(x0.w, x1.w, x2.w, x3.w);
     }
 }
 
@@ -198,11 +205,8 @@ fn stage_v(tid: u32, base: u32, first: u32, keys: u32, quad0: u32) {
         let column = i % V_COLS;
         let entry = i / V_COLS;
         let key = first + entry / V_QUADS * BLOCK_KQ + quad0 + entry % V_QUADS;
-        var x = vec4(0.0);
-        if (key < keys && column < VALUE_DIM / 4u) {
-            x = load_v(base + key * params.v_row + column);
-        }
-        shared_tile[V_AT + i] = x;
+        let x = load_v(base + min(key, keys - 1u) * params.v_row + min(column, VALUE_DIM / 4u - 1u));
+        shared_tile[V_AT + i] = select(vec4(0.0), x, key < keys && column < VALUE_DIM / 4u);
     }
 }
 
