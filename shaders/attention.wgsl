@@ -15,9 +15,6 @@
 //     v  [key, column]  four channels
 //     p  [key, row pair]  (re 0, re 1, im 0, im 1), or with one stream (0, 1 of key c, of key c+1)
 
-override CAUSAL: bool;     // query i sees keys up to i + causal_offset
-override STORE_LSE: bool;
-
 const THREADS: u32 = TX * TY;
 const ROWS: u32 = 2u * ROW_PAIRS;            // queries an invocation
 const BLOCK_QP: u32 = ROW_PAIRS * TY;        // row pairs a tile
@@ -33,7 +30,14 @@ const ALIGNED: bool = BLOCK_PAIRS % 4u == 0u && PAIRS % 2u == 0u; // no group of
 const MASKED: f32 = -1.0e38;                 // finite: infinities need not survive in WGSL
 const LN_2: f32 = 0.69314718055994530942;
 
-// Strides and offsets of q, k, v and out count groups of four channels.
+// Where a tensor lies: offset and strides in groups of four channels.
+struct Quads {
+    offset: u32,
+    batch: u32,
+    head: u32,
+    row: u32,
+}
+
 struct Params {
     batch: u32,
     seq_q: u32,
@@ -42,15 +46,16 @@ struct Params {
     groups_x: u32,            // workgroups along x
     tiles: u32,               // query tiles
     heads_out: u32,
-    causal_offset: i32,
+    causal_offset: i32,       // query i sees keys up to i + causal_offset; far past all where not causal
     scale_log2: f32,          // softmax_scale · log2 e
     minus_infinity: f32,
-    q_offset: u32, q_batch: u32, q_head: u32, q_row: u32,
-    k_offset: u32, k_batch: u32, k_head: u32, k_row: u32,
-    v_offset: u32, v_batch: u32, v_head: u32, v_row: u32,
-    out_offset: u32, out_batch: u32, out_head: u32, out_row: u32,
-    out_im_offset: u32, out_im_batch: u32, out_im_head: u32, out_im_row: u32,
-    pad0: u32, pad1: u32,
+    store_lse: u32,
+    programs: u32,            // rows of the program table in use
+    q: Quads,
+    k: Quads,
+    v: Quads,
+    out: Quads,
+    out_im: Quads,
     rotary: Rotary,
 }
 
@@ -68,7 +73,7 @@ struct Program {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<uniform> programs: array<Program, PROGRAMS>;
+@group(0) @binding(1) var<uniform> programs: array<Program, PROGRAM_SLOTS>;
 @group(0) @binding(7) var<storage, read_write> lse: array<f32>;  // [B, H_out, S_q], natural log
 @group(0) @binding(10) var<storage, read> kv_lens: array<u32>;   // [B] keys of each batch
 
@@ -139,7 +144,7 @@ fn load_pairs(row: u32, u: u32) -> Pairs {
 
 // Unit u of query row s, rotated, scaled, and with one stream turned by its phase.
 fn query_unit(batch: u32, program: Program, s: u32, u: u32) -> Pairs {
-    let row = params.q_offset + batch * params.q_batch + program.source * params.q_head + s * params.q_row;
+    let row = params.q.offset + batch * params.q.batch + program.source * params.q.head + s * params.q.row;
     var x = load_pairs(row, u);
     if (u < PAIR_QUADS) {
         x = rotate_query(x, batch, s, u);
@@ -173,7 +178,7 @@ fn stage_q(tid: u32, batch: u32, program: Program, first: u32, unit0: u32, units
 
 // Four channels of one key; of a key that does not exist, zeros, whatever memory holds.
 fn key_half(base: u32, key: u32, keys: u32, u: u32, half: u32) -> vec4<f32> {
-    let x = half_unit(true, base + min(key, keys - 1u) * params.k_row, u, half);
+    let x = half_unit(true, base + min(key, keys - 1u) * params.k.row, u, half);
     return select(vec4(0.0), x, key < keys);
 }
 
@@ -205,7 +210,7 @@ fn stage_v(tid: u32, base: u32, first: u32, keys: u32, quad0: u32) {
         let column = i % V_COLS;
         let entry = i / V_COLS;
         let key = first + entry / V_QUADS * BLOCK_KQ + quad0 + entry % V_QUADS;
-        let x = load_v(base + min(key, keys - 1u) * params.v_row + min(column, VALUE_DIM / 4u - 1u));
+        let x = load_v(base + min(key, keys - 1u) * params.v.row + min(column, VALUE_DIM / 4u - 1u));
         shared_tile[V_AT + i] = select(vec4(0.0), x, key < keys && column < VALUE_DIM / 4u);
     }
 }
@@ -215,28 +220,25 @@ fn attention(
     @builtin(workgroup_id) group_id: vec3<u32>,
     @builtin(local_invocation_index) tid: u32,
 ) {
-    let lanes = PROGRAMS * params.batch;
+    let lanes = params.programs * params.batch;
     let linear = group_id.x + group_id.y * params.groups_x;
     if (linear >= lanes * params.tiles) {
         return;
     }
     // Late tiles see the most keys under a causal mask: they start first.
     let tile = params.tiles - 1u - linear / lanes;
-    let batch = (linear % lanes) / PROGRAMS;
-    let program = programs[linear % PROGRAMS];
+    let batch = (linear % lanes) / params.programs;
+    let program = programs[linear % params.programs];
     let kv_head = program.source / params.group;
     let q_first = tile * BLOCK_Q;
     let tx = tid % TX;
     let ty = tid / TX;
 
     let keys = min(kv_lens[batch], params.seq_k);
-    var visible = keys;
-    if (CAUSAL) {
-        let last_row = i32(min(q_first + BLOCK_Q, params.seq_q)) - 1;
-        visible = min(keys, u32(max(last_row + params.causal_offset + 1, 0)));
-    }
-    let k_base = params.k_offset + batch * params.k_batch + kv_head * params.k_head;
-    let v_base = params.v_offset + batch * params.v_batch + kv_head * params.v_head;
+    let last_row = i32(min(q_first + BLOCK_Q, params.seq_q)) - 1;
+    let visible = min(keys, u32(max(last_row + params.causal_offset + 1, 0)));
+    let k_base = params.k.offset + batch * params.k.batch + kv_head * params.k.head;
+    let v_base = params.v.offset + batch * params.v.batch + kv_head * params.v.head;
 
     var m: array<f32, 4u * STATE_VECS>;  // running maximum, in base 2
     var l: array<f32, 4u * STATE_VECS>;  // running sum over this invocation's keys alone
@@ -307,13 +309,10 @@ fn attention(
 
         // Mask where the tile passes the last key or the diagonal.
         let diagonal = i32(q_first) + params.causal_offset;
-        if (first + BLOCK_K > keys || (CAUSAL && i32(first + BLOCK_K) - 1 > diagonal)) {
+        if (first + BLOCK_K > keys || i32(first + BLOCK_K) - 1 > diagonal) {
             for (var i = 0u; i < STATES * KEY_QUADS; i++) {
                 let row = 2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS;
-                var limit = i32(keys);
-                if (CAUSAL) {
-                    limit = min(limit, diagonal + i32(row) + 1);
-                }
+                let limit = min(i32(keys), diagonal + i32(row) + 1);
                 let key = first + i % KEY_QUADS * TX + tx;
                 let key4 = vec4<i32>(vec4(key) + vec4(0u, BLOCK_KQ, 2u * BLOCK_KQ, 3u * BLOCK_KQ));
                 s[i] = select(vec4(MASKED), s[i], key4 < vec4(limit));
@@ -479,15 +478,15 @@ fn attention(
             if (column < VALUE_DIM / 4u) {
                 let x = acc[i * COLS + j] * inverse;
                 if (stream == 0u) {
-                    store_out(params.out_offset + batch * params.out_batch
-                        + program.slot0 * params.out_head + row * params.out_row + column, x);
+                    store_out(params.out.offset + batch * params.out.batch
+                        + program.slot0 * params.out.head + row * params.out.row + column, x);
                 } else {
-                    store_out_im(params.out_im_offset + batch * params.out_im_batch
-                        + program.slot1 * params.out_im_head + row * params.out_im_row + column, x);
+                    store_out_im(params.out_im.offset + batch * params.out_im.batch
+                        + program.slot1 * params.out_im.head + row * params.out_im.row + column, x);
                 }
             }
         }
-        if (STORE_LSE && tx == 0u) {
+        if (params.store_lse != 0u && tx == 0u) {
             let head = select(program.lse1, program.lse0, stream == 0u);
             let value = (m[i] + log2(l[i])) * LN_2;
             lse[(batch * params.heads_out + head) * params.seq_q + row] =

@@ -9,6 +9,8 @@ pub mod layout;
 pub mod oracle;
 pub mod phase;
 pub mod plan;
+#[cfg(test)]
+mod reflect;
 pub mod rotary;
 
 pub use dtype::DType;

@@ -80,7 +80,36 @@ impl Programs {
         Ok(Self { rows, streams, mix, turn: turn && streams == 1 })
     }
 
+    /// Rows that the shader declares: few sizes, so that models with similar head counts share a
+    /// shader.
+    pub(crate) fn slots(&self) -> usize {
+        self.rows.len().next_power_of_two().max(16)
+    }
+
+    /// The table as the shader reads it, unused rows zero.
+    pub(crate) fn table(&self) -> Vec<Program> {
+        let mut table = self.rows.clone();
+        table.resize(self.slots(), Program::zeroed());
+        table
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
-        size_of_val(self.rows.as_slice()) as u64
+        (self.slots() * size_of::<Program>()) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reflect::{host_layout, host_struct, wgsl_layout};
+    use crate::{Capabilities, HeadMap};
+
+    host_struct!(Program { source, slot0, slot1, streams, lse0, lse1, pad0, pad1, phases });
+
+    #[test]
+    fn host_struct_is_the_shaders() {
+        let problem = AttentionProblem::new(HeadMap::ropepp(2).unwrap(), 1, 64);
+        let plan = problem.plan(&Capabilities::webgpu_default()).unwrap();
+        assert_eq!(host_layout::<Program>(), wgsl_layout(&plan.shader().source, "Program"));
     }
 }
