@@ -1,6 +1,5 @@
 //! Holds the oracle, in both precisions, to reference values that other projects' code computed.
 
-#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 use std::{
     collections::BTreeSet,

@@ -110,20 +110,38 @@ impl Attention {
     /// # Errors
     /// [`Error::Limit`] when the device has less room than the plan was made for.
     pub fn new(device: &wgpu::Device, plan: &AttentionPlan) -> Result<Self> {
-        // Planning again with the same tile repeats every check against the real device.
-        let caps = crate::Capabilities::of(device);
-        let plan = AttentionPlan::with_tile(plan.problem(), &caps, *plan.tile())?;
-        let programs = uniform_buffer(
-            device,
-            "attention programs",
-            bytemuck::cast_slice(&plan.programs.table()),
-        );
+        let plan = Self::replan(device, plan)?;
         Ok(Self {
             pipeline: Pipeline::new(device, plan.shader()),
-            programs,
+            programs: Self::programs(device, &plan),
             unused: Unused::new(device),
             plan,
         })
+    }
+
+    /// The same plan, every check repeated against the real device.
+    fn replan(device: &wgpu::Device, plan: &AttentionPlan) -> Result<AttentionPlan> {
+        let caps = crate::Capabilities::of(device);
+        AttentionPlan::with_tile(plan.problem(), &caps, *plan.tile())
+    }
+
+    fn programs(device: &wgpu::Device, plan: &AttentionPlan) -> wgpu::Buffer {
+        let table = plan.programs.table();
+        uniform_buffer(device, "attention programs", bytemuck::cast_slice(&table))
+    }
+
+    /// A kernel for another plan with the very same shader, without compiling again: problems that
+    /// differ in scale, mask, log-sum-exp or, within limits, head counts. `None` where the shaders
+    /// differ.
+    ///
+    /// # Errors
+    /// As [`Attention::new`].
+    pub fn reuse(&self, device: &wgpu::Device, plan: &AttentionPlan) -> Result<Option<Self>> {
+        let plan = Self::replan(device, plan)?;
+        if plan.shader() != self.plan.shader() {
+            return Ok(None);
+        }
+        Ok(Some(Self { programs: Self::programs(device, &plan), plan, ..self.clone() }))
     }
 
     /// The plan that runs.

@@ -66,7 +66,14 @@ impl<'a> Device<'a> {
             return Ok(kernel.clone());
         }
         let plan = problem.plan(&self.gpu.capabilities())?;
-        known.push(Attention::new(&self.gpu.device, &plan)?);
+        let mut kernel = None;
+        for other in known.iter() {
+            kernel = kernel.or(other.reuse(&self.gpu.device, &plan)?);
+        }
+        known.push(match kernel {
+            Some(kernel) => kernel,
+            None => Attention::new(&self.gpu.device, &plan)?,
+        });
         Ok(known[known.len() - 1].clone())
     }
 
