@@ -1,6 +1,5 @@
 //! Holds the oracle, in both precisions, to reference values that other projects' code computed.
 
-
 use std::{
     collections::BTreeSet,
     fs,
