@@ -29,6 +29,7 @@ const V_STEPS: u32 = BLOCK_KQ / V_QUADS;     // V tiles a K tile
 const ALIGNED: bool = BLOCK_PAIRS % 4u == 0u && PAIRS % 2u == 0u; // no group of channels straddles
 const MASKED: f32 = -1.0e38;                 // finite: infinities need not survive in WGSL
 const LN_2: f32 = 0.69314718055994530942;
+const LOG2_E: f32 = 1.44269504088896340736;
 
 // Where a tensor lies: offset and strides in groups of four channels.
 struct Quads {
@@ -49,8 +50,12 @@ struct Params {
     causal_offset: i32,       // query i sees keys up to i + causal_offset; far past all where not causal
     scale_log2: f32,          // softmax_scale · log2 e
     minus_infinity: f32,
+    window: i32,              // query i sees keys after i + causal_offset - window
+    softcap: f32,             // c of c tanh(s / c), in base 2
     store_lse: u32,
     programs: u32,            // rows of the program table in use
+    pad0: u32,                // a struct within a uniform starts at a multiple of 16 bytes
+    pad1: u32,
     q: Quads,
     k: Quads,
     v: Quads,
@@ -70,6 +75,8 @@ struct Program {
     pad0: u32,
     pad1: u32,
     phases: vec4<f32>, // cos φ0, sin φ0, cos φ1, sin φ1
+    sinks: vec2<f32>,  // logits that join the denominator of each stream, in base 2; MASKED: none
+    slopes: vec2<f32>, // ALiBi slopes of each stream, in base 2
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -215,6 +222,20 @@ fn stage_v(tid: u32, base: u32, first: u32, keys: u32, quad0: u32) {
     }
 }
 
+// Keys of the quad whose first key is this one.
+fn tile_keys(key: u32) -> vec4<u32> {
+    return vec4(key) + vec4(0u, BLOCK_KQ, 2u * BLOCK_KQ, 3u * BLOCK_KQ);
+}
+
+// The built-in may lose all digits near 0, and overflow far from it.
+fn tanh4(x: vec4<f32>) -> vec4<f32> {
+    let t = exp2(-2.0 * LOG2_E * abs(x));
+    let far = sign(x) * (1.0 - t) / (1.0 + t);
+    let x2 = x * x;
+    let near = x * (1.0 + x2 * (-1.0 / 3.0 + x2 * (2.0 / 15.0 + x2 * (-17.0 / 315.0))));
+    return select(far, near, abs(x) < vec4(0.2));
+}
+
 @compute @workgroup_size(TX * TY)
 fn attention(
     @builtin(workgroup_id) group_id: vec3<u32>,
@@ -254,7 +275,10 @@ fn attention(
     if (Q_RESIDENT) {
         stage_q(tid, batch, program, q_first, 0u, UNITS);
     }
-    for (var first = 0u; first < visible; first += BLOCK_K) {
+    // Whole tiles before the first row's window are left out.
+    let oldest = max(i32(q_first) + params.causal_offset - params.window + 1, 0);
+    let start = u32(oldest) / BLOCK_K * BLOCK_K;
+    for (var first = start; first < visible; first += BLOCK_K) {
         // S = Q·Kᵀ, a chunk of channels at a time.
         var s: array<vec4<f32>, STATES * KEY_QUADS>;
         for (var i = 0u; i < STATES * KEY_QUADS; i++) {
@@ -307,15 +331,30 @@ fn attention(
             }
         }
 
-        // Mask where the tile passes the last key or the diagonal.
         let diagonal = i32(q_first) + params.causal_offset;
-        if (first + BLOCK_K > keys || i32(first + BLOCK_K) - 1 > diagonal) {
+        if (SOFTCAP || ALIBI) {
+            for (var i = 0u; i < STATES * KEY_QUADS; i++) {
+                if (SOFTCAP) {
+                    s[i] = params.softcap * tanh4(s[i] / params.softcap);
+                }
+                if (ALIBI) {
+                    let row = diagonal + i32(2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS);
+                    let distance = vec4<i32>(tile_keys(first + i % KEY_QUADS * TX + tx)) - row;
+                    let stream = i / (ROWS * KEY_QUADS);
+                    s[i] += program.slopes[stream] * vec4<f32>(distance);
+                }
+            }
+        }
+
+        // Mask where the tile passes the last key, the diagonal or the window's edge.
+        let lowest = diagonal + i32(BLOCK_Q) - params.window;
+        if (first + BLOCK_K > keys || i32(first + BLOCK_K) - 1 > diagonal || i32(first) < lowest) {
             for (var i = 0u; i < STATES * KEY_QUADS; i++) {
                 let row = 2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS;
                 let limit = min(i32(keys), diagonal + i32(row) + 1);
-                let key = first + i % KEY_QUADS * TX + tx;
-                let key4 = vec4<i32>(vec4(key) + vec4(0u, BLOCK_KQ, 2u * BLOCK_KQ, 3u * BLOCK_KQ));
-                s[i] = select(vec4(MASKED), s[i], key4 < vec4(limit));
+                let start = diagonal + i32(row) - params.window;
+                let key = vec4<i32>(tile_keys(first + i % KEY_QUADS * TX + tx));
+                s[i] = select(vec4(MASKED), s[i], (key < vec4(limit)) & (key > vec4(start)));
             }
         }
 
@@ -470,6 +509,18 @@ fn attention(
         let stream = i / ROWS;
         if (row >= params.seq_q || stream >= program.streams) {
             continue;
+        }
+        if (SINKS) {
+            // A key without a value: it moves the maximum and joins the sum.
+            let sink = program.sinks[stream];
+            let top = max(m[i], sink);
+            let base = select(top, 0.0, top == MASKED);
+            let scale = exp2(m[i] - base);
+            l[i] = l[i] * scale + exp2(sink - base);
+            m[i] = top;
+            for (var j = 0u; j < COLS; j++) {
+                acc[i * COLS + j] *= scale;
+            }
         }
         // No visible key: the output is zero and the log-sum-exp minus infinity.
         let inverse = select(1.0 / l[i], 0.0, l[i] == 0.0);

@@ -6,7 +6,7 @@ use crate::gpu::{
     Access, Bind, COS_SIN, Checker, CosSin, Dispatch, POSITION_IDS, Pipeline, Positions,
     RotaryParams, Tensor, Unused, uniform_buffer,
 };
-use crate::plan::attention::{AttentionPlan, AttentionShape, Outputs};
+use crate::plan::attention::{AttentionPlan, AttentionShape, Outputs, in_base_2};
 use crate::{Error, Layout, Result};
 
 /// A compiled attention kernel. It belongs to the device it was made on, is cheap to clone, and
@@ -76,8 +76,12 @@ struct Params {
     causal_offset: i32,
     scale_log2: f32,
     minus_infinity: f32,
+    window: i32,
+    softcap: f32,
     store_lse: u32,
     programs: u32,
+    pad0: u32,
+    pad1: u32,
     q: Quads,
     k: Quads,
     v: Quads,
@@ -222,8 +226,12 @@ impl Attention {
             causal_offset,
             scale_log2: (f64::from(problem.softmax_scale) * core::f64::consts::LOG2_E) as f32,
             minus_infinity: f32::NEG_INFINITY,
+            window: problem.window.map_or(NO_WINDOW, |window| window as i32),
+            softcap: problem.softcap.map_or(1.0, in_base_2),
             store_lse: u32::from(problem.lse),
             programs: self.plan.programs.rows.len() as u32,
+            pad0: 0,
+            pad1: 0,
             q: Quads::new(&bindings.q.layout),
             k: Quads::new(&bindings.k.layout),
             v: Quads::new(&bindings.v.layout),
@@ -279,15 +287,21 @@ impl Attention {
     }
 }
 
+/// Sequences are shorter than this, and offsets no longer, so that sums of them fit an i32.
+const FAR: i32 = 1 << 29;
+/// Further back than any key, and still no i32 overflows.
+const NO_WINDOW: i32 = 3 << 29;
+
 /// Place of query 0 among the keys, in the 32 bits that the shader has. Without a causal mask it
 /// lies so far behind them that every key is visible.
 fn causal_offset(shape: &AttentionShape, causal: bool) -> Result<i32> {
-    const FAR: i32 = 1 << 30;
     let offset = if causal { shape.offset() } else { i64::from(FAR) };
     // Room for a tile past the last row and the last key.
     let longest = i64::from(shape.seq_q.max(shape.seq_k));
     match i32::try_from(offset) {
-        Ok(narrow) if longest <= i64::from(FAR) - (1 << 16) && narrow.abs() <= FAR => Ok(narrow),
+        Ok(narrow) if longest <= i64::from(FAR) - (1 << 16) && (-FAR..=FAR).contains(&narrow) => {
+            Ok(narrow)
+        }
         _ => Err(Error::IndexOverflow {
             tensor: "query_offset, seq_q or seq_k",
             index: offset.unsigned_abs().max(longest.unsigned_abs()),
@@ -325,8 +339,12 @@ mod tests {
         causal_offset,
         scale_log2,
         minus_infinity,
+        window,
+        softcap,
         store_lse,
         programs,
+        pad0,
+        pad1,
         q,
         k,
         v,

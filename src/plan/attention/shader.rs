@@ -90,6 +90,9 @@ fn constants(
     let flags = [
         ("Q_INTERLEAVED", q_interleaved),
         ("K_INTERLEAVED", k_interleaved),
+        ("SOFTCAP", problem.softcap.is_some()),
+        ("ALIBI", !problem.alibi_slopes.is_empty()),
+        ("SINKS", !problem.sinks.is_empty()),
         ("MIX", programs.mix),
         ("TURN", programs.turn),
         ("Q_RESIDENT", tile.q_resident),
