@@ -168,7 +168,7 @@ impl Attention {
             )?,
             None => RotaryParams::default(),
         };
-        let causal_offset = causal_offset(shape)?;
+        let causal_offset = if problem.causal { causal_offset(shape)? } else { 0 };
 
         let tiles = seq_q.div_ceil(self.plan.tile().block_q());
         let programs = self.plan.programs.rows.len() as u64;
