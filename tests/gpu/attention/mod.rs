@@ -13,7 +13,7 @@ use phasor::{
     DType, HeadMap, Tensor,
     kernels::attention::AttentionBindings,
     oracle::{self, AttentionInputs},
-    plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Outputs},
+    plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Outputs, Tile},
 };
 use phasor_kit::tolerance::{Bound, compare, stored};
 
@@ -71,10 +71,32 @@ pub fn control() -> AttentionProblem {
     AttentionProblem { lse: true, ..AttentionProblem::new(heads, 1, 16) }
 }
 
+/// A tile of 8 queries and 16 keys. A software adapter takes seconds to compile a large one, so the
+/// tables use this wherever the tile is not what they are about.
+pub const SMALL: Tile = Tile {
+    tx: 4,
+    ty: 4,
+    row_pairs: 1,
+    key_quads: 1,
+    chunk_units: 1,
+    q_resident: true,
+    v_quads: 4,
+    pv_apart: true,
+};
+
 impl Case {
     /// A case with the plan that the device gets. Sizes that neither tiles nor vectors divide.
     pub fn new(problem: &AttentionProblem) -> phasor::Result<Self> {
         Ok(Self::planned(problem.plan(&lab().gpu.capabilities())?))
+    }
+
+    /// The same in small tiles.
+    pub fn small(problem: &AttentionProblem) -> phasor::Result<Self> {
+        Self::tiled(problem, SMALL)
+    }
+
+    pub fn tiled(problem: &AttentionProblem, tile: Tile) -> phasor::Result<Self> {
+        AttentionPlan::with_tile(problem, &lab().gpu.capabilities(), tile).map(Self::planned)
     }
 
     pub fn planned(plan: AttentionPlan) -> Self {

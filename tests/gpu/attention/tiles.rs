@@ -1,23 +1,93 @@
-use super::*;
-use phasor::plan::attention::Tile;
+//! Tiles: every way to save workgroup memory, the plans of other devices, and calls of more
+//! workgroups than a dimension holds.
+
+use phasor::{
+    Capabilities, HeadMap,
+    plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Outputs, Tile},
+    rotary::RopeConfig,
+};
+
+use super::{Case, SMALL, control};
+use crate::harness::{Ids, NARROW_WORKGROUPS, Rotation, lab, narrow, run_table};
+
+/// D = 40 with a tail: five groups of eight channels, the last one not rotated.
+fn problem(heads: HeadMap) -> AttentionProblem {
+    let mut problem = AttentionProblem::new(heads, 1, 40);
+    problem.rotary_dim = 32;
+    problem.value_dim = 24;
+    problem.lse = true;
+    problem
+}
+
 #[test]
-fn experiment() {
-    let gpu = &lab().gpu;
-    for ropepp in [true, false] {
-        for (tx, ty, row_pairs, key_quads) in [(8, 8, 2, 1), (8, 8, 1, 1), (4, 4, 1, 1), (8, 4, 1, 1), (2, 2, 1, 1)] {
-            for apart in [true, false] {
-                let heads = if ropepp { HeadMap::ropepp(2) } else { HeadMap::plain(2) };
-                let p = AttentionProblem { lse: true, ..AttentionProblem::new(heads.unwrap(), 1, 16) };
-                let tile = Tile { tx, ty, row_pairs, key_quads, chunk_units: 2, q_resident: true, v_quads: key_quads * tx, pv_apart: apart };
-                let plan = AttentionPlan::with_tile(&p, &gpu.capabilities(), tile).unwrap();
-                let t = std::time::Instant::now();
-                lab().attention(&plan).unwrap();
-                let t1 = t.elapsed();
-                let case = Case::planned(plan);
-                let t = std::time::Instant::now();
-                let r = case.check();
-                println!("{ropepp} {tx} {ty} {row_pairs} {apart}: compile {t1:?} run {:?} {:?}", t.elapsed(), r.is_ok());
-            }
-        }
+fn tiles() {
+    let over = Tile { pv_apart: false, ..SMALL };
+    let streamed = Tile { q_resident: false, chunk_units: 2, ..over };
+    let all = Tile { chunk_units: 5, ..SMALL };
+    let tiles = [
+        ("all channels at once", all),
+        ("v over k", Tile { pv_apart: false, ..all }),
+        ("k in chunks, v in two steps over it", Tile { chunk_units: 2, v_quads: 2, ..over }),
+        ("q and k in chunks, v a key quad at a time", Tile { v_quads: 1, ..streamed }),
+        ("wide", Tile { tx: 8, ty: 2, key_quads: 2, v_quads: 16, ..all }),
+        ("tall", Tile { tx: 2, ty: 8, row_pairs: 2, v_quads: 1, ..all }),
+        ("one invocation", Tile { tx: 1, ty: 1, v_quads: 1, ..all }),
+    ];
+    let mut cases = Vec::new();
+    for (name, tile) in tiles {
+        let problem = problem(HeadMap::ropepp(2).unwrap());
+        cases.push((format!("{name}, two streams"), Case::tiled(&problem, tile).unwrap()));
     }
+    for (name, tile) in [tiles[2], tiles[3]] {
+        let problem = problem(HeadMap::imagx(2).unwrap());
+        cases.push((format!("{name}, one stream"), Case::tiled(&problem, tile).unwrap()));
+    }
+    run_table(&cases, Case::check);
+}
+
+/// What a device with WebGPU's default limits runs, run on this one.
+#[test]
+fn plans_for_the_default_limits() {
+    let least = Capabilities::webgpu_default();
+    let case = |(name, problem): (&str, AttentionProblem)| {
+        let plan = problem.plan(&least).unwrap();
+        let rotation = problem
+            .rotate_q
+            .then(|| Rotation::new(RopeConfig::new(problem.head_dim, 10_000.0), Ids::From(2)));
+        (name.to_owned(), Case { rotation, ..Case::planned(plan) })
+    };
+    let new = |heads: phasor::Result<HeadMap>, d| AttentionProblem::new(heads.unwrap(), 1, d);
+    let cases = [
+        ("RoPE++, D 64", new(HeadMap::ropepp(2), 64)),
+        (
+            "RoPE++, D 256, rotated here",
+            AttentionProblem { rotate_q: true, ..new(HeadMap::ropepp(1), 256) },
+        ),
+    ];
+    run_table(&cases.map(case), Case::check);
+}
+
+/// On a device that takes few workgroups along a dimension, a call folds into two.
+#[test]
+fn many_workgroups() {
+    let caps = narrow().gpu.capabilities();
+    let plan = AttentionPlan::with_tile(&control(), &caps, SMALL).unwrap();
+    let control = Case::planned(plan);
+    let max = NARROW_WORKGROUPS;
+    let mut cases = Vec::new();
+    // Two programs a batch and tile of eight queries.
+    for (name, batch, tiles) in [
+        ("one row", 1, max / 2),
+        ("a row and a bit", 1, max / 2 + 1),
+        ("a prime number of them, twice", 1, 11),
+        ("almost all there can be", 6, 4),
+    ] {
+        let shape = AttentionShape::new(batch, 8 * tiles - 3, 20);
+        assert_eq!(control.plan.cost(&shape).workgroups, u64::from(2 * batch * tiles));
+        cases.push((name.to_owned(), Case { shape, ..control.clone() }));
+    }
+    run_table(&cases, |case| {
+        let inputs = case.inputs();
+        case.hold(&case.run(narrow(), &inputs)?, &case.reference(&inputs)?)
+    });
 }
