@@ -13,7 +13,7 @@ fn dims(head_dim: u32, value_dim: u32) -> AttentionProblem {
 #[test]
 fn head_dims() {
     let case = |(d, dv)| Ok((format!("D {d}, D_v {dv}"), Case::small(&dims(d, dv))?));
-    let dims = [(8, 8), (40, 40), (72, 72), (80, 80), (112, 112), (256, 256), (8, 136), (96, 24)];
+    let dims = [(8, 8), (8, 136), (40, 40), (72, 80), (80, 72), (96, 24), (112, 112), (256, 256)];
     run_table(&dims.into_iter().map(case).collect::<Result<Vec<_>>>().unwrap(), Case::check);
 }
 
@@ -22,9 +22,8 @@ fn head_dims() {
 fn planned_head_dims() {
     let plain = HeadMap::plain(2).unwrap();
     let problems = [
-        ("D 64, two streams", dims(64, 64)),
         ("D 128, two streams", dims(128, 128)),
-        ("D 192, D_v 128, one stream", AttentionProblem { heads: plain, ..dims(192, 128) }),
+        ("D 64, one stream", AttentionProblem { heads: plain, ..dims(64, 64) }),
     ];
     let case = |(name, problem): (&str, _)| (name.to_owned(), Case::new(&problem).unwrap());
     run_table(&problems.map(case), Case::check);

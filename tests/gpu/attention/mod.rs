@@ -71,18 +71,21 @@ pub fn control() -> AttentionProblem {
     AttentionProblem { lse: true, ..AttentionProblem::new(heads, 1, 16) }
 }
 
-/// A tile of 8 queries and 16 keys. A software adapter takes seconds to compile a large one, so the
-/// tables use this wherever the tile is not what they are about.
-pub const SMALL: Tile = Tile {
-    tx: 4,
-    ty: 4,
-    row_pairs: 1,
-    key_quads: 1,
-    chunk_units: 1,
-    q_resident: true,
-    v_quads: 4,
-    pv_apart: true,
-};
+/// A tile of 8 queries and 16 keys, and all channels of D at once. A software adapter takes many
+/// seconds to compile a large tile or one with many steps, so the tables use this one wherever the
+/// tile is not what they are about.
+pub fn small_tile(head_dim: u32) -> Tile {
+    Tile {
+        tx: 4,
+        ty: 4,
+        row_pairs: 1,
+        key_quads: 1,
+        chunk_units: head_dim / 8 + 1,
+        q_resident: true,
+        v_quads: 1,
+        pv_apart: true,
+    }
+}
 
 impl Case {
     /// A case with the plan that the device gets. Sizes that neither tiles nor vectors divide.
@@ -90,9 +93,9 @@ impl Case {
         Ok(Self::planned(problem.plan(&lab().gpu.capabilities())?))
     }
 
-    /// The same in small tiles.
+    /// The same in [small tiles](small_tile).
     pub fn small(problem: &AttentionProblem) -> phasor::Result<Self> {
-        Self::tiled(problem, SMALL)
+        Self::tiled(problem, small_tile(problem.head_dim))
     }
 
     pub fn tiled(problem: &AttentionProblem, tile: Tile) -> phasor::Result<Self> {

@@ -1,17 +1,16 @@
-//! Sequence lengths, query offsets, key lengths. All cases of a test share one pipeline.
+//! Sequence lengths, query offsets, key lengths. The cases of a test share a pipeline or two.
 
 use phasor::plan::attention::{AttentionProblem, AttentionShape};
 
 use super::{Case, control};
-use crate::harness::{Result, run_table};
+use crate::harness::run_table;
 
 fn full() -> AttentionProblem {
     AttentionProblem { causal: false, ..control() }
 }
 
-/// S_q and S_k around the edges of the tile that the device gets, primes, and nothing at all.
-fn lengths(problem: &AttentionProblem) -> Result<Vec<(String, Case)>> {
-    let control = Case::new(problem)?;
+/// S_q and S_k around the edges of the tile, primes, and nothing at all.
+fn lengths(control: &Case) -> Vec<(String, Case)> {
     let (q, k) = (control.plan.tile().block_q(), control.plan.tile().block_k());
     let lengths = [
         (q, k),
@@ -46,22 +45,22 @@ fn lengths(problem: &AttentionProblem) -> Result<Vec<(String, Case)>> {
         let shape = AttentionShape::new(batch, 19, 23);
         cases.push((format!("B {batch}"), Case { shape, ..control.clone() }));
     }
-    Ok(cases)
+    cases
 }
 
 #[test]
 fn causal_lengths() {
-    run_table(&lengths(&control()).unwrap(), Case::check);
+    run_table(&lengths(&Case::new(&control()).unwrap()), Case::check);
 }
 
 #[test]
 fn full_lengths() {
-    run_table(&lengths(&full()).unwrap(), Case::check);
+    run_table(&lengths(&Case::small(&full()).unwrap()), Case::check);
 }
 
 #[test]
 fn query_offsets() {
-    let control = Case::new(&control()).unwrap();
+    let control = Case::small(&control()).unwrap();
     let case = |(name, seq_q, seq_k, offset): (&str, u32, u32, i32)| {
         let shape = AttentionShape { query_offset: Some(offset), ..AttentionShape::new(2, seq_q, seq_k) };
         (name.to_owned(), Case { shape, ..control.clone() })
@@ -89,7 +88,7 @@ fn query_offsets() {
 fn key_lengths() {
     let mut cases = Vec::new();
     for (mask, problem) in [("causal", control()), ("full", full())] {
-        let control = Case::new(&problem).unwrap();
+        let control = Case::small(&problem).unwrap();
         let tile = control.plan.tile().block_k();
         for (name, lens) in [
             ("all", [43, 43, 43]),
@@ -112,7 +111,7 @@ fn key_lengths() {
         }
     }
     let offset = AttentionShape { query_offset: Some(-9), ..AttentionShape::new(3, 37, 43) };
-    let control = Case::new(&control()).unwrap();
+    let control = Case::small(&control()).unwrap();
     let kv_lens = Some(vec![0, 12, 43]);
     cases.push(("behind a negative offset".into(), Case { shape: offset, kv_lens, ..control }));
     run_table(&cases, Case::check);
@@ -121,7 +120,7 @@ fn key_lengths() {
 /// The offset means nothing to a full call, whatever it is.
 #[test]
 fn full_calls_read_no_offset() {
-    let control = Case::new(&full()).unwrap();
+    let control = Case::small(&full()).unwrap();
     let cases = [0, -1000, i32::MAX, i32::MIN].map(|offset| {
         let shape = AttentionShape { query_offset: Some(offset), ..control.shape };
         (format!("offset {offset}"), Case { shape, ..control.clone() })

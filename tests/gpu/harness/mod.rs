@@ -19,7 +19,7 @@ use phasor_kit::{gpu::Gpu, tolerance};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 pub use placed::{Place, Placed};
-pub use rotation::{Ids, Rotation, Uploaded};
+pub use rotation::{Ids, Rotation};
 
 pub type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
@@ -39,7 +39,7 @@ pub fn lab() -> &'static Lab {
 /// Workgroups that [`narrow`] takes along one dimension.
 pub const NARROW_WORKGROUPS: u32 = 7;
 /// Bytes that [`narrow`] binds.
-pub const NARROW_BINDING: u64 = 1 << 16;
+pub const NARROW_BINDING: u64 = 1 << 18;
 
 /// The same adapter with the least that WebGPU promises, and with so few workgroups and so small
 /// bindings that tests can reach their ends.
