@@ -64,10 +64,16 @@ fn one_stream_with_phases() {
 fn two_streams() {
     let maps = [
         ("interleaved", HeadMap::ropepp(4).unwrap()),
-        ("real ones first", map(4, &[(0, 0), (1, 0), (2, 0), (3, 0), (0, 90), (1, 90), (2, 90), (3, 90)])),
+        (
+            "real ones first",
+            map(4, &[(0, 0), (1, 0), (2, 0), (3, 0), (0, 90), (1, 90), (2, 90), (3, 90)]),
+        ),
         ("some heads real only", map(4, &[(0, 0), (0, 90), (1, 0), (2, 0), (2, 90), (3, 0)])),
         ("in disorder", map(4, &[(2, 0), (0, 0), (3, 0), (2, 90), (1, 0), (1, 90), (0, 90)])),
-        ("two pairs of one query head", map(2, &[(0, 0), (0, 90), (0, 0), (0, 90), (1, 0), (1, 90), (1, 0)])),
+        (
+            "two pairs of one query head",
+            map(2, &[(0, 0), (0, 90), (0, 0), (0, 90), (1, 0), (1, 90), (1, 0)]),
+        ),
     ];
     run_table(&table(maps.map(|(name, map)| (name.into(), mapped(map)))), Case::check);
 }
@@ -76,11 +82,20 @@ fn two_streams() {
 #[test]
 fn mixed_streams() {
     let maps = [
-        ("two phases each", map(4, &[(0, 10), (0, 100), (1, -30), (1, 60), (2, 0), (2, 90), (3, 45), (3, 45)])),
-        ("imaginary before real", map(4, &[(0, 90), (0, 0), (1, 90), (1, 0), (2, 90), (2, 0), (3, 90), (3, 0)])),
+        (
+            "two phases each",
+            map(4, &[(0, 10), (0, 100), (1, -30), (1, 60), (2, 0), (2, 90), (3, 45), (3, 45)]),
+        ),
+        (
+            "imaginary before real",
+            map(4, &[(0, 90), (0, 0), (1, 90), (1, 0), (2, 90), (2, 0), (3, 90), (3, 0)]),
+        ),
         ("three of one query head", map(2, &[(0, 0), (0, 90), (0, 45), (1, 45), (1, 0), (1, 90)])),
         ("one here and two there", map(4, &[(0, 90), (1, 0), (1, 90), (2, 70), (3, 0), (3, 10)])),
-        ("five of one query head", map(2, &[(0, 0), (0, 72), (0, 144), (0, 216), (0, 288), (1, 90)])),
+        (
+            "five of one query head",
+            map(2, &[(0, 0), (0, 72), (0, 144), (0, 216), (0, 288), (1, 90)]),
+        ),
     ];
     run_table(&table(maps.map(|(name, map)| (name.into(), mapped(map)))), Case::check);
 }

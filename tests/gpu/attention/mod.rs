@@ -139,9 +139,11 @@ impl Case {
             k: random(k, self.size, p.kv_dtype, self.seed + 1000),
             v: random(v, self.size, p.kv_dtype, self.seed + 2000),
         };
-        for (data, shape, place) in
-            [(&mut inputs.q, q, self.places.q), (&mut inputs.k, k, self.places.k), (&mut inputs.v, v, self.places.v)]
-        {
+        for (data, shape, place) in [
+            (&mut inputs.q, q, self.places.q),
+            (&mut inputs.k, k, self.places.k),
+            (&mut inputs.v, v, self.places.v),
+        ] {
             if place == Place::Broadcast {
                 let plane = (shape[2] * shape[3]) as usize;
                 let first = data[..plane].to_vec();
@@ -203,7 +205,12 @@ impl Case {
         })
     }
 
-    fn oracle_inputs<'a, R>(&'a self, q: &'a [R], k: &'a [R], v: &'a [R]) -> AttentionInputs<'a, R> {
+    fn oracle_inputs<'a, R>(
+        &'a self,
+        q: &'a [R],
+        k: &'a [R],
+        v: &'a [R],
+    ) -> AttentionInputs<'a, R> {
         let p = self.plan.problem();
         let [q_shape, k_shape, v_shape] = self.shapes();
         AttentionInputs {

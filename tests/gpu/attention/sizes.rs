@@ -62,7 +62,8 @@ fn full_lengths() {
 fn query_offsets() {
     let control = Case::small(&control()).unwrap();
     let case = |(name, seq_q, seq_k, offset): (&str, u32, u32, i32)| {
-        let shape = AttentionShape { query_offset: Some(offset), ..AttentionShape::new(2, seq_q, seq_k) };
+        let shape =
+            AttentionShape { query_offset: Some(offset), ..AttentionShape::new(2, seq_q, seq_k) };
         (name.to_owned(), Case { shape, ..control.clone() })
     };
     let cases = [

@@ -14,13 +14,15 @@ const F16: DType = DType::F16;
 #[test]
 fn half_precision() {
     let problems = [
-        ("everything", AttentionProblem { q_dtype: F16, kv_dtype: F16, out_dtype: F16, ..control() }),
+        (
+            "everything",
+            AttentionProblem { q_dtype: F16, kv_dtype: F16, out_dtype: F16, ..control() },
+        ),
         ("keys and values", AttentionProblem { kv_dtype: F16, ..control() }),
         ("queries and outputs", AttentionProblem { q_dtype: F16, out_dtype: F16, ..control() }),
     ];
-    let mut cases = problems
-        .map(|(name, problem)| (name.to_owned(), Case::small(&problem).unwrap()))
-        .to_vec();
+    let mut cases =
+        problems.map(|(name, problem)| (name.to_owned(), Case::small(&problem).unwrap())).to_vec();
     let problem = AttentionProblem {
         q_dtype: F16,
         out_dtype: F16,
@@ -52,7 +54,10 @@ fn layouts() {
         ("q in a packed tensor", Places { q: packed(7, 4), ..dense }),
         ("out in a packed tensor", Places { out: packed(9, 3), ..dense }),
         ("one query for all heads and batches", Places { q: Place::Broadcast, ..dense }),
-        ("one kv head for all batches", Places { k: Place::Broadcast, v: Place::Broadcast, ..dense }),
+        (
+            "one kv head for all batches",
+            Places { k: Place::Broadcast, v: Place::Broadcast, ..dense },
+        ),
     ]
     .map(|(name, places)| (name.to_owned(), Case { places, ..control.clone() }));
     run_table(&cases, Case::check);

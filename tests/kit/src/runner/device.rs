@@ -119,7 +119,8 @@ impl<'a> Device<'a> {
         // xPos treats keys as keys only in the place of K, beside which there is always a Q.
         let input = self.gpu.upload(x, DType::F32);
         let outputs = [(); 2].map(|()| self.gpu.output(x.len(), DType::F32));
-        let out = |buffer| Ok::<_, phasor::Error>(Tensor::new(buffer, DType::F32, Layout::bhsd(shape)?));
+        let out =
+            |buffer| Ok::<_, phasor::Error>(Tensor::new(buffer, DType::F32, Layout::bhsd(shape)?));
         let bindings = RopeBindings {
             q: Tensor::new(&input, DType::F32, layout),
             k: rotation.keys.then(|| Tensor::new(&input, DType::F32, layout)),
@@ -149,11 +150,7 @@ impl Table {
 
 /// Position ids that all batches share, `[streams, S]`.
 fn ids_of(ids: &wgpu::Buffer, seq: u32) -> Positions<'_> {
-    Positions::Ids {
-        binding: ids.as_entire_buffer_binding(),
-        batch_stride: 0,
-        stream_stride: seq,
-    }
+    Positions::Ids { binding: ids.as_entire_buffer_binding(), batch_stride: 0, stream_stride: seq }
 }
 
 impl Runner for Device<'_> {
