@@ -4,7 +4,7 @@
 //! cargo run --release --example replay -- PATH...
 //! ```
 //!
-//! Each PATH is a safetensors file, or a folder that is searched for them. One line is printed a
+//! Every case runs on the f64 oracle and on the GPU. Each PATH is a safetensors file, or a folder that is searched for them. One line is printed a
 //! case, with the error that comes closest to its bound, and the bound. Exit status 1 if any case
 //! failed; a file that cannot be read is one of those.
 
@@ -17,8 +17,9 @@ use std::{
 use clap::Parser;
 use phasor_kit::{
     cases::{self, Case},
+    gpu::Gpu,
     replay,
-    runner::{Oracle, Runner},
+    runner::{Device, Oracle, Runner},
 };
 
 #[derive(Parser)]
@@ -27,6 +28,9 @@ struct Arguments {
     /// Safetensors files, or folders that are searched for them.
     #[arg(required = true)]
     paths: Vec<PathBuf>,
+    /// Leave the GPU out.
+    #[arg(long)]
+    oracle_only: bool,
 }
 
 #[derive(Default)]
@@ -42,7 +46,7 @@ impl Tally {
         println!("FAIL  {name}: {why}");
     }
 
-    fn file(&mut self, path: &Path, runners: &[Box<dyn Runner>]) {
+    fn file(&mut self, path: &Path, runners: &[Box<dyn Runner + '_>]) {
         let cases = match cases::load(path) {
             Ok(cases) => cases,
             Err(error) => return self.fail(&path.display().to_string(), &error.to_string()),
@@ -57,8 +61,10 @@ impl Tally {
     }
 
     /// A case passes when every implementation does.
-    fn case(&mut self, case: &Case, runners: &[Box<dyn Runner>]) {
+    fn case(&mut self, case: &Case, runners: &[Box<dyn Runner + '_>]) {
         let mut line = String::new();
+        // Frequencies are computed on the host, whatever rotates by them.
+        let runners = if matches!(case, Case::Frequencies(_)) { &runners[..1] } else { runners };
         for runner in runners {
             let name = runner.name();
             match replay::run(case, runner.as_ref()) {
@@ -74,10 +80,22 @@ impl Tally {
 }
 
 fn main() -> ExitCode {
-    let runners: Vec<Box<dyn Runner>> = vec![Box::new(Oracle::<f64>::new())];
+    let arguments = Arguments::parse();
+    let gpu = match (!arguments.oracle_only).then(Gpu::new).transpose() {
+        Ok(gpu) => gpu,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut runners: Vec<Box<dyn Runner + '_>> = vec![Box::new(Oracle::<f64>::new())];
+    if let Some(gpu) = &gpu {
+        println!("gpu: {} ({:?}, {})", gpu.info.name, gpu.info.backend, gpu.info.driver_info);
+        runners.push(Box::new(Device::new(gpu)));
+    }
     let mut tally = Tally::default();
-    for path in Arguments::parse().paths {
-        match files(&path) {
+    for path in &arguments.paths {
+        match files(path) {
             Ok(files) if files.is_empty() => {
                 tally.fail(&path.display().to_string(), "no safetensors file in this folder");
             }

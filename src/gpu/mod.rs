@@ -10,7 +10,7 @@ mod tensor;
 pub use dispatch::Dispatch;
 pub(crate) use dispatch::{Bind, Unused, uniform_buffer};
 pub(crate) use pipeline::Pipeline;
-pub(crate) use rotary::RotaryParams;
+pub(crate) use rotary::{COS_SIN, POSITION_IDS, RotaryParams};
 pub use rotary::{CosSin, Positions};
 pub use tensor::Tensor;
 pub(crate) use tensor::{Access, Checker};

@@ -34,6 +34,11 @@ pub enum Positions<'a> {
     },
 }
 
+/// Binding of `cos_sin` in `shaders/rotary.wgsl`.
+pub(crate) const COS_SIN: u32 = 8;
+/// Binding of `position_ids` in `shaders/rotary.wgsl`.
+pub(crate) const POSITION_IDS: u32 = 9;
+
 /// `Rotary` of `shaders/rotary.wgsl`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
@@ -110,3 +115,16 @@ impl RotaryParams {
         Ok(params)
     }
 }
+
+#[cfg(test)]
+crate::reflect::host_struct!(RotaryParams {
+    first_position,
+    use_ids,
+    ids_stream_stride,
+    ids_batch_stride,
+    table_positions,
+    pairs,
+    use_axes,
+    pad,
+    axes,
+});

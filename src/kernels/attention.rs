@@ -3,10 +3,10 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::gpu::{
-    Access, Bind, Checker, CosSin, Dispatch, Pipeline, Positions, RotaryParams, Tensor, Unused,
-    uniform_buffer,
+    Access, Bind, COS_SIN, Checker, CosSin, Dispatch, POSITION_IDS, Pipeline, Positions,
+    RotaryParams, Tensor, Unused, uniform_buffer,
 };
-use crate::plan::attention::{AttentionPlan, AttentionShape, Outputs};
+use crate::plan::attention::{AttentionPlan, AttentionShape, Outputs, in_base_2};
 use crate::{Error, Layout, Result};
 
 /// A compiled attention kernel. It belongs to the device it was made on, is cheap to clone, and
@@ -49,6 +49,19 @@ impl<'a> AttentionBindings<'a> {
     }
 }
 
+/// Binding numbers, by the names of `shaders/attention.wgsl` and `shaders/io`.
+mod binding {
+    pub(super) const PARAMS: u32 = 0;
+    pub(super) const PROGRAMS: u32 = 1;
+    pub(super) const Q: u32 = 2;
+    pub(super) const K: u32 = 3;
+    pub(super) const V: u32 = 4;
+    pub(super) const OUT: u32 = 5;
+    pub(super) const OUT_IM: u32 = 6;
+    pub(super) const LSE: u32 = 7;
+    pub(super) const KV_LENS: u32 = 10;
+}
+
 /// `Params` of `shaders/attention.wgsl`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
@@ -63,17 +76,21 @@ struct Params {
     causal_offset: i32,
     scale_log2: f32,
     minus_infinity: f32,
+    window: i32,
+    softcap: f32,
+    store_lse: u32,
+    programs: u32,
+    pad0: u32,
+    pad1: u32,
     q: Quads,
     k: Quads,
     v: Quads,
     out: Quads,
     out_im: Quads,
-    pad0: u32,
-    pad1: u32,
     rotary: RotaryParams,
 }
 
-/// Offset and strides in groups of four channels.
+/// `Quads` of `shaders/attention.wgsl`: offset and strides in groups of four channels.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
 struct Quads {
@@ -97,17 +114,38 @@ impl Attention {
     /// # Errors
     /// [`Error::Limit`] when the device has less room than the plan was made for.
     pub fn new(device: &wgpu::Device, plan: &AttentionPlan) -> Result<Self> {
-        // Planning again with the same tile repeats every check against the real device.
-        let caps = crate::Capabilities::of(device);
-        let plan = AttentionPlan::with_tile(plan.problem(), &caps, *plan.tile())?;
-        let programs =
-            uniform_buffer(device, "attention programs", bytemuck::cast_slice(&plan.programs.rows));
+        let plan = Self::replan(device, plan)?;
         Ok(Self {
             pipeline: Pipeline::new(device, plan.shader()),
-            programs,
+            programs: Self::programs(device, &plan),
             unused: Unused::new(device),
             plan,
         })
+    }
+
+    /// The same plan, every check repeated against the real device.
+    fn replan(device: &wgpu::Device, plan: &AttentionPlan) -> Result<AttentionPlan> {
+        let caps = crate::Capabilities::of(device);
+        AttentionPlan::with_tile(plan.problem(), &caps, *plan.tile())
+    }
+
+    fn programs(device: &wgpu::Device, plan: &AttentionPlan) -> wgpu::Buffer {
+        let table = plan.programs.table();
+        uniform_buffer(device, "attention programs", bytemuck::cast_slice(&table))
+    }
+
+    /// A kernel for another plan with the very same shader, without compiling again: problems that
+    /// differ in scale, mask, log-sum-exp or, within limits, head counts. `None` where the shaders
+    /// differ.
+    ///
+    /// # Errors
+    /// As [`Attention::new`].
+    pub fn reuse(&self, device: &wgpu::Device, plan: &AttentionPlan) -> Result<Option<Self>> {
+        let plan = Self::replan(device, plan)?;
+        if plan.shader() != self.plan.shader() {
+            return Ok(None);
+        }
+        Ok(Some(Self { programs: Self::programs(device, &plan), plan, ..self.clone() }))
     }
 
     /// The plan that runs.
@@ -168,7 +206,7 @@ impl Attention {
             )?,
             None => RotaryParams::default(),
         };
-        let causal_offset = if problem.causal { causal_offset(shape)? } else { 0 };
+        let causal_offset = causal_offset(shape, problem.causal)?;
 
         let tiles = seq_q.div_ceil(self.plan.tile().block_q());
         let programs = self.plan.programs.rows.len() as u64;
@@ -188,6 +226,12 @@ impl Attention {
             causal_offset,
             scale_log2: (f64::from(problem.softmax_scale) * core::f64::consts::LOG2_E) as f32,
             minus_infinity: f32::NEG_INFINITY,
+            window: problem.window.map_or(NO_WINDOW, |window| window as i32),
+            softcap: problem.softcap.map_or(1.0, in_base_2),
+            store_lse: u32::from(problem.lse),
+            programs: self.plan.programs.rows.len() as u32,
+            pad0: 0,
+            pad1: 0,
             q: Quads::new(&bindings.q.layout),
             k: Quads::new(&bindings.k.layout),
             v: Quads::new(&bindings.v.layout),
@@ -196,8 +240,6 @@ impl Attention {
                 Some(out_im) => Quads::new(&out_im.layout),
                 None => Quads::new(&bindings.out.layout),
             },
-            pad0: 0,
-            pad1: 0,
             rotary,
         };
 
@@ -217,22 +259,22 @@ impl Attention {
             _ => (bindings.k.binding.clone(), bindings.v.binding.clone()),
         };
         let mut entries = vec![
-            (0, params.as_entire_buffer_binding()),
-            (1, self.programs.as_entire_buffer_binding()),
-            (2, bindings.q.binding.clone()),
-            (3, k),
-            (4, v),
-            (5, bindings.out.binding.clone()),
-            (7, bindings.lse.clone().unwrap_or_else(|| self.unused.written())),
-            (10, kv_lens),
+            (binding::PARAMS, params.as_entire_buffer_binding()),
+            (binding::PROGRAMS, self.programs.as_entire_buffer_binding()),
+            (binding::Q, bindings.q.binding.clone()),
+            (binding::K, k),
+            (binding::V, v),
+            (binding::OUT, bindings.out.binding.clone()),
+            (binding::LSE, bindings.lse.clone().unwrap_or_else(|| self.unused.written())),
+            (binding::KV_LENS, kv_lens),
         ];
         if let Some(out_im) = &bindings.out_im {
-            entries.push((6, out_im.binding.clone()));
+            entries.push((binding::OUT_IM, out_im.binding.clone()));
         }
         if let Some((table, positions)) = &bindings.rotation {
-            entries.push((8, table.binding.clone()));
+            entries.push((COS_SIN, table.binding.clone()));
             entries.push((
-                9,
+                POSITION_IDS,
                 match positions {
                     Positions::Ids { binding, .. } => binding.clone(),
                     Positions::From(_) => self.unused.read(),
@@ -245,14 +287,25 @@ impl Attention {
     }
 }
 
-/// Place of query 0 among the keys, in the 32 bits that the shader has.
-fn causal_offset(shape: &AttentionShape) -> Result<i32> {
-    let offset = shape.offset();
+/// Sequences are shorter than this, and offsets no longer, so that sums of them fit an i32.
+const FAR: i32 = 1 << 29;
+/// Further back than any key, and still no i32 overflows.
+const NO_WINDOW: i32 = 3 << 29;
+
+/// Place of query 0 among the keys, in the 32 bits that the shader has. Without a causal mask it
+/// lies so far behind them that every key is visible.
+fn causal_offset(shape: &AttentionShape, causal: bool) -> Result<i32> {
+    let offset = if causal { shape.offset() } else { i64::from(FAR) };
     // Room for a tile past the last row and the last key.
-    let last = offset.abs() + i64::from(shape.seq_q).max(i64::from(shape.seq_k)) + (1 << 16);
+    let longest = i64::from(shape.seq_q.max(shape.seq_k));
     match i32::try_from(offset) {
-        Ok(narrow) if last <= i64::from(i32::MAX) => Ok(narrow),
-        _ => Err(Error::IndexOverflow { tensor: "query_offset", index: offset.unsigned_abs() }),
+        Ok(narrow) if longest <= i64::from(FAR) - (1 << 16) && (-FAR..=FAR).contains(&narrow) => {
+            Ok(narrow)
+        }
+        _ => Err(Error::IndexOverflow {
+            tensor: "query_offset, seq_q or seq_k",
+            index: offset.unsigned_abs().max(longest.unsigned_abs()),
+        }),
     }
 }
 
@@ -265,4 +318,78 @@ fn present(tensor: &'static str, needed: bool, given: bool, setting: &'static st
         _ => return Ok(()),
     };
     Err(Error::Binding { tensor, why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::attention::AttentionProblem;
+    use crate::reflect::{host_layout, host_struct, wgsl_bindings, wgsl_layout};
+    use crate::{Capabilities, HeadMap};
+
+    host_struct!(Quads { offset, batch, head, row });
+    host_struct!(Params {
+        batch,
+        seq_q,
+        seq_k,
+        group,
+        groups_x,
+        tiles,
+        heads_out,
+        causal_offset,
+        scale_log2,
+        minus_infinity,
+        window,
+        softcap,
+        store_lse,
+        programs,
+        pad0,
+        pad1,
+        q,
+        k,
+        v,
+        out,
+        out_im,
+        rotary,
+    });
+
+    fn source(outputs: Outputs, rotate_q: bool) -> String {
+        let mut caps = Capabilities::webgpu_default();
+        caps.max_storage_buffers = 16;
+        let mut problem = AttentionProblem::new(HeadMap::ropepp(2).unwrap(), 1, 64);
+        (problem.outputs, problem.rotate_q) = (outputs, rotate_q);
+        problem.plan(&caps).unwrap().shader().source.clone()
+    }
+
+    #[test]
+    fn host_struct_is_the_shaders() {
+        let source = source(Outputs::Merged, false);
+        assert_eq!(host_layout::<Params>(), wgsl_layout(&source, "Params"));
+    }
+
+    #[test]
+    fn binding_numbers_are_the_shaders() {
+        let name = |(number, name): (u32, &str)| (number, name.to_owned());
+        let always = [
+            (binding::PARAMS, "params"),
+            (binding::PROGRAMS, "programs"),
+            (binding::Q, "q"),
+            (binding::K, "k"),
+            (binding::V, "v"),
+            (binding::OUT, "out"),
+        ];
+        let behind = [
+            (binding::LSE, "lse"),
+            (COS_SIN, "cos_sin"),
+            (POSITION_IDS, "position_ids"),
+            (binding::KV_LENS, "kv_lens"),
+        ];
+        let all = |out_im| always.into_iter().chain(out_im).chain(behind).map(name);
+        for rotate_q in [false, true] {
+            let merged = wgsl_bindings(&source(Outputs::Merged, rotate_q));
+            assert_eq!(merged, all(None).collect::<Vec<_>>());
+            let split = wgsl_bindings(&source(Outputs::Split, rotate_q));
+            assert_eq!(split, all(Some((binding::OUT_IM, "out_im"))).collect::<Vec<_>>());
+        }
+    }
 }

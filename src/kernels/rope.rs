@@ -3,8 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::gpu::{
-    Access, Bind, Checker, CosSin, Dispatch, Pipeline, Positions, RotaryParams, Tensor, Unused,
-    uniform_buffer,
+    Access, Bind, COS_SIN, Checker, CosSin, Dispatch, POSITION_IDS, Pipeline, Positions,
+    RotaryParams, Tensor, Unused, uniform_buffer,
 };
 use crate::plan::rope::{Direction, RopePlan, RopeShape};
 use crate::{Error, Layout, Result};
@@ -33,6 +33,15 @@ pub struct RopeBindings<'a> {
     pub table: CosSin<'a>,
     /// The position of each row.
     pub positions: Positions<'a>,
+}
+
+/// Binding numbers, by the names of `shaders/rope`.
+mod binding {
+    pub(super) const PARAMS: u32 = 0;
+    pub(super) const Q_IN: u32 = 2;
+    pub(super) const K_IN: u32 = 3;
+    pub(super) const Q_OUT: u32 = 5;
+    pub(super) const K_OUT: u32 = 6;
 }
 
 /// `Params` of `shaders/rope/params.wgsl`.
@@ -159,10 +168,10 @@ impl Rope {
         };
         let params = uniform_buffer(device, "rope params", bytemuck::bytes_of(&params));
         let mut entries = vec![
-            (0, params.as_entire_buffer_binding()),
-            (8, bindings.table.binding.clone()),
+            (binding::PARAMS, params.as_entire_buffer_binding()),
+            (COS_SIN, bindings.table.binding.clone()),
             (
-                9,
+                POSITION_IDS,
                 match &bindings.positions {
                     Positions::Ids { binding, .. } => binding.clone(),
                     Positions::From(_) => self.unused.read(),
@@ -170,13 +179,13 @@ impl Rope {
             ),
         ];
         if p.in_place {
-            entries.push((5, bindings.q.binding.clone()));
-            entries.push((6, self.unused.or_written(bindings.k.as_ref())));
+            entries.push((binding::Q_OUT, bindings.q.binding.clone()));
+            entries.push((binding::K_OUT, self.unused.or_written(bindings.k.as_ref())));
         } else {
-            entries.push((2, bindings.q.binding.clone()));
-            entries.push((3, self.unused.or_read(bindings.k.as_ref())));
-            entries.push((5, self.unused.or_written(bindings.q_out.as_ref())));
-            entries.push((6, self.unused.or_written(bindings.k_out.as_ref())));
+            entries.push((binding::Q_IN, bindings.q.binding.clone()));
+            entries.push((binding::K_IN, self.unused.or_read(bindings.k.as_ref())));
+            entries.push((binding::Q_OUT, self.unused.or_written(bindings.q_out.as_ref())));
+            entries.push((binding::K_OUT, self.unused.or_written(bindings.k_out.as_ref())));
         }
         let bind = Bind { label: "rope", pipeline: &self.pipeline, entries: &entries, workgroups };
         Ok(Dispatch::new(device, &bind))
@@ -187,4 +196,59 @@ impl Rope {
 fn entries_of(layout: &Layout, unit: u32) -> [u32; 4] {
     let [batch, head, row] = layout.strides;
     [layout.offset, batch, head, row].map(|x| x / unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Capabilities;
+    use crate::plan::rope::RopeProblem;
+    use crate::reflect::{host_layout, host_struct, wgsl_bindings, wgsl_layout};
+
+    host_struct!(Params {
+        batch,
+        seq,
+        heads_q,
+        heads_k,
+        groups_x,
+        head_blocks,
+        blocks,
+        plane_q,
+        plane_k,
+        gain,
+        direction,
+        pad,
+        q_in,
+        k_in,
+        q_out,
+        k_out,
+        rotary,
+    });
+
+    fn source(in_place: bool, aligned: bool) -> String {
+        let mut problem = RopeProblem::new(2, 1, 64);
+        (problem.in_place, problem.aligned) = (in_place, aligned);
+        problem.plan(&Capabilities::webgpu_default()).unwrap().shader().source.clone()
+    }
+
+    #[test]
+    fn host_struct_is_the_shaders() {
+        for aligned in [false, true] {
+            let wgsl = wgsl_layout(&source(false, aligned), "Params");
+            assert_eq!(host_layout::<Params>(), wgsl);
+        }
+    }
+
+    #[test]
+    fn binding_numbers_are_the_shaders() {
+        let inputs = [(binding::Q_IN, "q_in"), (binding::K_IN, "k_in")];
+        let outputs = [(binding::Q_OUT, "q_out"), (binding::K_OUT, "k_out")];
+        let table = [(COS_SIN, "cos_sin"), (POSITION_IDS, "position_ids")];
+        for (in_place, aligned) in [(false, false), (false, true), (true, false), (true, true)] {
+            let inputs = inputs.into_iter().filter(|_| !in_place);
+            let all = [(binding::PARAMS, "params")].into_iter().chain(inputs);
+            let all = all.chain(outputs).chain(table).map(|(n, name)| (n, name.to_owned()));
+            assert_eq!(wgsl_bindings(&source(in_place, aligned)), all.collect::<Vec<_>>());
+        }
+    }
 }

@@ -9,6 +9,7 @@ mod tile;
 
 pub use cost::{AttentionShape, Cost};
 pub use problem::{AttentionProblem, Outputs};
+pub(crate) use programs::in_base_2;
 pub use tile::Tile;
 
 use crate::Result;

@@ -46,8 +46,21 @@ pub struct AttentionProblem {
     pub rotate_q: bool,
     /// Whether query i sees only the keys up to `i + query_offset`.
     pub causal: bool,
+    /// Sliding window: query i sees only the `window` keys that end at `i + query_offset`, itself
+    /// included (Hugging Face's meaning; flash-attention's `window_size` is one less). Key tiles
+    /// before the window are never read. Needs the causal mask.
+    pub window: Option<u32>,
     /// Factor on every score before the softmax, finite.
     pub softmax_scale: f32,
+    /// Softcap c > 0 (Gemma 2): every scaled score s becomes `c tanh(s / c)`, before ALiBi and the
+    /// masks.
+    pub softcap: Option<f32>,
+    /// ALiBi slopes, one an output head, or none: `slope · (j − i − query_offset)` is added to the
+    /// scaled score, after the softcap. Needs the causal mask, which says where a query stands.
+    pub alibi_slopes: Vec<f32>,
+    /// Attention sinks (gpt-oss), one logit an output head, or none: each joins the denominator and
+    /// the log-sum-exp of its head as a key without a value would, after all else. −∞ is no sink.
+    pub sinks: Vec<f32>,
     /// Storage of q.
     pub q_dtype: DType,
     /// Storage of k and v.
@@ -73,6 +86,10 @@ impl AttentionProblem {
             pairing: Pairing::Half,
             rotate_q: false,
             causal: true,
+            window: None,
+            softcap: None,
+            alibi_slopes: Vec::new(),
+            sinks: Vec::new(),
             softmax_scale: (f64::from(head_dim).powf(-0.5)) as f32,
             q_dtype: DType::F32,
             kv_dtype: DType::F32,
@@ -110,6 +127,29 @@ impl AttentionProblem {
         }
         if !self.softmax_scale.is_finite() {
             return invalid("softmax_scale", "finite", self.softmax_scale.to_string());
+        }
+        if self.window.is_some_and(|w| w == 0 || w > 1 << 29 || !self.causal) {
+            let got = format!("{:?}, causal: {}", self.window, self.causal);
+            return invalid("window", "from 1 to 2^29, with the causal mask", got);
+        }
+        if !self.alibi_slopes.is_empty() && !self.causal {
+            return invalid("alibi_slopes", "none without the causal mask", "some".into());
+        }
+        if self.softcap.is_some_and(|cap| !(cap.is_finite() && cap > 0.0)) {
+            return invalid("softcap", "finite and above 0", format!("{:?}", self.softcap));
+        }
+        let heads_out = self.heads.heads().len();
+        for (what, per_head) in [("alibi_slopes", &self.alibi_slopes), ("sinks", &self.sinks)] {
+            if !per_head.is_empty() && per_head.len() != heads_out {
+                let got = format!("{} for {heads_out} output heads", per_head.len());
+                return invalid(what, "one an output head, or none", got);
+            }
+        }
+        if self.alibi_slopes.iter().any(|slope| !slope.is_finite()) {
+            return invalid("alibi_slopes", "finite", format!("{:?}", self.alibi_slopes));
+        }
+        if self.sinks.iter().any(|sink| sink.is_nan() || *sink == f32::INFINITY) {
+            return invalid("sinks", "finite or −∞", format!("{:?}", self.sinks));
         }
         if self.needs_pairs() {
             if self.rotary_dim == 0 || self.rotary_dim > self.head_dim {

@@ -5,9 +5,6 @@ use std::{collections::HashMap, error::Error, fs, path::Path};
 use half::f16;
 use safetensors::{Dtype, SafeTensors};
 
-/// Result of reading files.
-type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
-
 /// One tensor, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
@@ -43,7 +40,7 @@ pub struct File {
 
 impl File {
     /// Reads a whole file. F16 tensors are widened to f32, which is exact.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: &Path) -> Result<Self, Box<dyn Error>> {
         let bytes = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let (_, header) = SafeTensors::read_metadata(&bytes)?;
         let mut file = File {
@@ -80,12 +77,12 @@ impl File {
     }
 
     /// A float tensor, or an error that names the file and the tensor.
-    pub fn tensor(&self, name: &str) -> Result<&Tensor> {
+    pub fn tensor(&self, name: &str) -> Result<&Tensor, Box<dyn Error>> {
         self.floats.get(name).ok_or_else(|| format!("{}: no float tensor {name}", self.name).into())
     }
 
     /// An integer tensor: shape and elements.
-    pub fn integers(&self, name: &str) -> Result<Integers<'_>> {
+    pub fn integers(&self, name: &str) -> Result<Integers<'_>, Box<dyn Error>> {
         let (shape, data) = self
             .integers
             .get(name)
@@ -102,7 +99,7 @@ impl File {
     }
 
     /// A metadata entry parsed as JSON; an error when it is missing or no JSON.
-    pub fn json(&self, key: &str) -> Result<serde_json::Value> {
+    pub fn json(&self, key: &str) -> Result<serde_json::Value, Box<dyn Error>> {
         let text = self
             .metadata
             .get(key)

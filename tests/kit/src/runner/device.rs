@@ -66,7 +66,14 @@ impl<'a> Device<'a> {
             return Ok(kernel.clone());
         }
         let plan = problem.plan(&self.gpu.capabilities())?;
-        known.push(Attention::new(&self.gpu.device, &plan)?);
+        let mut kernel = None;
+        for other in known.iter() {
+            kernel = kernel.or(other.reuse(&self.gpu.device, &plan)?);
+        }
+        known.push(match kernel {
+            Some(kernel) => kernel,
+            None => Attention::new(&self.gpu.device, &plan)?,
+        });
         Ok(known[known.len() - 1].clone())
     }
 
@@ -144,7 +151,7 @@ impl<'a> Device<'a> {
 
 impl Table {
     fn bind(&self) -> CosSin<'_> {
-        CosSin { binding: self.buffer.as_entire_buffer_binding(), shape: self.shape.clone() }
+        CosSin { binding: self.buffer.as_entire_buffer_binding(), shape: self.shape }
     }
 }
 
@@ -231,6 +238,9 @@ impl Runner for Device<'_> {
             pairing,
             rotate_q: case.rotations.is_some(),
             causal: case.causal,
+            window: case.variant.window,
+            softcap: case.variant.softcap.map(|cap| cap as f32),
+            sinks: case.variant.sinks.clone(),
             softmax_scale: case.softmax_scale as f32,
             lse: true,
             ..AttentionProblem::new(case.heads.clone(), kv_heads, head_dim)

@@ -1,0 +1,176 @@
+//! Proof, without a GPU, that host structs and binding numbers are those of the shaders. What
+//! stands in for "must be kept in sync" comments.
+
+use naga::{AddressSpace, ArraySize, Handle, Module, ScalarKind, Type, TypeInner, VectorSize};
+
+/// A host type that a shader reads from a uniform buffer.
+pub(crate) trait Host {
+    /// Adds one line for every scalar, vector or array from byte `at` on, nested structs spelled
+    /// out: `"48 q.offset: u32"`.
+    fn lines(at: usize, path: &str, lines: &mut Vec<String>);
+}
+
+macro_rules! leaves {
+    ($($host:ty = $wgsl:literal),* $(,)?) => {$(
+        impl Host for $host {
+            fn lines(at: usize, path: &str, lines: &mut Vec<String>) {
+                lines.push(format!("{at} {path}: {}", $wgsl));
+            }
+        }
+    )*};
+}
+
+leaves! {
+    u32 = "u32",
+    i32 = "i32",
+    f32 = "f32",
+    [u32; 4] = "vec4<u32>",
+    [f32; 2] = "vec2<f32>",
+    [f32; 4] = "vec4<f32>",
+    [[u32; 4]; 4] = "array<vec4<u32>, 4>",
+}
+
+/// Lists the fields of a `#[repr(C)]` struct for [`Host`]. A field left out does not compile.
+macro_rules! host_struct {
+    ($name:ident { $($field:ident),* $(,)? }) => {
+        impl $crate::reflect::Host for $name {
+            fn lines(at: usize, path: &str, lines: &mut Vec<String>) {
+                fn of<F: $crate::reflect::Host>(
+                    _: fn(&$name) -> &F,
+                    at: usize,
+                    path: &str,
+                    lines: &mut Vec<String>,
+                ) {
+                    F::lines(at, path, lines);
+                }
+                let _all_fields = |x: &$name| {
+                    let $name { $($field: _),* } = x;
+                };
+                let dot = if path.is_empty() { "" } else { "." };
+                $(
+                    let path_of_field = format!("{path}{dot}{}", stringify!($field));
+                    let offset = core::mem::offset_of!($name, $field);
+                    of(|x| &x.$field, at + offset, &path_of_field, lines);
+                )*
+            }
+        }
+    };
+}
+pub(crate) use host_struct;
+
+/// The layout of a host struct, its size last.
+pub(crate) fn host_layout<T: Host>() -> Vec<String> {
+    let mut lines = Vec::new();
+    T::lines(0, "", &mut lines);
+    lines.push(format!("{} bytes", size_of::<T>()));
+    lines
+}
+
+/// The layout of a WGSL struct, in the form of [`host_layout`].
+pub(crate) fn wgsl_layout(source: &str, name: &str) -> Vec<String> {
+    let module = parse(source);
+    let is_it = |ty: &Type| ty.name.as_deref() == Some(name);
+    let (handle, ty) = module
+        .types
+        .iter()
+        .find(|(_, ty)| is_it(ty))
+        .unwrap_or_else(|| panic!("no struct {name} in the shader"));
+    let mut lines = Vec::new();
+    wgsl_lines(&module, handle, 0, "", &mut lines);
+    lines.push(format!("{} bytes", ty.inner.size(module.to_ctx())));
+    lines
+}
+
+fn wgsl_lines(module: &Module, ty: Handle<Type>, at: u32, path: &str, lines: &mut Vec<String>) {
+    if let TypeInner::Struct { members, .. } = &module.types[ty].inner {
+        let dot = if path.is_empty() { "" } else { "." };
+        for member in members {
+            let path = format!("{path}{dot}{}", member.name.as_deref().unwrap_or("?"));
+            wgsl_lines(module, member.ty, at + member.offset, &path, lines);
+        }
+    } else {
+        lines.push(format!("{at} {path}: {}", spelled(module, ty)));
+    }
+}
+
+fn spelled(module: &Module, ty: Handle<Type>) -> String {
+    let scalar = |s: naga::Scalar| {
+        let kind = match s.kind {
+            ScalarKind::Uint => "u",
+            ScalarKind::Sint => "i",
+            ScalarKind::Float => "f",
+            other => panic!("{other:?} has no host type"),
+        };
+        format!("{kind}{}", 8 * s.width)
+    };
+    match module.types[ty].inner {
+        TypeInner::Scalar(s) => scalar(s),
+        TypeInner::Vector { size: VectorSize::Bi, scalar: s } => format!("vec2<{}>", scalar(s)),
+        TypeInner::Vector { size: VectorSize::Quad, scalar: s } => format!("vec4<{}>", scalar(s)),
+        TypeInner::Array { base, size: ArraySize::Constant(n), .. } => {
+            format!("array<{}, {n}>", spelled(module, base))
+        }
+        ref other => panic!("{other:?} has no host type"),
+    }
+}
+
+/// Every buffer that a shader binds, as `(binding, name)`, in order of bindings.
+pub(crate) fn wgsl_bindings(source: &str) -> Vec<(u32, String)> {
+    let module = parse(source);
+    let mut bindings = Vec::new();
+    for (_, global) in module.global_variables.iter() {
+        let buffer = matches!(global.space, AddressSpace::Uniform | AddressSpace::Storage { .. });
+        let Some(binding) = &global.binding else {
+            assert!(!buffer, "{:?} has no binding", global.name);
+            continue;
+        };
+        assert!(buffer && binding.group == 0, "{:?} is no buffer of group 0", global.name);
+        bindings.push((binding.binding, global.name.clone().unwrap_or_default()));
+    }
+    bindings.sort();
+    bindings
+}
+
+fn parse(source: &str) -> Module {
+    naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)))
+}
+
+mod tests {
+    use super::*;
+
+    #[repr(C)]
+    struct Inner {
+        a: u32,
+        b: f32,
+    }
+
+    #[repr(C)]
+    struct Outer {
+        x: i32,
+        y: [f32; 4],
+        inner: Inner,
+    }
+
+    host_struct!(Inner { a, b });
+    host_struct!(Outer { x, y, inner });
+
+    #[test]
+    fn layouts_name_every_scalar_and_its_place() {
+        let lines =
+            ["0 x: i32", "4 y: vec4<f32>", "20 inner.a: u32", "24 inner.b: f32", "28 bytes"];
+        assert_eq!(host_layout::<Outer>(), lines);
+        let source = "struct Inner { a: u32, b: f32, c: vec4<u32> }
+            struct Outer { x: i32, y: array<vec4<f32>, 3>, inner: Inner }
+            @group(0) @binding(3) var<uniform> outer: Outer;";
+        let lines = [
+            "0 x: i32",
+            "16 y: array<vec4<f32>, 3>",
+            "64 inner.a: u32",
+            "68 inner.b: f32",
+            "80 inner.c: vec4<u32>",
+            "96 bytes",
+        ];
+        assert_eq!(wgsl_layout(source, "Outer"), lines);
+        assert_eq!(wgsl_bindings(source), [(3, "outer".to_owned())]);
+    }
+}

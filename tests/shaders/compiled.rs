@@ -1,0 +1,66 @@
+//! A variant as a device would compile it: parsed, validated, its overrides filled in.
+
+use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
+use naga::valid::{Capabilities, FunctionInfo, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, GlobalVariable, Handle, Module, ShaderStage};
+
+use crate::variants::Variant;
+
+pub struct Compiled {
+    /// Names of the overrides that the source declares.
+    pub overrides: Vec<String>,
+    /// The module of the one entry point, without overrides.
+    pub module: Module,
+    pub info: ModuleInfo,
+}
+
+impl Compiled {
+    pub fn new(variant: &Variant) -> Result<Self, String> {
+        let source = &variant.shader.source;
+        let parsed = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
+        // No optional feature of a device. Storage in f16 needs pack2x16float alone, which all
+        // backends have but Vulkan on an llvmpipe without f16.
+        let claimed = if variant.f16 {
+            Capabilities::SHADER_FLOAT16_IN_FLOAT32
+        } else {
+            Capabilities::empty()
+        };
+        let info = Validator::new(ValidationFlags::all(), claimed)
+            .validate(&parsed)
+            .map_err(|e| e.emit_to_string(source))?;
+        let overrides = parsed.overrides.iter().filter_map(|(_, o)| o.name.clone()).collect();
+        let values: PipelineConstants =
+            variant.shader.overrides.iter().map(|&(name, x)| (name.to_owned(), x)).collect();
+        let entry = Some((ShaderStage::Compute, variant.shader.entry));
+        let (module, info) = process_overrides(&parsed, &info, entry, &values)
+            .map_err(|e| format!("overrides: {e}"))?;
+        Ok(Self { overrides, module: module.into_owned(), info: info.into_owned() })
+    }
+
+    pub fn entry_point(&self) -> (&naga::EntryPoint, &FunctionInfo) {
+        (&self.module.entry_points[0], self.info.get_entry_point(0))
+    }
+
+    /// The module's variables that the entry point uses.
+    pub fn used(&self) -> impl Iterator<Item = (Handle<GlobalVariable>, &GlobalVariable)> {
+        let (_, info) = self.entry_point();
+        self.module.global_variables.iter().filter(|&(handle, _)| !info[handle].is_empty())
+    }
+
+    /// Buffers that the entry point binds, by number: the order in which backends hand out their
+    /// own slots.
+    pub fn bound(&self) -> Vec<(naga::ResourceBinding, AddressSpace)> {
+        let mut bound: Vec<_> =
+            self.used().filter_map(|(_, g)| g.binding.map(|binding| (binding, g.space))).collect();
+        bound.sort_by_key(|(binding, _)| (binding.group, binding.binding));
+        bound
+    }
+
+    /// Workgroup memory of the entry point, as WebGPU counts it: each variable rounded up to 16.
+    pub fn workgroup_bytes(&self) -> u32 {
+        let size = |global: &GlobalVariable| {
+            self.module.types[global.ty].inner.size(self.module.to_ctx()).next_multiple_of(16)
+        };
+        self.used().map(|(_, g)| g).filter(|g| g.space == AddressSpace::WorkGroup).map(size).sum()
+    }
+}

@@ -1,0 +1,231 @@
+//! Every shader variant, without a device: valid with nothing but what every device has, as large
+//! as its plan says, and translatable to the language of every backend.
+
+mod compiled;
+mod external;
+mod translate;
+mod variants;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use naga::AddressSpace;
+use naga::back::hlsl::ShaderModel;
+use phasor::Error;
+
+use compiled::Compiled;
+use variants::{Refusal, Variant};
+
+static PLANNED: LazyLock<(Vec<Variant>, Vec<Refusal>)> = LazyLock::new(variants::all);
+
+static COMPILED: LazyLock<Vec<(&Variant, Result<Compiled, String>)>> =
+    LazyLock::new(|| in_parallel(&PLANNED.0, |variant| (variant, Compiled::new(variant))));
+
+fn in_parallel<'a, T: Sync, R: Send>(items: &'a [T], f: impl Fn(&'a T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let claim = || items.get(next.fetch_add(1, Ordering::Relaxed));
+        std::iter::from_fn(claim).map(&f).collect::<Vec<R>>()
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("no panic")).collect()
+    })
+}
+
+/// Runs `check` on every variant, and fails with the names of those that did not pass.
+fn every_variant(check: impl Fn(&Variant, &Compiled) -> Result<(), String>) {
+    assert!(!COMPILED.is_empty());
+    let failures: Vec<String> = COMPILED
+        .iter()
+        .filter_map(|(variant, compiled)| {
+            let result = match compiled {
+                Ok(compiled) => check(variant, compiled),
+                Err(error) => Err(error.clone()),
+            };
+            result.err().map(|error| format!("{}\n    {error}", variant.name))
+        })
+        .collect();
+    let (n, all) = (failures.len(), COMPILED.len());
+    assert!(failures.is_empty(), "{n} of {all} variants failed:\n{}", failures.join("\n"));
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, shader: T, plan: T) -> Result<(), String> {
+    if shader == plan {
+        return Ok(());
+    }
+    Err(format!("{what}: the shader has {shader:?}, the plan says {plan:?}"))
+}
+
+#[test]
+fn shaders_are_as_their_plans_say() {
+    every_variant(|variant, compiled| {
+        let plan = &variant.shader;
+        let (entry, _) = compiled.entry_point();
+        same("entry points", compiled.module.entry_points.len(), 1)?;
+        same("entry point", entry.name.as_str(), plan.entry)?;
+        same("workgroup size", entry.workgroup_size, [plan.workgroup_size, 1, 1])?;
+        same("workgroup memory", compiled.workgroup_bytes(), plan.workgroup_bytes)?;
+        let is_storage = |space: &AddressSpace| matches!(space, AddressSpace::Storage { .. });
+        let storage = compiled.bound().iter().filter(|(_, space)| is_storage(space)).count();
+        same("storage buffers", storage, plan.storage_buffers as usize)?;
+        let declared: BTreeSet<&str> = compiled.overrides.iter().map(String::as_str).collect();
+        let given: BTreeSet<&str> = plan.overrides.iter().map(|&(name, _)| name).collect();
+        same("number of overrides", given.len(), plan.overrides.len())?;
+        same("overrides", declared, given)
+    });
+}
+
+#[test]
+fn shaders_fit_the_device_they_were_planned_for() {
+    every_variant(|variant, compiled| {
+        let within = |what: &str, needed: u64, limit: u64| match needed <= limit {
+            true => Ok(()),
+            false => Err(format!("{what}: {needed} of {limit}")),
+        };
+        let device = &variant.device;
+        let [invocations, ..] = compiled.entry_point().0.workgroup_size.map(u64::from);
+        within("invocations", invocations, device.max_invocations.into())?;
+        within("workgroup size", invocations, device.max_workgroup_size.into())?;
+        let bytes = compiled.workgroup_bytes();
+        within("workgroup memory", bytes.into(), device.max_workgroup_bytes.into())?;
+        let mut slots = BTreeSet::new();
+        let mut storage = 0;
+        for (_, global) in compiled.used() {
+            let Some(binding) = global.binding else { continue };
+            same("bind group", binding.group, 0)?;
+            if !slots.insert(binding.binding) {
+                return Err(format!("two buffers at binding {}", binding.binding));
+            }
+            let size = compiled.module.types[global.ty].inner.size(compiled.module.to_ctx());
+            match global.space {
+                AddressSpace::Uniform => {
+                    within("uniform buffer", size.into(), device.max_uniform_binding)?;
+                }
+                _ => storage += 1,
+            }
+        }
+        within("storage buffers", storage, device.max_storage_buffers.into())
+    });
+}
+
+/// The only call that the WebGPU default limits have no room for: it binds nine storage buffers.
+#[test]
+fn refused_plans_are_the_known_ones() {
+    let (_, refusals) = &*PLANNED;
+    assert!(refusals.iter().any(|r| r.split_and_rotated), "the limit of 8 was never met");
+    for refusal in refusals {
+        let known = refusal.split_and_rotated
+            && matches!(
+                refusal.error,
+                Error::Limit {
+                    limit: "max_storage_buffers_per_shader_stage",
+                    needed: 9,
+                    available: 8,
+                    ..
+                }
+            );
+        assert!(known, "{}: {}", refusal.name, refusal.error);
+        assert_eq!(refusal.device.max_storage_buffers, 8, "{}", refusal.name);
+    }
+}
+
+#[test]
+fn translates_to_spirv() {
+    every_variant(|_, compiled| {
+        translate::spirv(compiled, (1, 0), false)?;
+        translate::spirv(compiled, (1, 6), true)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn translates_to_msl() {
+    every_variant(|_, compiled| translate::msl(compiled, (2, 0)).map(drop));
+}
+
+#[test]
+fn translates_to_hlsl() {
+    every_variant(|_, compiled| {
+        translate::hlsl(compiled, ShaderModel::V5_1)?;
+        translate::hlsl(compiled, ShaderModel::V6_0).map(drop)
+    });
+}
+
+#[test]
+fn translates_to_glsl_es() {
+    every_variant(|_, compiled| translate::glsl(compiled, 310).map(drop));
+}
+
+fn bytes(words: Vec<u32>) -> Vec<u8> {
+    words.into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+fn path_last(options: &[&str], path: &Path) -> Vec<String> {
+    options.iter().map(|&o| o.to_owned()).chain([path.display().to_string()]).collect()
+}
+
+/// `cargo test --test shaders -- --ignored spirv_val`
+#[test]
+#[ignore = "needs spirv-val (Debian and Ubuntu: spirv-tools)"]
+fn spirv_val_accepts_every_variant() {
+    external::accepts_all(
+        "spirv-val",
+        "vulkan1.0.spv",
+        |compiled| translate::spirv(compiled, (1, 0), false).map(bytes),
+        |_, path| path_last(&["--target-env", "vulkan1.0"], path),
+    );
+    external::accepts_all(
+        "spirv-val",
+        "vulkan1.3.spv",
+        |compiled| translate::spirv(compiled, (1, 6), true).map(bytes),
+        |_, path| path_last(&["--target-env", "vulkan1.3"], path),
+    );
+}
+
+/// `cargo test --test shaders -- --ignored dxc`
+#[test]
+#[ignore = "needs dxc, the DirectX shader compiler"]
+fn dxc_accepts_every_variant() {
+    external::accepts_all(
+        "dxc",
+        "hlsl",
+        |compiled| translate::hlsl(compiled, ShaderModel::V6_0).map(String::into_bytes),
+        |variant, path| path_last(&["-T", "cs_6_0", "-E", variant.shader.entry], path),
+    );
+}
+
+/// `cargo test --test shaders -- --ignored glslang`
+#[test]
+#[ignore = "needs glslangValidator (Debian and Ubuntu: glslang-tools)"]
+fn glslang_accepts_every_variant() {
+    external::accepts_all(
+        "glslangValidator",
+        "comp",
+        |compiled| translate::glsl(compiled, 310).map(String::into_bytes),
+        |_, path| path_last(&[], path),
+    );
+}
+
+#[test]
+fn every_shader_file_is_in_use() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let mut folders = vec![root];
+    let mut files: Vec<PathBuf> = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    assert!(!files.is_empty());
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (variants, _) = &*PLANNED;
+        let used = variants.iter().any(|v| v.shader.source.contains(text.as_str()));
+        assert!(used, "{} is part of no shader", file.display());
+    }
+}

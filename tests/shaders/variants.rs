@@ -1,0 +1,194 @@
+//! Every shader that plans hand out: each choice that changes a shader, on devices of four sizes.
+
+use std::collections::BTreeMap;
+
+use phasor::plan::Shader;
+use phasor::plan::attention::{AttentionProblem, Outputs};
+use phasor::plan::rope::{Direction, RopeProblem};
+use phasor::rotary::Pairing;
+use phasor::{Capabilities, DType, Error, HeadMap, OutputHead, Phase};
+
+/// A shader with a name to be found by.
+pub struct Variant {
+    pub name: String,
+    /// The device that it was planned for.
+    pub device: Capabilities,
+    /// Some tensor is stored in f16.
+    pub f16: bool,
+    pub shader: Shader,
+}
+
+/// A plan that was refused.
+pub struct Refusal {
+    pub name: String,
+    pub device: Capabilities,
+    /// Split outputs of a query that the kernel rotates: the call with the most tensors.
+    pub split_and_rotated: bool,
+    pub error: Error,
+}
+
+/// All variants, each distinct shader once, and the problems that a device had no room for.
+pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
+    let mut variants = BTreeMap::new();
+    let mut refusals = Vec::new();
+    for device in devices() {
+        for problem in rope_problems() {
+            let plan = problem.plan(&device).expect("room for every rotation");
+            let f16 = problem.dtype == DType::F16;
+            add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+        }
+        for problem in attention_problems() {
+            let f16 = [problem.q_dtype, problem.kv_dtype, problem.out_dtype].contains(&DType::F16);
+            match problem.plan(&device) {
+                Ok(plan) => {
+                    add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader())
+                }
+                Err(error) => refusals.push(Refusal {
+                    name: format!("{problem:?} on {}", device.adapter),
+                    device: device.clone(),
+                    split_and_rotated: problem.outputs == Outputs::Split && problem.rotate_q,
+                    error,
+                }),
+            }
+        }
+    }
+    (variants.into_values().collect(), refusals)
+}
+
+type Key = (String, Vec<(&'static str, u64)>);
+
+fn add(
+    variants: &mut BTreeMap<Key, Variant>,
+    device: &Capabilities,
+    f16: bool,
+    problem: &str,
+    shader: &Shader,
+) {
+    let overrides = shader.overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect();
+    variants.entry((shader.source.clone(), overrides)).or_insert_with(|| Variant {
+        name: format!("{} of {problem} on {}", shader.label, device.adapter),
+        device: device.clone(),
+        f16,
+        shader: shader.clone(),
+    });
+}
+
+fn devices() -> Vec<Capabilities> {
+    let device = |adapter: &str, software, kib: u32, invocations, storage_buffers| {
+        let mut device = Capabilities::webgpu_default();
+        device.adapter = adapter.into();
+        device.software = software;
+        device.max_workgroup_bytes = kib << 10;
+        device.max_invocations = invocations;
+        device.max_workgroup_size = invocations;
+        device.max_storage_buffers = storage_buffers;
+        device
+    };
+    vec![
+        Capabilities::webgpu_default(),
+        device("software, 32 KiB", true, 32, 1024, 64),
+        device("GPU, 48 KiB", false, 48, 1024, 64),
+        device("GPU, 64 KiB", false, 64, 1024, 64),
+    ]
+}
+
+fn rope_problems() -> Vec<RopeProblem> {
+    let mut problems = Vec::new();
+    let pairings =
+        [Pairing::Half, Pairing::Interleaved, Pairing::InterleavedToHalf, Pairing::HalfBlocks(2)];
+    // The fast path, the same not aligned, a tail, and blocks of an odd number of pairs.
+    let paths = [(64, 64, true), (64, 64, false), (96, 32, true), (24, 12, true)];
+    for pairing in pairings {
+        for dtype in [DType::F32, DType::F16] {
+            for direction in [Direction::Forward, Direction::Inverse] {
+                for (head_dim, rotary_dim, aligned) in paths {
+                    for in_place in [false, true] {
+                        if in_place && pairing == Pairing::InterleavedToHalf {
+                            continue;
+                        }
+                        let mut problem = RopeProblem::new(3, 1, head_dim);
+                        problem.rotary_dim = rotary_dim;
+                        problem.pairing = pairing;
+                        problem.dtype = dtype;
+                        problem.direction = direction;
+                        problem.in_place = in_place;
+                        problem.aligned = aligned;
+                        problems.push(problem);
+                    }
+                }
+            }
+        }
+    }
+    problems
+}
+
+fn attention_problems() -> Vec<AttentionProblem> {
+    let plain = HeadMap::plain(3).unwrap();
+    let both = HeadMap::ropepp(3).unwrap();
+    let turned = HeadMap::imagx(3).unwrap();
+    let third = |source, phi| OutputHead { source, phase: Phase::radians(phi) };
+    let mixed = HeadMap::new(1, vec![third(0, 0.3), third(0, 2.0)]).unwrap();
+    // Two streams of one query head, one of the other: rows of the table with a stream unused.
+    let uneven = HeadMap::new(2, vec![third(0, 0.0), third(0, 1.0), third(1, 0.5)]).unwrap();
+    let new = |heads: &HeadMap, head_dim| AttentionProblem::new(heads.clone(), 1, head_dim);
+
+    let mut problems = Vec::new();
+    for head_dim in [8, 40, 64, 72, 80, 96, 112, 128, 192, 256] {
+        for heads in [&plain, &both, &turned] {
+            problems.push(new(heads, head_dim));
+        }
+        problems.push(AttentionProblem { rotate_q: true, ..new(&both, head_dim) });
+    }
+    for (head_dim, value_dim) in [(64, 128), (72, 40), (192, 128), (8, 256), (256, 8)] {
+        for heads in [&plain, &both] {
+            problems.push(AttentionProblem { value_dim, ..new(heads, head_dim) });
+        }
+    }
+    for heads in [&plain, &both, &turned, &mixed, &uneven] {
+        for rotate_q in [false, true] {
+            for (causal, lse) in [(false, false), (false, true), (true, false), (true, true)] {
+                problems.push(AttentionProblem { rotate_q, causal, lse, ..new(heads, 64) });
+            }
+        }
+    }
+    let dtypes = [DType::F32, DType::F16];
+    for q_dtype in dtypes {
+        for kv_dtype in dtypes {
+            for out_dtype in dtypes {
+                for (heads, outputs) in
+                    [(&plain, Outputs::Merged), (&both, Outputs::Merged), (&both, Outputs::Split)]
+                {
+                    problems.push(AttentionProblem {
+                        q_dtype,
+                        kv_dtype,
+                        out_dtype,
+                        outputs,
+                        ..new(heads, 128)
+                    });
+                }
+            }
+        }
+    }
+    let pairings =
+        [Pairing::Half, Pairing::Interleaved, Pairing::InterleavedToHalf, Pairing::HalfBlocks(2)];
+    for pairing in pairings {
+        for (head_dim, rotary_dim) in [(80, 80), (80, 32), (96, 48)] {
+            for (outputs, rotate_q) in
+                [(Outputs::Merged, false), (Outputs::Merged, true), (Outputs::Split, true)]
+            {
+                problems.push(AttentionProblem {
+                    pairing,
+                    rotary_dim,
+                    rotate_q,
+                    outputs,
+                    ..new(&both, head_dim)
+                });
+            }
+        }
+    }
+    // Pairs that do not fill groups of four, with a tail behind them.
+    for rotary_dim in [2, 20, 36, 54] {
+        problems.push(AttentionProblem { rotary_dim, rotate_q: true, ..new(&both, 72) });
+    }
+    problems
+}
