@@ -1,4 +1,16 @@
-//! Portable GPU kernels for rotary position embedding and RoPE++ attention.
+#![doc = include_str!("../README.md")]
+// Nothing that a caller does may end in a panic.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::expect_used,
+        clippy::panic,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod dtype;
 pub mod error;

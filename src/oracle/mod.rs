@@ -12,7 +12,9 @@ mod rope;
 #[cfg(test)]
 mod tests;
 
-pub use attention::{Attention, AttentionInputs, attention, probabilities, scores};
+pub use attention::{
+    Attention, AttentionInputs, Place, attention, attention_with, probabilities, scores,
+};
 pub use real::Real;
 pub use rope::{output_queries, rope, unrope};
 

@@ -3,7 +3,7 @@
 use core::fmt::Write as _;
 
 use super::memory::Memory;
-use super::{AttentionProblem, Outputs, Programs, Tile};
+use super::{AttentionProblem, Keys, Outputs, Programs, Queries, Tile};
 use crate::DType;
 use crate::plan::Shader;
 use crate::rotary::Pairing;
@@ -39,13 +39,14 @@ pub(super) fn shader(
         ),
         source,
         entry: "attention",
-        overrides: vec![
-            ("CAUSAL", f64::from(u8::from(problem.causal))),
-            ("STORE_LSE", f64::from(u8::from(problem.lse))),
-        ],
+        overrides: Vec::new(),
         workgroup_size: tile.threads(),
         workgroup_bytes: memory.bytes(),
-        storage_buffers: 6 + u32::from(split) + 2 * u32::from(problem.rotate_q),
+        storage_buffers: 6
+            + u32::from(split)
+            + 2 * u32::from(problem.rotate_q)
+            + u32::from(problem.queries == Queries::Ragged)
+            + u32::from(matches!(problem.keys, Keys::Paged { .. })),
     }
 }
 
@@ -72,7 +73,7 @@ fn constants(
         ("PAIR_QUADS", pair_quads),
         ("TAIL_QUADS", tail_quads),
         ("BLOCK_PAIRS", pairs / blocks),
-        ("PROGRAMS", programs.rows.len() as u32),
+        ("PROGRAM_SLOTS", programs.slots() as u32),
         ("STREAMS", programs.streams),
         ("TX", tile.tx),
         ("TY", tile.ty),
@@ -93,15 +94,21 @@ fn constants(
     let flags = [
         ("Q_INTERLEAVED", q_interleaved),
         ("K_INTERLEAVED", k_interleaved),
+        ("SOFTCAP", problem.softcap.is_some()),
+        ("ALIBI", !problem.alibi_slopes.is_empty()),
+        ("SINKS", !problem.sinks.is_empty()),
         ("MIX", programs.mix),
         ("TURN", programs.turn),
         ("Q_RESIDENT", tile.q_resident),
         ("PV_ALIASED", memory.pv_aliased),
         ("RED_ALIASED", memory.red_aliased),
     ];
+    // Writing to a String cannot fail.
     let mut block = String::new();
+    if let Keys::Paged { page_size } = problem.keys {
+        let _ = writeln!(block, "const PAGE_SIZE: u32 = {page_size}u;");
+    }
     for (name, value) in numbers {
-        // Writing to a String cannot fail.
         let _ = writeln!(block, "const {name}: u32 = {value}u;");
     }
     for (name, value) in flags {
@@ -111,7 +118,7 @@ fn constants(
     block
 }
 
-fn files(problem: &AttentionProblem) -> [&'static str; 8] {
+fn files(problem: &AttentionProblem) -> [&'static str; 10] {
     let by = |dtype, f32, f16| if dtype == DType::F32 { f32 } else { f16 };
     let out_im = match problem.outputs {
         Outputs::Merged => wgsl!("io/out_im_none"),
@@ -122,6 +129,15 @@ fn files(problem: &AttentionProblem) -> [&'static str; 8] {
     } else {
         wgsl!("attention/query_ready")
     };
+    let rows = match problem.queries {
+        Queries::Batched => wgsl!("attention/rows_batched"),
+        Queries::Ragged => wgsl!("attention/rows_ragged"),
+    };
+    let keys = match problem.keys {
+        Keys::Batched => wgsl!("attention/keys_batched"),
+        Keys::Ragged => wgsl!("attention/keys_ragged"),
+        Keys::Paged { .. } => wgsl!("attention/keys_paged"),
+    };
     [
         by(problem.q_dtype, wgsl!("io/q_f32"), wgsl!("io/q_f16")),
         by(problem.kv_dtype, wgsl!("io/k_f32"), wgsl!("io/k_f16")),
@@ -130,6 +146,8 @@ fn files(problem: &AttentionProblem) -> [&'static str; 8] {
         out_im,
         wgsl!("rotary"),
         query,
+        rows,
+        keys,
         wgsl!("attention"),
     ]
 }

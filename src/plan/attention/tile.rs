@@ -109,7 +109,7 @@ impl Tile {
     fn shapes(problem: &AttentionProblem, caps: &Capabilities) -> &'static [(u32, u32, u32, u32)] {
         let wide = problem.value_dim > 64;
         match (caps.software, wide) {
-            (true, _) => &[(8, 8, 2, 1), (8, 8, 1, 1), (8, 4, 1, 1)],
+            (true, _) => &[(4, 4, 2, 2), (4, 4, 1, 2), (4, 4, 1, 1)],
             (false, false) => &[(8, 16, 1, 1), (8, 8, 1, 1), (8, 4, 1, 1)],
             (false, true) => &[(16, 16, 1, 1), (16, 8, 1, 1), (16, 4, 1, 1)],
         }

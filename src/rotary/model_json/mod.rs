@@ -148,10 +148,10 @@ fn head_dim(section: &Section, layer_type: Option<&str>) -> Result<u32> {
     if let Some(dim) = model.dimension("qk_rope_head_dim")? {
         return Ok(dim);
     }
-    if layer_type == Some("full_attention") {
-        if let Some(dim) = model.dimension("global_head_dim")? {
-            return Ok(dim);
-        }
+    if layer_type == Some("full_attention")
+        && let Some(dim) = model.dimension("global_head_dim")?
+    {
+        return Ok(dim);
     }
     if let Some(dim) = model.dimension("head_dim")? {
         return Ok(dim);

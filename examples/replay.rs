@@ -1,0 +1,128 @@
+//! Replays reference files: runs every case that they hold and compares with what they state.
+//!
+//! ```text
+//! cargo run --release --example replay -- PATH...
+//! ```
+//!
+//! Every case runs on the f64 oracle and on the GPU. Each PATH is a safetensors file, or a folder that is searched for them. One line is printed a
+//! case, with the error that comes closest to its bound, and the bound. Exit status 1 if any case
+//! failed; a file that cannot be read is one of those.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use phasor_kit::{
+    cases::{self, Case},
+    gpu::Gpu,
+    replay,
+    runner::{Device, Oracle, Runner},
+};
+
+#[derive(Parser)]
+#[command(about = "Runs the cases of reference files and compares with what they state.")]
+struct Arguments {
+    /// Safetensors files, or folders that are searched for them.
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// Leave the GPU out.
+    #[arg(long)]
+    oracle_only: bool,
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+    not_covered: u32,
+}
+
+impl Tally {
+    fn fail(&mut self, name: &str, why: &str) {
+        self.failed += 1;
+        println!("FAIL  {name}: {why}");
+    }
+
+    fn file(&mut self, path: &Path, runners: &[Box<dyn Runner + '_>]) {
+        let cases = match cases::load(path) {
+            Ok(cases) => cases,
+            Err(error) => return self.fail(&path.display().to_string(), &error.to_string()),
+        };
+        for case in &cases.cases {
+            self.case(case, runners);
+        }
+        for case in &cases.not_covered {
+            self.not_covered += 1;
+            println!("-     {}: not covered: {}", case.name, case.reason);
+        }
+    }
+
+    /// A case passes when every implementation does.
+    fn case(&mut self, case: &Case, runners: &[Box<dyn Runner + '_>]) {
+        let mut line = String::new();
+        // Frequencies are computed on the host, whatever rotates by them.
+        let runners = if matches!(case, Case::Frequencies(_)) { &runners[..1] } else { runners };
+        for runner in runners {
+            let name = runner.name();
+            match replay::run(case, runner.as_ref()) {
+                Ok(stats) => {
+                    line += &format!("  {name} {:.1e} of {:.1e}", stats.error, stats.bound);
+                }
+                Err(error) => return self.fail(case.name(), &format!("{name}: {error}")),
+            }
+        }
+        self.passed += 1;
+        println!("ok    {}:{line}", case.name());
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let gpu = match (!arguments.oracle_only).then(Gpu::new).transpose() {
+        Ok(gpu) => gpu,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut runners: Vec<Box<dyn Runner + '_>> = vec![Box::new(Oracle::<f64>::new())];
+    if let Some(gpu) = &gpu {
+        println!("gpu: {} ({:?}, {})", gpu.info.name, gpu.info.backend, gpu.info.driver_info);
+        runners.push(Box::new(Device::new(gpu)));
+    }
+    let mut tally = Tally::default();
+    for path in &arguments.paths {
+        match files(path) {
+            Ok(files) if files.is_empty() => {
+                tally.fail(&path.display().to_string(), "no safetensors file in this folder");
+            }
+            Ok(files) => files.iter().for_each(|file| tally.file(file, &runners)),
+            Err(error) => tally.fail(&path.display().to_string(), &error.to_string()),
+        }
+    }
+    let Tally { passed, failed, not_covered } = tally;
+    println!("replay: {passed} passed, {failed} failed, {not_covered} not covered");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The path itself, or the safetensors files below a folder, in the order of their names.
+fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut entries =
+        fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    entries.sort();
+    let mut found = Vec::new();
+    for entry in entries {
+        if entry.is_dir() {
+            found.extend(files(&entry)?);
+        } else if entry.extension().is_some_and(|extension| extension == "safetensors") {
+            found.push(entry);
+        }
+    }
+    Ok(found)
+}

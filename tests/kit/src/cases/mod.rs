@@ -1,0 +1,262 @@
+//! Reference files as cases that an implementation can run and be held to.
+//!
+//! A file is recognised by what it contains, and every parameter is read from its tensors and its
+//! metadata: a second set of files of the same kinds, with other shapes and numbers, runs as well.
+
+mod apply;
+mod axial;
+mod expect;
+mod features;
+mod interleaved;
+mod later;
+mod layer;
+mod mrope;
+mod partial;
+mod read;
+mod real;
+mod scores;
+mod sdpa;
+mod variants;
+
+use std::{error::Error, path::Path};
+
+use phasor::{
+    HeadMap,
+    rotary::{Frequencies, Pairing, RopeConfig, Xpos},
+};
+
+pub use expect::{Expected, Map};
+pub use read::swap_axes;
+
+use crate::golden::File;
+
+/// Result of reading and running cases.
+pub type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+/// A rotation: which frequencies, at which positions.
+#[derive(Debug, Clone)]
+pub struct Rotation {
+    pub config: RopeConfig,
+    /// Length of the sequence over the call; only dynamic and longrope read it.
+    pub current_len: u64,
+    /// Position ids of each place of the sequence, one list a stream; the same for every batch.
+    pub positions: Vec<Vec<u32>>,
+    /// Length scale on top, if any.
+    pub xpos: Option<Xpos>,
+    /// Whether the vectors are keys, which xPos treats differently.
+    pub keys: bool,
+}
+
+impl Rotation {
+    /// The frequencies, xPos scale included.
+    pub fn frequencies(&self) -> Result<Frequencies> {
+        let frequencies = self.config.frequencies(self.current_len)?;
+        Ok(match self.xpos {
+            None => frequencies,
+            Some(xpos) => frequencies.with_xpos(xpos)?,
+        })
+    }
+
+    /// Largest position of each place of the sequence, over the streams.
+    pub fn reach(&self) -> Vec<u32> {
+        let places = self.positions.first().map_or(0, Vec::len);
+        (0..places)
+            .map(|s| self.positions.iter().map(|stream| stream[s]).max().unwrap_or(0))
+            .collect()
+    }
+
+    /// Refuses position streams of another number or length than the frequencies and `seq` need.
+    pub fn check(&self, seq: u32) -> Result<()> {
+        let streams = self.config.axes.streams() as usize;
+        let fits = self.positions.len() == streams
+            && self.positions.iter().all(|stream| stream.len() == seq as usize);
+        if fits {
+            return Ok(());
+        }
+        let got: Vec<usize> = self.positions.iter().map(Vec::len).collect();
+        Err(format!("{streams} position streams of {seq} are needed, not {got:?}").into())
+    }
+}
+
+/// How a tensor of shape `[B, H, S, D]` lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    Bhsd,
+    Bshd,
+}
+
+/// Frequencies of a configuration. Computed on the host by every implementation.
+#[derive(Debug, Clone)]
+pub struct FrequenciesCase {
+    pub name: String,
+    pub config: RopeConfig,
+    pub current_len: u64,
+    /// One a pair.
+    pub inv_freq: Vec<f32>,
+    /// Allowed error of an inverse frequency, relative.
+    pub bound: f64,
+    pub attention_scaling: Option<f32>,
+    /// Position stream of each pair.
+    pub axes: Option<Vec<u8>>,
+}
+
+/// Vectors to rotate.
+#[derive(Debug, Clone)]
+pub struct RopeCase {
+    pub name: String,
+    pub x: Vec<f32>,
+    pub shape: [u32; 4],
+    pub order: Order,
+    pub rotation: Rotation,
+    /// The reference stores the queries of these output heads, made from the rotated vectors.
+    pub heads: Option<HeadMap>,
+    pub expected: Vec<Expected>,
+}
+
+/// Raw scores of every query head: unscaled, unmasked, `[B, Hq, Sq, Sk]`.
+#[derive(Debug, Clone)]
+pub struct ScoresCase {
+    pub name: String,
+    /// Un-rotated queries and keys.
+    pub q: Vec<f32>,
+    pub q_shape: [u32; 4],
+    pub k: Vec<f32>,
+    pub k_shape: [u32; 4],
+    pub q_rotation: Rotation,
+    pub k_rotation: Rotation,
+    pub real: Expected,
+    pub imaginary: Expected,
+}
+
+/// An attention call.
+#[derive(Debug, Clone)]
+pub struct AttentionCase {
+    pub name: String,
+    pub q: Vec<f32>,
+    pub q_shape: [u32; 4],
+    pub k: Vec<f32>,
+    pub k_shape: [u32; 4],
+    pub v: Vec<f32>,
+    pub v_shape: [u32; 4],
+    /// Rotations of q and of k, which are un-rotated then. `None`: attend with q and k as they are.
+    pub rotations: Option<[Rotation; 2]>,
+    pub heads: HeadMap,
+    pub softmax_scale: f64,
+    /// Bottom-right aligned.
+    pub causal: bool,
+    pub kv_lens: Option<Vec<u32>>,
+    pub variant: Variant,
+    /// Views of the output `[B, heads, Sq, Dv]`.
+    pub out: Vec<Expected>,
+    /// Views of the log-sum-exp `[B, heads, Sq, 1]`.
+    pub lse: Vec<Expected>,
+}
+
+/// What some models add to plain attention.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Variant {
+    /// Keys that a query sees, itself included.
+    pub window: Option<u32>,
+    pub softcap: Option<f64>,
+    /// One logit an output head, or none.
+    pub sinks: Vec<f32>,
+}
+
+impl AttentionCase {
+    /// Rotary dimension and pairing of the rotated vectors. Without a rotation any will do, since
+    /// then only real heads can be meant.
+    pub fn pairs(&self) -> (u32, Pairing) {
+        match &self.rotations {
+            Some([q, _]) => (q.config.rotary_dim, q.config.pairing),
+            None => (0, Pairing::Half),
+        }
+    }
+
+    /// `[B, heads, Sq, Dv]`.
+    pub fn out_shape(&self) -> [u32; 4] {
+        let [b, _, s, _] = self.q_shape;
+        [b, self.heads.heads().len() as u32, s, self.v_shape[3]]
+    }
+
+    /// `[B, heads, Sq, 1]`.
+    pub fn lse_shape(&self) -> [u32; 4] {
+        let [b, h, s, _] = self.out_shape();
+        [b, h, s, 1]
+    }
+}
+
+/// One thing to compute and hold to its reference.
+#[derive(Debug, Clone)]
+pub enum Case {
+    Frequencies(FrequenciesCase),
+    Rope(RopeCase),
+    Scores(ScoresCase),
+    Attention(AttentionCase),
+}
+
+impl Case {
+    /// `file/case`.
+    pub fn name(&self) -> &str {
+        match self {
+            Case::Frequencies(case) => &case.name,
+            Case::Rope(case) => &case.name,
+            Case::Scores(case) => &case.name,
+            Case::Attention(case) => &case.name,
+        }
+    }
+}
+
+/// A case of a file that nothing here computes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotCovered {
+    /// `file/case`.
+    pub name: String,
+    pub reason: String,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Default)]
+pub struct Cases {
+    pub cases: Vec<Case>,
+    pub not_covered: Vec<NotCovered>,
+}
+
+/// A kind of reference file.
+struct Kind {
+    /// Whether a file is of this kind, from its tensors and metadata.
+    recognises: fn(&File) -> bool,
+    parse: fn(&File) -> Result<Cases>,
+}
+
+/// All kinds. No file is recognised by two of them, which a test holds.
+const KINDS: &[Kind] = &[
+    Kind { recognises: variants::recognises, parse: variants::parse },
+    Kind { recognises: interleaved::recognises, parse: interleaved::parse },
+    Kind { recognises: partial::recognises, parse: partial::parse },
+    Kind { recognises: mrope::recognises, parse: mrope::parse },
+    Kind { recognises: axial::recognises, parse: axial::parse },
+    Kind { recognises: apply::recognises, parse: apply::parse },
+    Kind { recognises: scores::recognises, parse: scores::parse },
+    Kind { recognises: layer::recognises, parse: layer::parse },
+    Kind { recognises: sdpa::recognises, parse: sdpa::parse },
+    Kind { recognises: real::recognises, parse: real::parse },
+    Kind { recognises: features::recognises, parse: features::parse },
+    Kind { recognises: later::recognises, parse: later::parse },
+];
+
+/// Reads the cases of a file.
+///
+/// # Errors
+/// When the file cannot be read, is of no kind known here, or lacks what its kind needs.
+pub fn load(path: &Path) -> Result<Cases> {
+    let file = File::read(path)?;
+    let kinds: Vec<&Kind> = KINDS.iter().filter(|kind| (kind.recognises)(&file)).collect();
+    let [kind] = kinds.as_slice() else {
+        return Err(format!("{}: {} known kinds fit this file", file.name, kinds.len()).into());
+    };
+    let cases = (kind.parse)(&file)?;
+    if cases.cases.is_empty() && cases.not_covered.is_empty() {
+        return Err(format!("{}: holds no case", file.name).into());
+    }
+    Ok(cases)
+}

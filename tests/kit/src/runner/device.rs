@@ -1,0 +1,287 @@
+//! The kernels as a runner: the same cases on a device.
+
+use std::cell::RefCell;
+
+use phasor::{
+    DType, HeadMap, Layout, Tensor,
+    gpu::{CosSin, Positions},
+    kernels::{
+        attention::{Attention, AttentionBindings},
+        rope::{Rope, RopeBindings},
+    },
+    oracle,
+    plan::{
+        attention::{AttentionProblem, AttentionShape},
+        rope::{RopeProblem, RopeShape},
+    },
+    rotary::TableShape,
+    wgpu,
+};
+
+use super::Runner;
+use crate::{
+    cases::{AttentionCase, Order, Result, RopeCase, Rotation, ScoresCase},
+    gpu::Gpu,
+};
+
+/// All kernels, on one device. Compiled kernels and the last table are kept from case to case.
+pub struct Device<'a> {
+    gpu: &'a Gpu,
+    ropes: RefCell<Vec<Rope>>,
+    attentions: RefCell<Vec<Attention>>,
+    table: RefCell<Option<Table>>,
+}
+
+/// A table on the device, and the rotation that it is for.
+#[derive(Clone)]
+struct Table {
+    rotation: Rotation,
+    buffer: wgpu::Buffer,
+    shape: TableShape,
+}
+
+impl<'a> Device<'a> {
+    pub fn new(gpu: &'a Gpu) -> Self {
+        Device {
+            gpu,
+            ropes: RefCell::default(),
+            attentions: RefCell::default(),
+            table: RefCell::default(),
+        }
+    }
+
+    fn rope_kernel(&self, problem: &RopeProblem) -> Result<Rope> {
+        let mut known = self.ropes.borrow_mut();
+        if let Some(kernel) = known.iter().find(|kernel| kernel.plan().problem() == problem) {
+            return Ok(kernel.clone());
+        }
+        let plan = problem.plan(&self.gpu.capabilities())?;
+        known.push(Rope::new(&self.gpu.device, &plan)?);
+        Ok(known[known.len() - 1].clone())
+    }
+
+    fn attention_kernel(&self, problem: &AttentionProblem) -> Result<Attention> {
+        let mut known = self.attentions.borrow_mut();
+        if let Some(kernel) = known.iter().find(|kernel| kernel.plan().problem() == problem) {
+            return Ok(kernel.clone());
+        }
+        let plan = problem.plan(&self.gpu.capabilities())?;
+        let mut kernel = None;
+        for other in known.iter() {
+            kernel = kernel.or(other.reuse(&self.gpu.device, &plan)?);
+        }
+        known.push(match kernel {
+            Some(kernel) => kernel,
+            None => Attention::new(&self.gpu.device, &plan)?,
+        });
+        Ok(known[known.len() - 1].clone())
+    }
+
+    /// The table that reaches all positions of a rotation. Pairings share it.
+    fn table(&self, rotation: &Rotation) -> Result<Table> {
+        let reach = |rotation: &Rotation| rotation.reach().into_iter().max();
+        let same = |known: &Rotation| {
+            let mut config = known.config.clone();
+            config.pairing = rotation.config.pairing;
+            (&config, known.current_len, known.xpos, reach(known))
+                == (&rotation.config, rotation.current_len, rotation.xpos, reach(rotation))
+        };
+        if let Some(known) = self.table.borrow().as_ref().filter(|known| same(&known.rotation)) {
+            return Ok(known.clone());
+        }
+        let positions = reach(rotation).map_or(0, |last| last + 1);
+        let table = rotation.frequencies()?.table(positions)?;
+        let made = Table {
+            rotation: rotation.clone(),
+            buffer: self.gpu.upload_bytes(table.as_bytes()),
+            shape: table.shape()?,
+        };
+        Ok(self.table.borrow_mut().insert(made).clone())
+    }
+
+    /// Vectors of `shape` as the rope kernel rotates them, `[B, H, S, D]` without gaps.
+    fn rotate(
+        &self,
+        x: &[f32],
+        shape: [u32; 4],
+        order: Order,
+        rotation: &Rotation,
+    ) -> Result<wgpu::Buffer> {
+        rotation.check(shape[2])?;
+        let [batch, heads, seq, head_dim] = shape;
+        let config = &rotation.config;
+        let problem = RopeProblem {
+            rotary_dim: config.rotary_dim,
+            pairing: config.pairing,
+            aligned: head_dim.is_multiple_of(4),
+            ..RopeProblem::new(heads, if rotation.keys { heads } else { 0 }, head_dim)
+        };
+        let kernel = self.rope_kernel(&problem)?;
+        let layout = match order {
+            Order::Bhsd => Layout::bhsd(shape)?,
+            Order::Bshd => Layout::bshd(shape)?,
+        };
+        let table = self.table(rotation)?;
+        let ids = self.gpu.upload_u32(&rotation.positions.concat());
+        // xPos treats keys as keys only in the place of K, beside which there is always a Q.
+        let input = self.gpu.upload(x, DType::F32);
+        let outputs = [(); 2].map(|()| self.gpu.output(x.len(), DType::F32));
+        let out =
+            |buffer| Ok::<_, phasor::Error>(Tensor::new(buffer, DType::F32, Layout::bhsd(shape)?));
+        let bindings = RopeBindings {
+            q: Tensor::new(&input, DType::F32, layout),
+            k: rotation.keys.then(|| Tensor::new(&input, DType::F32, layout)),
+            q_out: Some(out(&outputs[0])?),
+            k_out: if rotation.keys { Some(out(&outputs[1])?) } else { None },
+            table: table.bind(),
+            positions: ids_of(&ids, seq),
+        };
+        let shape = RopeShape { batch, seq };
+        let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
+        self.gpu.run(|encoder| dispatch.encode(encoder));
+        let [q_out, k_out] = outputs;
+        Ok(if rotation.keys { k_out } else { q_out })
+    }
+
+    fn download(&self, buffer: &wgpu::Buffer, elements: usize) -> Vec<f64> {
+        let data = self.gpu.download(buffer, DType::F32);
+        data[..elements].iter().map(|&x| f64::from(x)).collect()
+    }
+}
+
+impl Table {
+    fn bind(&self) -> CosSin<'_> {
+        CosSin { binding: self.buffer.as_entire_buffer_binding(), shape: self.shape }
+    }
+}
+
+/// Position ids that all batches share, `[streams, S]`.
+fn ids_of(ids: &wgpu::Buffer, seq: u32) -> Positions<'_> {
+    Positions::Ids { binding: ids.as_entire_buffer_binding(), batch_stride: 0, stream_stride: seq }
+}
+
+impl Runner for Device<'_> {
+    fn name(&self) -> &str {
+        "gpu"
+    }
+
+    fn rope(&self, case: &RopeCase) -> Result<Vec<f64>> {
+        let rotated = self.rotate(&case.x, case.shape, case.order, &case.rotation)?;
+        Ok(self.download(&rotated, case.x.len()))
+    }
+
+    /// No kernel writes scores. But the log-sum-exp over a single key is its score: so each key
+    /// goes into a batch of its own, over the same queries, by strides alone.
+    fn scores(&self, case: &ScoresCase) -> Result<(Vec<f64>, Vec<f64>)> {
+        let [batch, q_heads, seq_q, dim] = case.q_shape;
+        let [_, kv_heads, seq_k, _] = case.k_shape;
+        let config = &case.q_rotation.config;
+        let kernel = self.attention_kernel(&AttentionProblem {
+            rotary_dim: config.rotary_dim,
+            pairing: config.pairing,
+            causal: false,
+            softmax_scale: 1.0,
+            lse: true,
+            ..AttentionProblem::new(HeadMap::ropepp(q_heads)?, kv_heads, dim)
+        })?;
+        let q = self.rotate(&case.q, case.q_shape, Order::Bhsd, &case.q_rotation)?;
+        let k = self.rotate(&case.k, case.k_shape, Order::Bhsd, &case.k_rotation)?;
+
+        let (mut re, mut im) = (Vec::new(), Vec::new());
+        for b in 0..batch {
+            let queries = Layout {
+                shape: [seq_k, q_heads, seq_q, dim],
+                strides: [0, seq_q * dim, dim],
+                offset: b * q_heads * seq_q * dim,
+            };
+            let keys = Layout {
+                shape: [seq_k, kv_heads, 1, dim],
+                strides: [dim, seq_k * dim, dim],
+                offset: b * kv_heads * seq_k * dim,
+            };
+            let rows = (seq_k * 2 * q_heads * seq_q) as usize;
+            let out = self.gpu.output(rows * dim as usize, DType::F32);
+            let lse = self.gpu.output(rows, DType::F32);
+            let out_layout = Layout::bhsd([seq_k, 2 * q_heads, seq_q, dim])?;
+            let mut bindings = AttentionBindings::new(
+                Tensor::new(&q, DType::F32, queries),
+                Tensor::new(&k, DType::F32, keys),
+                Tensor::new(&k, DType::F32, keys),
+                Tensor::new(&out, DType::F32, out_layout),
+            );
+            bindings.lse = Some(lse.as_entire_buffer_binding());
+            let shape = AttentionShape::new(seq_k, seq_q, 1);
+            let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
+            self.gpu.run(|encoder| dispatch.encode(encoder));
+
+            let lse = self.download(&lse, rows);
+            let [heads, queries] = [q_heads, seq_q].map(|n| n as usize);
+            let score = |j, head, i| lse[(j * 2 * heads + head) * queries + i];
+            for h in 0..heads {
+                for i in 0..queries {
+                    re.extend((0..seq_k as usize).map(|j| score(j, 2 * h, i)));
+                    im.extend((0..seq_k as usize).map(|j| score(j, 2 * h + 1, i)));
+                }
+            }
+        }
+        Ok((re, im))
+    }
+
+    /// Keys through the rope kernel, queries rotated inside the attention kernel.
+    fn attention(&self, case: &AttentionCase) -> Result<oracle::Attention<f64>> {
+        let [batch, _, seq_q, head_dim] = case.q_shape;
+        let [_, kv_heads, seq_k, _] = case.k_shape;
+        let (rotary_dim, pairing) = case.pairs();
+        let kernel = self.attention_kernel(&AttentionProblem {
+            value_dim: case.v_shape[3],
+            rotary_dim,
+            pairing,
+            rotate_q: case.rotations.is_some(),
+            causal: case.causal,
+            window: case.variant.window,
+            softcap: case.variant.softcap.map(|cap| cap as f32),
+            sinks: case.variant.sinks.clone(),
+            softmax_scale: case.softmax_scale as f32,
+            lse: true,
+            ..AttentionProblem::new(case.heads.clone(), kv_heads, head_dim)
+        })?;
+        let q = self.gpu.upload(&case.q, DType::F32);
+        let v = self.gpu.upload(&case.v, DType::F32);
+        let k = match &case.rotations {
+            None => self.gpu.upload(&case.k, DType::F32),
+            Some([_, keys]) => self.rotate(&case.k, case.k_shape, Order::Bhsd, keys)?,
+        };
+        let elements = |shape: [u32; 4]| shape.iter().map(|&n| n as usize).product::<usize>();
+        let (out_len, lse_len) = (elements(case.out_shape()), elements(case.lse_shape()));
+        let out = self.gpu.output(out_len, DType::F32);
+        let lse = self.gpu.output(lse_len, DType::F32);
+        let kv_lens = case.kv_lens.as_ref().map(|lens| self.gpu.upload_u32(lens));
+
+        let mut bindings = AttentionBindings::new(
+            Tensor::new(&q, DType::F32, Layout::bhsd(case.q_shape)?),
+            Tensor::new(&k, DType::F32, Layout::bhsd(case.k_shape)?),
+            Tensor::new(&v, DType::F32, Layout::bhsd(case.v_shape)?),
+            Tensor::new(&out, DType::F32, Layout::bhsd(case.out_shape())?),
+        );
+        bindings.lse = Some(lse.as_entire_buffer_binding());
+        bindings.kv_lens = kv_lens.as_ref().map(|lens| lens.as_entire_buffer_binding());
+        let rotation = match &case.rotations {
+            None => None,
+            Some([queries, _]) => {
+                queries.check(seq_q)?;
+                let ids = self.gpu.upload_u32(&queries.positions.concat());
+                Some((self.table(queries)?, ids))
+            }
+        };
+        bindings.rotation =
+            rotation.as_ref().map(|(table, ids)| (table.bind(), ids_of(ids, seq_q)));
+
+        let shape = AttentionShape::new(batch, seq_q, seq_k);
+        let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
+        self.gpu.run(|encoder| dispatch.encode(encoder));
+        Ok(oracle::Attention {
+            out: self.download(&out, out_len),
+            lse: self.download(&lse, lse_len),
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! Implementations that can run cases, and the oracle as one of them.
+
+mod device;
+
+pub use device::Device;
+
+use std::marker::PhantomData;
+
+use phasor::oracle::{self, Attention, AttentionInputs, Place, Real};
+
+use crate::cases::{AttentionCase, Order, Result, RopeCase, Rotation, ScoresCase, swap_axes};
+
+/// Something that computes cases. Results are dense `[B, H, S, D]`, widened to f64.
+pub trait Runner {
+    /// A short name for reports.
+    fn name(&self) -> &str;
+
+    /// The rotated vectors, `case.shape` whatever the order in memory.
+    fn rope(&self, case: &RopeCase) -> Result<Vec<f64>>;
+
+    /// The real and the imaginary scores, `[B, Hq, Sq, Sk]`.
+    fn scores(&self, case: &ScoresCase) -> Result<(Vec<f64>, Vec<f64>)>;
+
+    /// Output and log-sum-exp of all output heads.
+    fn attention(&self, case: &AttentionCase) -> Result<Attention<f64>>;
+}
+
+/// The oracle: the truth as `Oracle<f64>`, the naive run that bounds are computed from as
+/// `Oracle<f32>`.
+#[derive(Debug, Clone, Copy)]
+pub struct Oracle<R>(PhantomData<R>);
+
+impl<R> Oracle<R> {
+    pub const fn new() -> Self {
+        Oracle(PhantomData)
+    }
+}
+
+impl<R> Default for Oracle<R> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<R: Real> Runner for Oracle<R> {
+    fn name(&self) -> &str {
+        match size_of::<R>() {
+            4 => "oracle-f32",
+            _ => "oracle",
+        }
+    }
+
+    fn rope(&self, case: &RopeCase) -> Result<Vec<f64>> {
+        let [b, h, s, d] = case.shape;
+        let x: Vec<R> = match case.order {
+            Order::Bhsd => narrow(&case.x),
+            Order::Bshd => narrow(&swap_axes(&case.x, [b, s, h, d])),
+        };
+        Ok(widen(&rotate(&x, case.shape, &case.rotation)?))
+    }
+
+    fn scores(&self, case: &ScoresCase) -> Result<(Vec<f64>, Vec<f64>)> {
+        let q = rotate(&narrow::<R>(&case.q), case.q_shape, &case.q_rotation)?;
+        let k = rotate(&narrow::<R>(&case.k), case.k_shape, &case.k_rotation)?;
+        let config = &case.q_rotation.config;
+        let (re, im) = oracle::scores(&AttentionInputs {
+            q: &q,
+            q_shape: case.q_shape,
+            k: &k,
+            k_shape: case.k_shape,
+            // Scores need no values; the keys stand in for them.
+            v: &k,
+            v_shape: case.k_shape,
+            rotary_dim: config.rotary_dim,
+            pairing: config.pairing,
+            heads: &[],
+            softmax_scale: 1.0,
+            causal: false,
+            q_offset: None,
+            kv_lens: None,
+        })?;
+        Ok((widen(&re), widen(&im)))
+    }
+
+    fn attention(&self, case: &AttentionCase) -> Result<Attention<f64>> {
+        let (mut q, mut k) = (narrow::<R>(&case.q), narrow::<R>(&case.k));
+        let v = narrow::<R>(&case.v);
+        if let Some([q_rotation, k_rotation]) = &case.rotations {
+            q = rotate(&q, case.q_shape, q_rotation)?;
+            k = rotate(&k, case.k_shape, k_rotation)?;
+        }
+        let (rotary_dim, pairing) = case.pairs();
+        let inputs = AttentionInputs {
+            q: &q,
+            q_shape: case.q_shape,
+            k: &k,
+            k_shape: case.k_shape,
+            v: &v,
+            v_shape: case.v_shape,
+            rotary_dim,
+            pairing,
+            heads: case.heads.heads(),
+            softmax_scale: case.softmax_scale,
+            causal: case.causal,
+            q_offset: None,
+            kv_lens: case.kv_lens.as_deref(),
+        };
+        let variant = &case.variant;
+        let modify = |place: Place, score: R| {
+            let capped = match variant.softcap.map(R::from_f64) {
+                // tanh x = 1 − 2 / (e^2x + 1), which neither overflows nor loses digits that matter
+                // beside the scores.
+                Some(cap) => {
+                    let two = R::from_f64(2.0);
+                    cap - cap * two / ((two * score / cap).exp() + R::from_f64(1.0))
+                }
+                None => score,
+            };
+            let start = variant.window.map_or(i64::MIN, |w| place.position - i64::from(w));
+            (place.key as i64 > start).then_some(capped)
+        };
+        let sinks: Vec<f64> = variant.sinks.iter().map(|&sink| f64::from(sink)).collect();
+        let sinks = (!sinks.is_empty()).then_some(sinks.as_slice());
+        let got = oracle::attention_with(&inputs, &modify, sinks)?;
+        Ok(Attention { out: widen(&got.out), lse: widen(&got.lse) })
+    }
+}
+
+/// Rotates by cosines and sines rounded once to the precision, as a table would hold them.
+fn rotate<R: Real>(x: &[R], shape: [u32; 4], rotation: &Rotation) -> Result<Vec<R>> {
+    rotation.check(shape[2])?;
+    let frequencies = rotation.frequencies()?;
+    let config = &rotation.config;
+    Ok(oracle::rope(x, shape, config.rotary_dim, config.pairing, |_, place, pair| {
+        let pair = pair as usize;
+        let stream = frequencies.axes().map_or(0, |axes| axes[pair]);
+        let position = rotation.positions[usize::from(stream)][place as usize];
+        let (cos, sin) = frequencies.cos_sin(position, pair);
+        let scale = match frequencies.query_scale(position, pair) {
+            scale if rotation.keys => 1.0 / scale,
+            scale => scale,
+        };
+        (R::from_f64(cos * scale), R::from_f64(sin * scale))
+    })?)
+}
+
+fn narrow<R: Real>(x: &[f32]) -> Vec<R> {
+    x.iter().map(|&x| R::from_f64(f64::from(x))).collect()
+}
+
+fn widen<R: Real>(x: &[R]) -> Vec<f64> {
+    x.iter().map(|x| x.to_f64()).collect()
+}
