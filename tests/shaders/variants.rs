@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use phasor::plan::Shader;
-use phasor::plan::attention::{AttentionProblem, Outputs};
+use phasor::plan::attention::{Alignment, AttentionProblem, Keys, Outputs, Queries};
 use phasor::plan::rope::{Direction, RopeProblem};
 use phasor::rotary::Pairing;
 use phasor::{Capabilities, DType, Error, HeadMap, OutputHead, Phase};
@@ -22,8 +22,8 @@ pub struct Variant {
 pub struct Refusal {
     pub name: String,
     pub device: Capabilities,
-    /// Split outputs of a query that the kernel rotates: the call with the most tensors.
-    pub split_and_rotated: bool,
+    /// Storage buffers of the call.
+    pub tensors: u32,
     pub error: Error,
 }
 
@@ -50,13 +50,23 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
                 Err(error) => refusals.push(Refusal {
                     name: format!("{problem:?} on {}", device.adapter),
                     device: device.clone(),
-                    split_and_rotated: problem.outputs == Outputs::Split && problem.rotate_q,
+                    tensors: tensors(&problem),
                     error,
                 }),
             }
         }
     }
     (variants.into_values().collect(), refusals)
+}
+
+/// Tensors that an attention call binds: q, k, v, out, lse and the lengths of its sequences; and
+/// whatever the problem adds.
+fn tensors(problem: &AttentionProblem) -> u32 {
+    let out_im = u32::from(problem.outputs == Outputs::Split);
+    let table_and_ids = if problem.rotate_q { 2 } else { 0 };
+    let lengths_of_queries = u32::from(problem.queries == Queries::Ragged);
+    let block_table = u32::from(matches!(problem.keys, Keys::Paged { .. }));
+    6 + out_im + table_and_ids + lengths_of_queries + block_table
 }
 
 type Key = (String, Vec<(&'static str, u64)>);
@@ -191,6 +201,25 @@ fn attention_choices() -> Vec<AttentionProblem> {
                 problems.push(AttentionProblem { outputs, rotate_q, ..problem });
             }
         }
+    }
+    for queries in [Queries::Batched, Queries::Ragged] {
+        for keys in [Keys::Batched, Keys::Ragged, Keys::Paged { page_size: 16 }] {
+            for rotate_q in [false, true] {
+                let problem = attention(&both, 64);
+                let problem = AttentionProblem { queries, keys, rotate_q, ..problem };
+                problems.push(AttentionProblem { alignment: Alignment::LastKey, ..problem });
+            }
+        }
+    }
+    for heads in [&plain, &both] {
+        let n = heads.heads().len();
+        let softcap = AttentionProblem { softcap: Some(30.0), ..attention(heads, 64) };
+        let alibi = AttentionProblem { alibi_slopes: vec![0.5; n], ..attention(heads, 64) };
+        let sinks = AttentionProblem { sinks: vec![1.0; n], ..attention(heads, 64) };
+        let window = AttentionProblem { window: Some(100), ..attention(heads, 64) };
+        let (alibi_slopes, softcap_too) = (alibi.alibi_slopes.clone(), softcap.softcap);
+        let all = AttentionProblem { alibi_slopes, softcap: softcap_too, ..sinks.clone() };
+        problems.extend([softcap, alibi, sinks, window, all]);
     }
     // Pairs that do not fill groups of four, with a tail behind them.
     for rotary_dim in [2, 20, 36, 54] {
