@@ -5,9 +5,11 @@
 mod dims;
 mod heads;
 mod rotary;
+mod sequences;
 mod sizes;
 mod storage;
 mod tiles;
+mod variants;
 
 use phasor::{
     DType, HeadMap, Tensor,
@@ -196,8 +198,8 @@ impl Case {
             }
         };
         let (k, v) = (widened(&inputs.k), widened(&inputs.v));
-        let truth = oracle::attention(&self.oracle_inputs(&q, &k, &v))?;
-        let naive = oracle::attention(&self.oracle_inputs(&naive_q, &inputs.k, &inputs.v))?;
+        let truth = variants::attend(p, &self.oracle_inputs(&q, &k, &v))?;
+        let naive = variants::attend(p, &self.oracle_inputs(&naive_q, &inputs.k, &inputs.v))?;
         Ok(Reference {
             out: Bound::computed(&stored(&naive.out, p.out_dtype), &truth.out, p.out_dtype),
             lse: Bound::computed(&naive.lse, &truth.lse, DType::F32),
