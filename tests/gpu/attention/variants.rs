@@ -1,19 +1,65 @@
 //! What some models add to plain attention: sliding windows, softcaps, ALiBi, sinks.
 
 use phasor::{
+    DType, Layout,
     oracle::{self, Attention, AttentionInputs, Place, Real},
-    plan::attention::{AttentionProblem, AttentionShape},
+    plan::attention::{AttentionProblem, AttentionShape, Bias},
 };
 
 use super::{Case, control};
-use crate::harness::run_table;
+use crate::harness::{random, run_table};
+
+/// The numbers of a bias or mask.
+pub struct Scores {
+    kind: Bias,
+    pub layout: Layout,
+    numbers: Vec<f32>,
+}
+
+impl Scores {
+    /// Random numbers, some of them hiding their key.
+    pub fn new(case: &Case, kind: Bias) -> Self {
+        let [batch, heads, rows] = case.bias_extent;
+        let AttentionShape { batch: all, seq_q, seq_k, .. } = case.shape;
+        let stride = |extent: u32, step: u32| if extent == 1 { 0 } else { step };
+        let heads_out = case.plan.problem().heads.heads().len() as u32;
+        let layout = Layout {
+            shape: [all, heads_out, seq_q, seq_k],
+            strides: [
+                stride(batch, heads * rows * seq_k),
+                stride(heads, rows * seq_k),
+                stride(rows, seq_k),
+            ],
+            offset: 3,
+        };
+        let mut numbers = vec![f32::NAN; 3];
+        let random = random([batch, heads, rows, seq_k], 2.0, DType::F32, case.seed + 3000);
+        numbers.extend(random.into_iter().map(|x| if x < -1.5 { f32::NEG_INFINITY } else { x }));
+        Scores { kind, layout, numbers }
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        match self.kind {
+            Bias::Additive => bytemuck::cast_slice(&self.numbers).to_vec(),
+            Bias::Mask => self.numbers.iter().map(|x| u8::from(x.is_finite()) * 0x40).collect(),
+        }
+    }
+
+    fn at(&self, place: Place) -> Option<f32> {
+        let [b, h, i, j] = [place.batch, place.head, place.query, place.key].map(|n| n as u32);
+        let number = self.numbers[self.layout.index(b, h, i, j)];
+        number.is_finite().then_some(if self.kind == Bias::Additive { number } else { 0.0 })
+    }
+}
 
 /// The oracle with what the problem adds, in the order that its docs state.
 pub fn attend<R: Real>(
-    problem: &AttentionProblem,
+    case: &Case,
     inputs: &AttentionInputs<'_, R>,
 ) -> phasor::Result<Attention<R>> {
+    let problem = case.plan.problem();
     let sinks: Vec<f64> = problem.sinks.iter().map(|&sink| f64::from(sink)).collect();
+    let bias = problem.bias.map(|kind| Scores::new(case, kind));
     let modify = |place: Place, score: R| {
         let mut score = score;
         if let Some(cap) = problem.softcap {
@@ -25,10 +71,19 @@ pub fn attend<R: Real>(
             let distance = place.key as i64 - place.position;
             score = score + R::from_f64(slope.into()) * R::from_f64(distance as f64);
         }
-        let window = problem.window.map_or(i64::MAX, i64::from);
-        (place.key as i64 > place.position.saturating_sub(window)).then_some(score)
+        if let Some(bias) = &bias {
+            score = score + R::from_f64(bias.at(place)?.into());
+        }
+        let key = place.key as i64;
+        let in_window = problem.window.is_none_or(|w| key > place.position - i64::from(w));
+        let in_prefix =
+            case.prefix_lens.as_ref().is_some_and(|lens| place.key < lens[place.batch] as usize);
+        // Where there is a prefix the causal mask is this function's.
+        let causal = !problem.prefix || key <= place.position || in_prefix;
+        (in_window && causal).then_some(score)
     };
-    oracle::attention_with(inputs, &modify, (!sinks.is_empty()).then_some(&sinks))
+    let inputs = AttentionInputs { causal: problem.causal && !problem.prefix, ..*inputs };
+    oracle::attention_with(&inputs, &modify, (!sinks.is_empty()).then_some(&sinks))
 }
 
 #[test]
@@ -76,5 +131,32 @@ fn softcaps_alibi_and_sinks() {
         ("all at once", all),
     ]
     .map(|(name, case)| (name.to_owned(), case));
+    run_table(&cases, Case::check);
+}
+
+#[test]
+fn biases_and_masks_broadcast() {
+    let mut cases = Vec::new();
+    for kind in [Bias::Additive, Bias::Mask] {
+        let case = Case::small(&AttentionProblem { bias: Some(kind), ..control() }).unwrap();
+        for bias_extent in [[2, 4, 37], [1, 4, 37], [2, 1, 1], [1, 1, 1], [2, 1, 37]] {
+            cases.push((format!("{kind:?} {bias_extent:?}"), Case { bias_extent, ..case.clone() }));
+        }
+        let padded = Case { kv_lens: Some(vec![5, 40]), ..case };
+        cases.push((format!("{kind:?}, padded"), padded));
+    }
+    let full = AttentionProblem { bias: Some(Bias::Mask), causal: false, ..control() };
+    cases.push(("mask alone".to_owned(), Case::small(&full).unwrap()));
+    run_table(&cases, Case::check);
+}
+
+#[test]
+fn prefixes_are_visible_to_all() {
+    let case = Case::small(&AttentionProblem { prefix: true, ..control() }).unwrap();
+    let with = |lens: [u32; 2]| Case { prefix_lens: Some(lens.to_vec()), ..case.clone() };
+    let mut cases: Vec<_> = [[0, 0], [1, 20], [16, 17], [43, 1000]]
+        .map(|lens| (format!("{lens:?}"), with(lens)))
+        .to_vec();
+    cases.push(("padded".to_owned(), Case { kv_lens: Some(vec![9, 30]), ..with([12, 20]) }));
     run_table(&cases, Case::check);
 }
