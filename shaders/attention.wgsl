@@ -15,6 +15,7 @@
 //     v  [key, column]  four channels
 //     p  [key, row pair]  (re 0, re 1, im 0, im 1), or with one stream (0, 1 of key c, of key c+1)
 
+override WORKGROUP: u32;                     // THREADS; an override so that wgpu heeds the checks asked for
 const THREADS: u32 = TX * TY;
 const ROWS: u32 = 2u * ROW_PAIRS;            // queries an invocation
 const BLOCK_QP: u32 = ROW_PAIRS * TY;        // row pairs a tile
@@ -65,6 +66,7 @@ struct Params {
     v: Quads,
     out: Quads,
     out_im: Quads,
+    bias: Quads,              // of single entries
     rotary: Rotary,
 }
 
@@ -257,7 +259,7 @@ fn tanh4(x: vec4<f32>) -> vec4<f32> {
     return select(far, near, abs(x) < vec4(0.2));
 }
 
-@compute @workgroup_size(TX * TY)
+@compute @workgroup_size(WORKGROUP)
 fn attention(
     @builtin(workgroup_id) group_id: vec3<u32>,
     @builtin(local_invocation_index) tid: u32,
@@ -288,7 +290,8 @@ fn attention(
     let ty = tid / TX;
 
     let last_row = i32(min(q_first + BLOCK_Q, work.rows.count)) - 1;
-    let visible = min(keys, u32(max(last_row + work.offset + 1, 0)));
+    let prefix = i32(prefix_of(work.batch));
+    let visible = min(keys, u32(max(last_row + work.offset + 1, prefix)));
     let kv_head = program.source / params.group;
     let k_head = params.k.offset + kv_head * params.k.head;
     let v_head = params.v.offset + kv_head * params.v.head;
@@ -364,7 +367,7 @@ fn attention(
         }
 
         let diagonal = i32(q_first) + work.offset;
-        if (SOFTCAP || ALIBI) {
+        if (SOFTCAP || ALIBI || BIAS) {
             for (var i = 0u; i < STATES * KEY_QUADS; i++) {
                 if (SOFTCAP) {
                     s[i] = params.softcap * tanh4(s[i] / params.softcap);
@@ -375,6 +378,21 @@ fn attention(
                     let stream = i / (ROWS * KEY_QUADS);
                     s[i] += program.slopes[stream] * vec4<f32>(distance);
                 }
+                if (BIAS) {
+                    let head = select(program.lse1, program.lse0, i < ROWS * KEY_QUADS);
+                    let query = min(
+                        q_first + 2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS,
+                        work.rows.count - 1u,
+                    );
+                    let key = min(tile_keys(first + i % KEY_QUADS * TX + tx), vec4(keys - 1u));
+                    let bias = vec4(
+                        bias_of(work, head, query, key.x),
+                        bias_of(work, head, query, key.y),
+                        bias_of(work, head, query, key.z),
+                        bias_of(work, head, query, key.w),
+                    );
+                    s[i] = max(s[i] + bias, vec4(MASKED));
+                }
             }
         }
 
@@ -383,7 +401,7 @@ fn attention(
         if (first + BLOCK_K > keys || i32(first + BLOCK_K) - 1 > diagonal || i32(first) < lowest) {
             for (var i = 0u; i < STATES * KEY_QUADS; i++) {
                 let row = 2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS;
-                let limit = min(i32(keys), diagonal + i32(row) + 1);
+                let limit = min(i32(keys), max(diagonal + i32(row) + 1, prefix));
                 let start = diagonal + i32(row) - params.window;
                 let key = vec4<i32>(tile_keys(first + i % KEY_QUADS * TX + tx));
                 s[i] = select(vec4(MASKED), s[i], (key < vec4(limit)) & (key > vec4(start)));

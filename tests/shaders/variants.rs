@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use phasor::plan::Shader;
-use phasor::plan::attention::{Alignment, AttentionProblem, Keys, Outputs, Queries};
+use phasor::plan::attention::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
 use phasor::plan::rope::{Direction, RopeProblem};
 use phasor::rotary::Pairing;
 use phasor::{Capabilities, DType, Error, HeadMap, OutputHead, Phase};
@@ -66,7 +66,8 @@ fn tensors(problem: &AttentionProblem) -> u32 {
     let table_and_ids = if problem.rotate_q { 2 } else { 0 };
     let lengths_of_queries = u32::from(problem.queries == Queries::Ragged);
     let block_table = u32::from(matches!(problem.keys, Keys::Paged { .. }));
-    6 + out_im + table_and_ids + lengths_of_queries + block_table
+    let bias_and_prefix = u32::from(problem.bias.is_some()) + u32::from(problem.prefix);
+    6 + out_im + bias_and_prefix + table_and_ids + lengths_of_queries + block_table
 }
 
 type Key = (String, Vec<(&'static str, u64)>);
@@ -219,7 +220,12 @@ fn attention_choices() -> Vec<AttentionProblem> {
         let window = AttentionProblem { window: Some(100), ..attention(heads, 64) };
         let (alibi_slopes, softcap_too) = (alibi.alibi_slopes.clone(), softcap.softcap);
         let all = AttentionProblem { alibi_slopes, softcap: softcap_too, ..sinks.clone() };
-        problems.extend([softcap, alibi, sinks, window, all]);
+        let prefix = AttentionProblem { prefix: true, ..attention(heads, 64) };
+        problems.extend([softcap, alibi, sinks, window, all, prefix]);
+        for bias in [Some(Bias::Additive), Some(Bias::Mask)] {
+            problems.push(AttentionProblem { bias, ..attention(heads, 64) });
+            problems.push(AttentionProblem { bias, rotate_q: true, ..attention(heads, 64) });
+        }
     }
     // Pairs that do not fill groups of four, with a tail behind them.
     for rotary_dim in [2, 20, 36, 54] {

@@ -2,7 +2,9 @@
 
 use super::present;
 use crate::gpu::{Access, Checker, CosSin, Positions, RotaryParams, Tensor};
-use crate::plan::attention::{Alignment, AttentionProblem, AttentionShape, Keys, Outputs, Queries};
+use crate::plan::attention::{
+    Alignment, AttentionProblem, AttentionShape, Bias, Keys, Outputs, Queries,
+};
 use crate::{Error, Layout, Result};
 
 /// The tensors of one attention call. Strides and offsets are multiples of 4 elements.
@@ -34,6 +36,11 @@ pub struct AttentionBindings<'a> {
     /// Paged keys: u32 `[B, ceil(S_k / page_size)]` without gaps, the page of each run of keys;
     /// read. Entries past a sequence's keys are not used; one that names no page reads the last.
     pub block_table: Option<wgpu::BufferBinding<'a>>,
+    /// Bias or mask, `[B, H_out, S_q, S_k]`: layout and binding, both in elements of the bias (f32,
+    /// or bytes of a mask). Strides of 0 broadcast; keys are contiguous. Read.
+    pub bias: Option<(Layout, wgpu::BufferBinding<'a>)>,
+    /// Prefix-LM: u32 `[B]`, read.
+    pub prefix_lens: Option<wgpu::BufferBinding<'a>>,
     /// Table and positions of q, where the kernel rotates it.
     pub rotation: Option<(CosSin<'a>, Positions<'a>)>,
 }
@@ -52,6 +59,8 @@ impl<'a> AttentionBindings<'a> {
             cu_seqlens_q: None,
             cu_seqlens_k: None,
             block_table: None,
+            bias: None,
+            prefix_lens: None,
             rotation: None,
         }
     }
@@ -97,6 +106,18 @@ impl<'a> AttentionBindings<'a> {
             checker.binding("lse", lse, Access::Write, 4 * dense.elements())?;
         }
         self.check_lengths(problem, checker, shape)?;
+        present("bias", problem.bias.is_some(), self.bias.is_some())?;
+        if let (Some(kind), Some((layout, binding))) = (problem.bias, &self.bias) {
+            let needed = [batch, heads_out, seq_q, seq_k];
+            if layout.shape != needed {
+                return Err(Error::Shape { tensor: "bias", needed, got: layout.shape });
+            }
+            let elements = layout.last_index("bias")?.map_or(0, |last| u64::from(last) + 1);
+            let size = if kind == Bias::Additive { 4 } else { 1 };
+            // Masks are read by words.
+            let reach = (elements * size).next_multiple_of(4);
+            checker.binding("bias", binding, Access::Read, reach)?;
+        }
         self.check_rotation(problem, checker, shape, [q_batch, q_rows])
     }
 
@@ -114,7 +135,9 @@ impl<'a> AttentionBindings<'a> {
         if ragged_k {
             present("kv_lens", false, self.kv_lens.is_some())?;
         }
+        present("prefix_lens", problem.prefix, self.prefix_lens.is_some())?;
         let mut words = vec![
+            ("prefix_lens", &self.prefix_lens, batch),
             ("cu_seqlens_q", &self.cu_seqlens_q, batch + 1),
             ("cu_seqlens_k", &self.cu_seqlens_k, batch + 1),
             ("kv_lens", &self.kv_lens, batch),

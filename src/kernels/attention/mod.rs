@@ -36,6 +36,9 @@ mod binding {
     pub(super) const LENS: u32 = 10;
     pub(super) const CU_SEQLENS_Q: u32 = 11;
     pub(super) const BLOCK_TABLE: u32 = 12;
+    /// bias, or mask.
+    pub(super) const BIAS: u32 = 13;
+    pub(super) const PREFIX_LENS: u32 = 14;
 }
 
 impl Attention {
@@ -139,6 +142,8 @@ impl Attention {
             (binding::OUT_IM, bindings.out_im.as_ref().map(|tensor| &tensor.binding)),
             (binding::CU_SEQLENS_Q, bindings.cu_seqlens_q.as_ref()),
             (binding::BLOCK_TABLE, bindings.block_table.as_ref()),
+            (binding::BIAS, bindings.bias.as_ref().map(|(_, binding)| binding)),
+            (binding::PREFIX_LENS, bindings.prefix_lens.as_ref()),
         ];
         for (number, binding) in optional {
             entries.extend(binding.map(|binding| (number, binding.clone())));
@@ -168,7 +173,7 @@ fn present(tensor: &'static str, needed: bool, given: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::attention::{Alignment, AttentionProblem, Outputs, Queries};
+    use crate::plan::attention::{Alignment, AttentionProblem, Bias, Outputs, Queries};
     use crate::reflect::wgsl_bindings;
     use crate::{Capabilities, HeadMap};
 
@@ -213,5 +218,11 @@ mod tests {
             p.alignment = Alignment::LastKey;
         });
         assert_eq!(all_ragged, ragged);
+        let biased = bindings_of(|p| p.bias = Some(Bias::Additive));
+        assert_eq!(biased, with(&[lens, (binding::BIAS, "bias")]));
+        let masked = bindings_of(|p| p.bias = Some(Bias::Mask));
+        assert_eq!(masked, with(&[lens, (binding::BIAS, "mask")]));
+        let prefixed = bindings_of(|p| p.prefix = true);
+        assert_eq!(prefixed, with(&[lens, (binding::PREFIX_LENS, "prefix_lens")]));
     }
 }

@@ -36,6 +36,7 @@ pub(super) struct Params {
     v: Quads,
     out: Quads,
     out_im: Quads,
+    bias: Quads,
     rotary: RotaryParams,
 }
 
@@ -112,6 +113,10 @@ impl Params {
             v: Quads::new(&bindings.v.layout),
             out: q(&bindings.out.layout),
             out_im: q(&bindings.out_im.as_ref().unwrap_or(&bindings.out).layout),
+            bias: bindings.bias.as_ref().map_or(Quads::default(), |(layout, _)| {
+                let [batch, head, row] = layout.strides;
+                Quads { offset: layout.offset, batch, head, row }
+            }),
             rotary,
         })
     }
@@ -173,6 +178,7 @@ mod tests {
         v,
         out,
         out_im,
+        bias,
         rotary
     });
 

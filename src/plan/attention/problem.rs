@@ -52,6 +52,15 @@ pub enum Alignment {
     LastKey,
 }
 
+/// A tensor `[B, H_out, S_q, S_k]` that bears on every score; strides of 0 broadcast it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bias {
+    /// f32 numbers that are added to the scaled scores; −∞ hides a key.
+    Additive,
+    /// Bytes; 0 hides a key, anything else does not.
+    Mask,
+}
+
 /// Attention over rotated keys. Fill in what differs from [`AttentionProblem::new`].
 ///
 /// ```text
@@ -94,6 +103,11 @@ pub struct AttentionProblem {
     /// ALiBi slopes, one an output head, or none: `slope · (j − i − query_offset)` is added to the
     /// scaled score, after the softcap. Needs the causal mask, which says where a query stands.
     pub alibi_slopes: Vec<f32>,
+    /// A bias or mask tensor, applied after ALiBi.
+    pub bias: Option<Bias>,
+    /// Prefix-LM: the first `prefix_lens[b]` keys are visible to every query of sequence b,
+    /// whatever the causal mask says. Not together with a window.
+    pub prefix: bool,
     /// Attention sinks (gpt-oss), one logit an output head, or none: each joins the denominator and
     /// the log-sum-exp of its head as a key without a value would, after all else. −∞ is no sink.
     pub sinks: Vec<f32>,
@@ -131,6 +145,8 @@ impl AttentionProblem {
             window: None,
             softcap: None,
             alibi_slopes: Vec::new(),
+            bias: None,
+            prefix: false,
             sinks: Vec::new(),
             softmax_scale: (f64::from(head_dim).powf(-0.5)) as f32,
             q_dtype: DType::F32,
@@ -179,6 +195,13 @@ impl AttentionProblem {
         }
         if !self.alibi_slopes.is_empty() && !self.causal {
             return invalid("alibi_slopes", "none without the causal mask", "some".into());
+        }
+        if self.prefix && (self.window.is_some() || !self.causal) {
+            return invalid(
+                "prefix",
+                "false with a window or without the causal mask",
+                "true".into(),
+            );
         }
         if self.softcap.is_some_and(|cap| !(cap.is_finite() && cap > 0.0)) {
             return invalid("softcap", "finite and above 0", format!("{:?}", self.softcap));

@@ -5,9 +5,11 @@
 mod dims;
 mod heads;
 mod rotary;
+mod sequences;
 mod sizes;
 mod storage;
 mod tiles;
+mod variants;
 
 use phasor::{
     DType, HeadMap, Tensor,
@@ -25,6 +27,11 @@ pub struct Case {
     pub plan: AttentionPlan,
     pub shape: AttentionShape,
     pub kv_lens: Option<Vec<u32>>,
+    /// Needed where the problem has a prefix.
+    pub prefix_lens: Option<Vec<u32>>,
+    /// Needed where the problem has a bias: its extent along batch, output heads and queries, 1
+    /// where it is broadcast. The numbers are random.
+    pub bias_extent: [u32; 3],
     /// Needed where the problem rotates q.
     pub rotation: Option<Rotation>,
     pub places: Places,
@@ -108,6 +115,8 @@ impl Case {
             plan,
             shape: AttentionShape::new(2, 37, 43),
             kv_lens: None,
+            prefix_lens: None,
+            bias_extent: [2, 1, 37],
             rotation: None,
             places: Places { q: gaps, k: gaps, v: gaps, out: gaps },
             size: 2.0,
@@ -196,8 +205,8 @@ impl Case {
             }
         };
         let (k, v) = (widened(&inputs.k), widened(&inputs.v));
-        let truth = oracle::attention(&self.oracle_inputs(&q, &k, &v))?;
-        let naive = oracle::attention(&self.oracle_inputs(&naive_q, &inputs.k, &inputs.v))?;
+        let truth = variants::attend(self, &self.oracle_inputs(&q, &k, &v))?;
+        let naive = variants::attend(self, &self.oracle_inputs(&naive_q, &inputs.k, &inputs.v))?;
         Ok(Reference {
             out: Bound::computed(&stored(&naive.out, p.out_dtype), &truth.out, p.out_dtype),
             lse: Bound::computed(&naive.lse, &truth.lse, DType::F32),
@@ -267,6 +276,15 @@ impl Case {
         bindings.out_im = out_im.as_ref().map(Placed::tensor);
         bindings.lse = lse.as_ref().map(Placed::binding);
         bindings.kv_lens = kv_lens.as_ref().map(|lens| lens.as_entire_buffer_binding());
+        let prefix_lens = self.prefix_lens.as_ref().map(|lens| gpu.upload_u32(lens));
+        bindings.prefix_lens = prefix_lens.as_ref().map(|lens| lens.as_entire_buffer_binding());
+        let bias = p.bias.map(|kind| variants::Scores::new(self, kind));
+        let bias_buffer = bias.as_ref().map(|bias| gpu.upload_bytes(&bias.bytes()));
+        bindings.bias = bias
+            .iter()
+            .zip(&bias_buffer)
+            .map(|(bias, buffer)| (bias.layout, buffer.as_entire_buffer_binding()))
+            .next();
         bindings.rotation = rotation.as_ref().map(|r| (r.table(), r.positions()));
         let kernel = lab.attention(&self.plan)?;
         let dispatch = kernel.bind(&gpu.device, &self.shape, &bindings)?;
