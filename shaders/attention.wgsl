@@ -15,6 +15,7 @@
 //     v  [key, column]  four channels
 //     p  [key, row pair]  (re 0, re 1, im 0, im 1), or with one stream (0, 1 of key c, of key c+1)
 
+override WORKGROUP: u32;                     // THREADS; an override so that wgpu heeds the checks asked for
 const THREADS: u32 = TX * TY;
 const ROWS: u32 = 2u * ROW_PAIRS;            // queries an invocation
 const BLOCK_QP: u32 = ROW_PAIRS * TY;        // row pairs a tile
@@ -215,7 +216,7 @@ fn stage_v(tid: u32, base: u32, first: u32, keys: u32, quad0: u32) {
     }
 }
 
-@compute @workgroup_size(TX * TY)
+@compute @workgroup_size(WORKGROUP)
 fn attention(
     @builtin(workgroup_id) group_id: vec3<u32>,
     @builtin(local_invocation_index) tid: u32,

@@ -39,7 +39,7 @@ pub(super) fn shader(
         ),
         source,
         entry: "attention",
-        overrides: Vec::new(),
+        overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
         workgroup_size: tile.threads(),
         workgroup_bytes: memory.bytes(),
         storage_buffers: 6 + u32::from(split) + 2 * u32::from(problem.rotate_q),
