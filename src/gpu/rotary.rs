@@ -21,6 +21,9 @@ pub struct CosSin<'a> {
 pub enum Positions<'a> {
     /// Row s has position `first + s`, in every batch and every position stream.
     From(u32),
+    /// The place of the query among the keys, as the causal mask has it. For attention kernels
+    /// with a causal mask: what a decode loop wants, since the positions grow with the cache.
+    AmongKeys,
     /// Positions in a buffer of u32, entry `stream · stream_stride + b · batch_stride + s`. One
     /// stream, or as many as the table's axes name (M-RoPE: three). The device cannot report an id
     /// past the table: it reads the table's last row.
@@ -71,6 +74,13 @@ impl RotaryParams {
                 got: [1, shape.planes, shape.positions, shape.pairs],
             });
         }
+        if !(1..=2).contains(&shape.planes) {
+            return Err(Error::Invalid {
+                what: "planes of the cos/sin table",
+                needed: "1, or 2 where keys have their own",
+                got: shape.planes.to_string(),
+            });
+        }
         let entries = u64::from(shape.planes) * u64::from(shape.positions) * u64::from(shape.pairs);
         if entries > u64::from(u32::MAX) {
             return Err(Error::IndexOverflow { tensor: "cos_sin", index: entries });
@@ -90,6 +100,12 @@ impl RotaryParams {
             Positions::From(first) => {
                 params.first_position = *first;
                 u64::from(*first) + u64::from(seq)
+            }
+            Positions::AmongKeys => {
+                return Err(Error::Binding {
+                    tensor: "positions",
+                    why: "AmongKeys needs an attention call with a causal mask",
+                });
             }
             Positions::Ids { binding, batch_stride, stream_stride } => {
                 params.use_ids = 1;

@@ -16,6 +16,51 @@ pub enum Outputs {
     Split,
 }
 
+/// How the queries of the sequences lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Queries {
+    /// `[B, H_q, S_q, D]`: each sequence has S_q queries.
+    Batched,
+    /// `[1, H_q, rows, D]`, one sequence behind the other: sequence b has the rows
+    /// `cu_seqlens_q[b] .. cu_seqlens_q[b + 1]`, at most S_q of them.
+    Ragged,
+}
+
+/// How the keys and values of the sequences lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Keys {
+    /// `[B, H_kv, S_k, D]`: each sequence has room for S_k keys, of which `kv_lens[b]` are there.
+    Batched,
+    /// `[1, H_kv, rows, D]`, one sequence behind the other, as [`Queries::Ragged`].
+    Ragged,
+    /// `[pages, H_kv, page_size, D]`: key j of sequence b is row `j % page_size` of page
+    /// `block_table[b, j / page_size]`, and `kv_lens[b]` keys are there.
+    Paged {
+        /// Keys of a page, a multiple of 8.
+        page_size: u32,
+    },
+}
+
+/// Where the queries of a causal call stand among the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Alignment {
+    /// At [`AttentionShape::query_offset`](super::AttentionShape), the same in every sequence; by
+    /// default the last query stands at slot S_k − 1, padding counted.
+    Shape,
+    /// The last query of a sequence stands at the last key of this very sequence, as in prefill
+    /// and decode over a cache.
+    LastKey,
+}
+
+/// A tensor `[B, H_out, S_q, S_k]` that bears on every score; strides of 0 broadcast it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bias {
+    /// f32 numbers that are added to the scaled scores; −∞ hides a key.
+    Additive,
+    /// Bytes; 0 hides a key, anything else does not.
+    Mask,
+}
+
 /// Attention over rotated keys. Fill in what differs from [`AttentionProblem::new`].
 ///
 /// ```text
@@ -58,6 +103,11 @@ pub struct AttentionProblem {
     /// ALiBi slopes, one an output head, or none: `slope · (j − i − query_offset)` is added to the
     /// scaled score, after the softcap. Needs the causal mask, which says where a query stands.
     pub alibi_slopes: Vec<f32>,
+    /// A bias or mask tensor, applied after ALiBi.
+    pub bias: Option<Bias>,
+    /// Prefix-LM: the first `prefix_lens[b]` keys are visible to every query of sequence b,
+    /// whatever the causal mask says. Not together with a window.
+    pub prefix: bool,
     /// Attention sinks (gpt-oss), one logit an output head, or none: each joins the denominator and
     /// the log-sum-exp of its head as a key without a value would, after all else. −∞ is no sink.
     pub sinks: Vec<f32>,
@@ -67,6 +117,12 @@ pub struct AttentionProblem {
     pub kv_dtype: DType,
     /// Storage of the outputs.
     pub out_dtype: DType,
+    /// How the queries of the sequences lie; the outputs lie likewise.
+    pub queries: Queries,
+    /// How the keys and values of the sequences lie.
+    pub keys: Keys,
+    /// Where queries stand among the keys; [`Alignment::LastKey`] for everything ragged.
+    pub alignment: Alignment,
     /// One output tensor or one for each component.
     pub outputs: Outputs,
     /// Whether the natural log-sum-exp of every output row is written.
@@ -89,11 +145,16 @@ impl AttentionProblem {
             window: None,
             softcap: None,
             alibi_slopes: Vec::new(),
+            bias: None,
+            prefix: false,
             sinks: Vec::new(),
             softmax_scale: (f64::from(head_dim).powf(-0.5)) as f32,
             q_dtype: DType::F32,
             kv_dtype: DType::F32,
             out_dtype: DType::F32,
+            queries: Queries::Batched,
+            keys: Keys::Batched,
+            alignment: Alignment::Shape,
             outputs: Outputs::Merged,
             lse: false,
         }
@@ -135,8 +196,25 @@ impl AttentionProblem {
         if !self.alibi_slopes.is_empty() && !self.causal {
             return invalid("alibi_slopes", "none without the causal mask", "some".into());
         }
+        if self.prefix && (self.window.is_some() || !self.causal) {
+            return invalid(
+                "prefix",
+                "false with a window or without the causal mask",
+                "true".into(),
+            );
+        }
         if self.softcap.is_some_and(|cap| !(cap.is_finite() && cap > 0.0)) {
             return invalid("softcap", "finite and above 0", format!("{:?}", self.softcap));
+        }
+        if let Keys::Paged { page_size } = self.keys
+            && (page_size == 0 || !page_size.is_multiple_of(8))
+        {
+            return invalid("page_size", "a multiple of 8 above 0", page_size.to_string());
+        }
+        let ragged = self.queries == Queries::Ragged || self.keys == Keys::Ragged;
+        if ragged && self.causal && self.alignment != Alignment::LastKey {
+            let got = format!("{:?}", self.alignment);
+            return invalid("alignment", "LastKey where sequences differ in length", got);
         }
         let heads_out = self.heads.heads().len();
         for (what, per_head) in [("alibi_slopes", &self.alibi_slopes), ("sinks", &self.sinks)] {

@@ -3,17 +3,18 @@
 //! control in one thing.
 
 mod dims;
-mod features;
 mod heads;
 mod rotary;
+mod sequences;
 mod sizes;
 mod storage;
 pub mod tiles;
+mod variants;
 
 use phasor::{
     DType, HeadMap, Tensor,
     kernels::attention::AttentionBindings,
-    oracle::{self, AttentionInputs, Place as ScoreAt, Real},
+    oracle::{self, AttentionInputs},
     plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Outputs, Tile},
 };
 use phasor_kit::tolerance::{Bound, compare, stored};
@@ -26,6 +27,11 @@ pub struct Case {
     pub plan: AttentionPlan,
     pub shape: AttentionShape,
     pub kv_lens: Option<Vec<u32>>,
+    /// Needed where the problem has a prefix.
+    pub prefix_lens: Option<Vec<u32>>,
+    /// Needed where the problem has a bias: its extent along batch, output heads and queries, 1
+    /// where it is broadcast. The numbers are random.
+    pub bias_extent: [u32; 3],
     /// Needed where the problem rotates q.
     pub rotation: Option<Rotation>,
     pub places: Places,
@@ -109,6 +115,8 @@ impl Case {
             plan,
             shape: AttentionShape::new(2, 37, 43),
             kv_lens: None,
+            prefix_lens: None,
+            bias_extent: [2, 1, 37],
             rotation: None,
             places: Places { q: gaps, k: gaps, v: gaps, out: gaps },
             size: 2.0,
@@ -198,8 +206,9 @@ impl Case {
     /// program has them.
     pub fn judge(&self, [q, k, v]: &[Vec<f64>; 3], naive: &Inputs) -> Result<Reference> {
         let storage = self.plan.problem().out_dtype;
-        let truth = self.oracle(q, k, v)?;
-        let naive = self.oracle(&naive.q, &naive.k, &naive.v)?;
+        let truth = variants::attend(self, &self.oracle_inputs(q, k, v))?;
+        let naive = self.oracle_inputs(&naive.q, &naive.k, &naive.v);
+        let naive = variants::attend(self, &naive)?;
         Ok(Reference {
             out: Bound::computed(&stored(&naive.out, storage), &truth.out, storage),
             lse: Bound::computed(&naive.lse, &truth.lse, DType::F32),
@@ -207,10 +216,15 @@ impl Case {
         })
     }
 
-    fn oracle<R: Real>(&self, q: &[R], k: &[R], v: &[R]) -> Result<oracle::Attention<R>> {
+    fn oracle_inputs<'a, R>(
+        &'a self,
+        q: &'a [R],
+        k: &'a [R],
+        v: &'a [R],
+    ) -> AttentionInputs<'a, R> {
         let p = self.plan.problem();
         let [q_shape, k_shape, v_shape] = self.shapes();
-        let inputs = AttentionInputs {
+        AttentionInputs {
             q,
             q_shape,
             k,
@@ -224,20 +238,7 @@ impl Case {
             causal: p.causal,
             q_offset: self.shape.query_offset.map(i64::from),
             kv_lens: self.kv_lens.as_deref(),
-        };
-        let number = |x: f32| R::from_f64(f64::from(x));
-        let modify = |at: ScoreAt, score: R| {
-            let distance = at.position - at.key as i64;
-            if p.window.is_some_and(|window| distance >= i64::from(window)) {
-                return None;
-            }
-            let capped = p.softcap.map_or(score, |cap| number(cap) * tanh(score / number(cap)));
-            let slope = p.alibi_slopes.get(at.head).copied().unwrap_or(0.0);
-            Some(capped - number(slope) * R::from_f64(distance as f64))
-        };
-        let sinks: Vec<f64> = p.sinks.iter().map(|&sink| f64::from(sink)).collect();
-        let sinks = (!sinks.is_empty()).then_some(sinks.as_slice());
-        Ok(oracle::attention_with(&inputs, &modify, sinks)?)
+        }
     }
 
     /// The kernel on guarded tensors.
@@ -277,6 +278,15 @@ impl Case {
         bindings.out_im = out_im.as_ref().map(Placed::tensor);
         bindings.lse = lse.as_ref().map(Placed::binding);
         bindings.kv_lens = kv_lens.as_ref().map(|lens| lens.as_entire_buffer_binding());
+        let prefix_lens = self.prefix_lens.as_ref().map(|lens| gpu.upload_u32(lens));
+        bindings.prefix_lens = prefix_lens.as_ref().map(|lens| lens.as_entire_buffer_binding());
+        let bias = p.bias.map(|kind| variants::Scores::new(self, kind));
+        let bias_buffer = bias.as_ref().map(|bias| gpu.upload_bytes(&bias.bytes()));
+        bindings.bias = bias
+            .iter()
+            .zip(&bias_buffer)
+            .map(|(bias, buffer)| (bias.layout, buffer.as_entire_buffer_binding()))
+            .next();
         bindings.rotation = rotation.as_ref().map(|r| (r.table(), r.positions()));
         let kernel = lab.attention(&self.plan)?;
         let dispatch = kernel.bind(&gpu.device, &self.shape, &bindings)?;
@@ -305,10 +315,4 @@ impl Case {
         }
         Ok(Outcome { out: merged, lse })
     }
-}
-
-/// 1 − 2 / (e^2x + 1), which does not overflow.
-fn tanh<R: Real>(x: R) -> R {
-    let one = R::from_f64(1.0);
-    one - (one + one) / ((x + x).exp() + one)
 }
