@@ -15,7 +15,7 @@ mod variants;
 use phasor::{
     DType, HeadMap, Tensor,
     kernels::attention::AttentionBindings,
-    oracle::{self, AttentionInputs, Real},
+    oracle::{self, AttentionInputs},
     plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Outputs, Tile},
 };
 use phasor_kit::tolerance::{Bound, compare, stored};
@@ -207,8 +207,9 @@ impl Case {
     /// program has them.
     pub fn judge(&self, [q, k, v]: &[Vec<f64>; 3], naive: &Inputs) -> Result<Reference> {
         let storage = self.plan.problem().out_dtype;
-        let truth = self.oracle(q, k, v)?;
-        let naive = self.oracle(&naive.q, &naive.k, &naive.v)?;
+        let truth = variants::attend(self, &self.oracle_inputs(q, k, v))?;
+        let naive = self.oracle_inputs(&naive.q, &naive.k, &naive.v);
+        let naive = variants::attend(self, &naive)?;
         Ok(Reference {
             out: Bound::computed(&stored(&naive.out, storage), &truth.out, storage),
             lse: Bound::computed(&naive.lse, &truth.lse, DType::F32),
@@ -216,10 +217,15 @@ impl Case {
         })
     }
 
-    fn oracle<R: Real>(&self, q: &[R], k: &[R], v: &[R]) -> Result<oracle::Attention<R>> {
+    fn oracle_inputs<'a, R>(
+        &'a self,
+        q: &'a [R],
+        k: &'a [R],
+        v: &'a [R],
+    ) -> AttentionInputs<'a, R> {
         let p = self.plan.problem();
         let [q_shape, k_shape, v_shape] = self.shapes();
-        let inputs = AttentionInputs {
+        AttentionInputs {
             q,
             q_shape,
             k,
@@ -233,8 +239,7 @@ impl Case {
             causal: p.causal,
             q_offset: self.shape.query_offset.map(i64::from),
             kv_lens: self.kv_lens.as_deref(),
-        };
-        Ok(variants::attend(self, &inputs)?)
+        }
     }
 
     /// The kernel on guarded tensors.
