@@ -7,12 +7,16 @@
 //! Tensors are dense row-major slices `[B, H, S, D]` (batch, head, position, channel).
 
 mod attention;
+mod linear_attention;
 mod real;
 mod rope;
 #[cfg(test)]
 mod tests;
 
 pub use attention::{Attention, AttentionInputs, attention, probabilities, scores};
+pub use linear_attention::{
+    LinearInputs, LinearState, Side, elu_plus_one, favor, linear_attention, linear_recurrence,
+};
 pub use real::Real;
 pub use rope::{output_queries, rope, unrope};
 
