@@ -61,15 +61,54 @@ pub struct Attention<R> {
 /// # Errors
 /// [`Error::Shape`] or [`Error::Invalid`] when shapes, lengths, heads or numbers do not fit.
 pub fn attention<R: Real>(inputs: &AttentionInputs<'_, R>) -> Result<Attention<R>> {
+    attention_with(inputs, &|_, score| Some(score), None)
+}
+
+/// Where a score stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Batch.
+    pub batch: usize,
+    /// Output head.
+    pub head: usize,
+    /// Query row.
+    pub query: usize,
+    /// Place of the query among the keys: row + `q_offset`.
+    pub position: i64,
+    /// Key.
+    pub key: usize,
+}
+
+/// [`attention`] with every scaled score of a visible key passed through `modify`, which gives the
+/// score to use, or `None` to hide the key: sliding windows, softcaps, biases, masks.
+///
+/// `sinks`, one logit an output head, join the denominator and the log-sum-exp as a key without a
+/// value would (gpt-oss); −∞ is no sink.
+///
+/// # Errors
+/// As [`attention`]; [`Error::Invalid`] for a number of sinks other than that of output heads.
+pub fn attention_with<R: Real>(
+    inputs: &AttentionInputs<'_, R>,
+    modify: &dyn Fn(Place, R) -> Option<R>,
+    sinks: Option<&[f64]>,
+) -> Result<Attention<R>> {
     let dims = inputs.check()?;
+    if let Some(sinks) = sinks.filter(|sinks| sinks.len() != inputs.heads.len()) {
+        let got = format!("{} for {} output heads", sinks.len(), inputs.heads.len());
+        return Err(Error::Invalid { what: "sinks", needed: "one an output head", got });
+    }
     let mut out = Vec::with_capacity(dims.batch * inputs.heads.len() * dims.seq_q * dims.v_dim);
     let mut lse = Vec::with_capacity(dims.batch * inputs.heads.len() * dims.seq_q);
-    dims.for_each_row(inputs, |row| {
-        let softmax = row.softmax();
+    dims.for_each_row(inputs, modify, |row| {
+        let sink = sinks.map_or(R::NEG_INFINITY, |sinks| R::from_f64(sinks[row.head]));
+        let softmax = row.softmax(sink);
         for c in 0..dims.v_dim {
             let mut sum = R::ZERO;
             for (j, &p) in softmax.probabilities.iter().enumerate() {
-                sum += p * inputs.v[row.values + j * dims.v_dim + c];
+                // A hidden key's value may be anything.
+                if row.scores[j] != R::NEG_INFINITY {
+                    sum += p * inputs.v[row.values + j * dims.v_dim + c];
+                }
             }
             out.push(sum);
         }
@@ -86,9 +125,9 @@ pub fn attention<R: Real>(inputs: &AttentionInputs<'_, R>) -> Result<Attention<R
 pub fn probabilities<R: Real>(inputs: &AttentionInputs<'_, R>) -> Result<Vec<R>> {
     let dims = inputs.check()?;
     let mut all = Vec::with_capacity(dims.batch * inputs.heads.len() * dims.seq_q * dims.seq_k);
-    dims.for_each_row(inputs, |row| {
+    dims.for_each_row(inputs, &|_, score| Some(score), |row| {
         let end = all.len() + dims.seq_k;
-        all.extend(row.softmax().probabilities);
+        all.extend(row.softmax(R::NEG_INFINITY).probabilities);
         all.resize(end, R::ZERO);
     });
     Ok(all)
@@ -166,14 +205,18 @@ impl<R: Real> AttentionInputs<'_, R> {
 
     /// Keys `0 .. n` are the ones that row `i` of batch `b` sees.
     fn visible(&self, b: usize, i: usize) -> usize {
-        let [_, _, seq_q, _] = self.q_shape;
         let [_, _, seq_k, _] = self.k_shape;
         let len = self.kv_lens.map_or(seq_k, |lens| lens[b].min(seq_k));
         if !self.causal {
             return len as usize;
         }
-        let offset = self.q_offset.unwrap_or(i64::from(seq_k) - i64::from(seq_q));
-        offset.saturating_add(i as i64 + 1).clamp(0, i64::from(len)) as usize
+        self.offset().saturating_add(i as i64 + 1).clamp(0, i64::from(len)) as usize
+    }
+
+    /// Place of query 0 among the keys.
+    fn offset(&self) -> i64 {
+        let aligned = i64::from(self.k_shape[2]) - i64::from(self.q_shape[2]);
+        self.q_offset.unwrap_or(aligned)
     }
 }
 
@@ -193,6 +236,8 @@ struct Dims {
 
 /// One row of one output head: its scaled scores against the visible keys.
 struct Row<R> {
+    head: usize,
+    /// −∞ where the key is hidden.
     scores: Vec<R>,
     /// Index of the first value of its kv head.
     values: usize,
@@ -231,19 +276,27 @@ impl Dims {
         (re, im)
     }
 
-    fn for_each_row<R: Real>(&self, inputs: &AttentionInputs<'_, R>, mut f: impl FnMut(&Row<R>)) {
+    fn for_each_row<R: Real>(
+        &self,
+        inputs: &AttentionInputs<'_, R>,
+        modify: &dyn Fn(Place, R) -> Option<R>,
+        mut f: impl FnMut(&Row<R>),
+    ) {
         let scale = R::from_f64(inputs.softmax_scale);
         for b in 0..self.batch {
-            for head in inputs.heads {
+            for (o, head) in inputs.heads.iter().enumerate() {
                 let h = head.source as usize;
                 let (cos, sin) = (R::from_f64(head.phase.cos()), R::from_f64(head.phase.sin()));
                 for i in 0..self.seq_q {
                     let (query, keys) = (self.query(b, h, i), self.keys(b, h));
                     let score = |j| {
                         let (re, im) = self.score(inputs, query, keys + j * self.qk_dim);
-                        (cos * re + sin * im) * scale
+                        let position = (i as i64).saturating_add(inputs.offset());
+                        let place = Place { batch: b, head: o, query: i, position, key: j };
+                        modify(place, (cos * re + sin * im) * scale).unwrap_or(R::NEG_INFINITY)
                     };
                     f(&Row {
+                        head: o,
                         scores: (0..inputs.visible(b, i)).map(score).collect(),
                         values: self.kv_plane(b, h) * self.v_dim,
                     });
@@ -254,13 +307,14 @@ impl Dims {
 }
 
 impl<R: Real> Row<R> {
-    fn softmax(&self) -> Softmax<R> {
-        if self.scores.is_empty() {
-            return Softmax { probabilities: Vec::new(), lse: R::NEG_INFINITY };
+    fn softmax(&self, sink: R) -> Softmax<R> {
+        let max = self.scores.iter().fold(sink, |m, &s| m.max(s));
+        if max == R::NEG_INFINITY {
+            let probabilities = vec![R::ZERO; self.scores.len()];
+            return Softmax { probabilities, lse: R::NEG_INFINITY };
         }
-        let max = self.scores.iter().fold(R::NEG_INFINITY, |m, &s| m.max(s));
         let weights: Vec<R> = self.scores.iter().map(|&s| (s - max).exp()).collect();
-        let mut sum = R::ZERO;
+        let mut sum = (sink - max).exp();
         for &w in &weights {
             sum += w;
         }

@@ -13,7 +13,9 @@ mod rope;
 #[cfg(test)]
 mod tests;
 
-pub use attention::{Attention, AttentionInputs, attention, probabilities, scores};
+pub use attention::{
+    Attention, AttentionInputs, Place, attention, attention_with, probabilities, scores,
+};
 pub use linear_attention::{
     LinearInputs, LinearState, Side, elu_plus_one, favor, linear_attention, linear_recurrence,
 };

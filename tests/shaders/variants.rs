@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use phasor::plan::Shader;
-use phasor::plan::attention::{AttentionProblem, Outputs};
+use phasor::plan::attention::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
 use phasor::plan::rope::{Direction, RopeProblem};
 use phasor::rotary::Pairing;
 use phasor::{Capabilities, DType, Error, HeadMap, OutputHead, Phase};
@@ -186,6 +186,23 @@ fn attention_problems() -> Vec<AttentionProblem> {
             }
         }
     }
+    // What some models add, and how sequences lie.
+    let base = new(&both, 64);
+    let sequences = |queries, keys| {
+        let alignment = Alignment::LastKey;
+        AttentionProblem { queries, keys, alignment, ..base.clone() }
+    };
+    problems.extend([
+        AttentionProblem { softcap: Some(30.0), ..base.clone() },
+        AttentionProblem { alibi_slopes: vec![0.5; 6], ..base.clone() },
+        AttentionProblem { sinks: vec![1.0; 6], ..base.clone() },
+        AttentionProblem { bias: Some(Bias::Additive), ..base.clone() },
+        AttentionProblem { bias: Some(Bias::Mask), ..base.clone() },
+        AttentionProblem { prefix: true, ..base.clone() },
+        sequences(Queries::Ragged, Keys::Batched),
+        sequences(Queries::Ragged, Keys::Ragged),
+        sequences(Queries::Batched, Keys::Paged { page_size: 16 }),
+    ]);
     // Pairs that do not fill groups of four, with a tail behind them.
     for rotary_dim in [2, 20, 36, 54] {
         problems.push(AttentionProblem { rotary_dim, rotate_q: true, ..new(&both, 72) });
