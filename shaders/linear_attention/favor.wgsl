@@ -3,7 +3,9 @@
 // For a key, c is a constant of the call. For a query, c makes the largest exponent 0: whatever it
 // is, it cancels between numerator and denominator.
 //
-// One workgroup: FAVOR_ROWS rows of one head. One invocation: every WORKGROUP-th feature of them.
+// One workgroup: FAVOR_ROWS rows of one head. One invocation: every THREADS-th feature of them.
+
+override WORKGROUP: u32; // THREADS
 
 struct Quads {
     offset: u32,
@@ -29,7 +31,7 @@ struct Params {
 @group(0) @binding(11) var<storage, read> projection: array<f32>;       // [D, F], ω by columns
 
 var<workgroup> rows: array<f32, FAVOR_ROWS * HEAD_DIM>;
-var<workgroup> tops: array<f32, FAVOR_ROWS * WORKGROUP>;
+var<workgroup> tops: array<f32, FAVOR_ROWS * THREADS>;
 var<workgroup> offsets: array<f32, FAVOR_ROWS>;
 
 @compute @workgroup_size(WORKGROUP)
@@ -45,7 +47,7 @@ fn favor(
     let first = linear % params.tiles * FAVOR_ROWS;
     let base = params.x.offset + plane / params.heads * params.x.batch
         + plane % params.heads * params.x.head;
-    for (var i = tid; i < FAVOR_ROWS * HEAD_DIM / 4u; i += WORKGROUP) {
+    for (var i = tid; i < FAVOR_ROWS * HEAD_DIM / 4u; i += THREADS) {
         let r = i / (HEAD_DIM / 4u);
         let c = i % (HEAD_DIM / 4u);
         // Rows past the last one repeat it; they are never stored.
@@ -61,7 +63,7 @@ fn favor(
     for (var r = 0u; r < FAVOR_ROWS; r++) {
         top[r] = -3.0e38;
     }
-    for (var f = tid; f < FEATURE_DIM; f += WORKGROUP) {
+    for (var f = tid; f < FEATURE_DIM; f += THREADS) {
         var sum: array<f32, FAVOR_ROWS>;
         for (var r = 0u; r < FAVOR_ROWS; r++) {
             sum[r] = 0.0;
@@ -81,15 +83,15 @@ fn favor(
         }
     }
     for (var r = 0u; r < FAVOR_ROWS; r++) {
-        tops[r * WORKGROUP + tid] = top[r];
+        tops[r * THREADS + tid] = top[r];
     }
     workgroupBarrier(); // largest exponents are written
     if (tid < FAVOR_ROWS) {
         var offset = params.key_offset;
         if (params.is_query != 0u) {
-            var most = tops[tid * WORKGROUP];
-            for (var i = 1u; i < WORKGROUP; i++) {
-                most = max(most, tops[tid * WORKGROUP + i]);
+            var most = tops[tid * THREADS];
+            for (var i = 1u; i < THREADS; i++) {
+                most = max(most, tops[tid * THREADS + i]);
             }
             offset = -most;
         } else {
@@ -101,7 +103,7 @@ fn favor(
         offsets[tid] = offset;
     }
     workgroupBarrier(); // offsets are written
-    for (var f = tid; f < FEATURE_DIM; f += WORKGROUP) {
+    for (var f = tid; f < FEATURE_DIM; f += THREADS) {
         for (var r = 0u; r < FAVOR_ROWS; r++) {
             if (first + r < params.seq) {
                 let i = (plane * params.seq + first + r) * FEATURE_DIM + f;

@@ -8,6 +8,8 @@
 //     weights        [key, row quad]
 //     values         [key, column quad]
 
+override WORKGROUP: u32; // THREADS
+
 struct Head {
     source: u32, // query head
     cos: f32,    // of its phase
@@ -73,7 +75,7 @@ fn stage(rotated: u32, plain: u32, quad: u32, local_unit: u32, x: array<Features
     tiles[plain + at + BLOCK_QUADS] = vec4(a.plain.y, b.plain.y, c.plain.y, d.plain.y);
 }
 
-@compute @workgroup_size(TX * TY)
+@compute @workgroup_size(WORKGROUP)
 fn outputs(
     @builtin(workgroup_id) group_id: vec3<u32>,
     @builtin(local_invocation_index) tid: u32,

@@ -3,6 +3,8 @@
 // One workgroup: BLOCK features and BLOCK values of S, over the keys of one chunk of one kv head;
 // the workgroup of the first values adds up z as well.
 
+override WORKGROUP: u32; // THREADS
+
 @group(0) @binding(6) var<storage, read_write> workspace: array<vec4<f32>>; // [B, H_kv, chunks + 1, STATE_QUADS]
 
 const STEP: u32 = 16u;                       // keys staged at once
@@ -21,7 +23,7 @@ fn rotated_key(batch: u32, kv_head: u32, key: u32, unit: u32) -> vec2<f32> {
     return rotate(x, params.plane_k, batch, key, unit);
 }
 
-@compute @workgroup_size(TX * TY)
+@compute @workgroup_size(WORKGROUP)
 fn sums(
     @builtin(workgroup_id) group_id: vec3<u32>,
     @builtin(local_invocation_index) tid: u32,

@@ -166,8 +166,7 @@ impl LinearAttention {
             let (cos, sin) = (head.phase.cos() as f32, head.phase.sin() as f32);
             *slot = Head { source: head.source, cos, sin, pad: 0 };
         }
-        let heads =
-            uniform_buffer(device, "linear attention heads", bytemuck::cast_slice(&heads));
+        let heads = uniform_buffer(device, "linear attention heads", bytemuck::cast_slice(&heads));
         Ok(Self {
             pipelines: plan.shaders().iter().map(|s| Pipeline::new(device, s)).collect(),
             heads,
@@ -223,7 +222,9 @@ impl LinearAttention {
             Pass::Favor(query) => {
                 bytemuck::bytes_of(&call.favor_params(query, workgroups[0])).to_vec()
             }
-            Pass::Outputs => bytemuck::bytes_of(&call.params(call.q_rotary, workgroups[0])).to_vec(),
+            Pass::Outputs => {
+                bytemuck::bytes_of(&call.params(call.q_rotary, workgroups[0])).to_vec()
+            }
             _ => bytemuck::bytes_of(&call.params(call.k_rotary, workgroups[0])).to_vec(),
         };
         let params = uniform_buffer(device, "linear attention params", &bytes);
@@ -348,14 +349,10 @@ impl<'a> Call<'a> {
             Quads { offset: 0, batch: heads * seq * row, head: seq * row, row }
         };
         let (q, k) = match self.features {
-            None => (
-                Quads::new(&self.bindings.q.layout),
-                Quads::new(&self.bindings.k.layout),
-            ),
-            Some(_) => (
-                dense(p.heads.q_heads(), self.shape.seq_q),
-                dense(p.kv_heads, self.shape.seq_k),
-            ),
+            None => (Quads::new(&self.bindings.q.layout), Quads::new(&self.bindings.k.layout)),
+            Some(_) => {
+                (dense(p.heads.q_heads(), self.shape.seq_q), dense(p.kv_heads, self.shape.seq_k))
+            }
         };
         let planes = self.bindings.rotation.as_ref().map_or(1, |r| r.table.shape.planes);
         Params {
@@ -435,7 +432,11 @@ impl<'a> Call<'a> {
             }
             Pass::Sums => {
                 entries.extend([(binding::K, k), (binding::V, v), workspace]);
-                self.rotation_entries(bindings.rotation.as_ref().map(|r| &r.positions), unused, entries);
+                self.rotation_entries(
+                    bindings.rotation.as_ref().map(|r| &r.positions),
+                    unused,
+                    entries,
+                );
             }
             Pass::Scan => {
                 entries.push(workspace);
@@ -469,7 +470,7 @@ impl<'a> Call<'a> {
                 POSITION_IDS,
                 match positions {
                     Positions::Ids { binding, .. } => binding.clone(),
-                    Positions::From(_) => unused.read(),
+                    Positions::From(_) | Positions::AmongKeys => unused.read(),
                 },
             ));
         }

@@ -74,8 +74,7 @@ pub fn favor<R: Real>(x: &[R], random: &RandomFeatures, side: Side) -> Result<Ve
     }
     let scale = R::from_f64((d as f64).powf(-0.25));
     let norm = R::from_f64((f as f64).powf(-0.5));
-    let matrix: Vec<R> =
-        random.matrix().iter().map(|&w| R::from_f64(f64::from(w))).collect();
+    let matrix: Vec<R> = random.matrix().iter().map(|&w| R::from_f64(f64::from(w))).collect();
     let mut out = Vec::with_capacity(x.len() / d * f);
     for row in x.chunks_exact(d) {
         let row: Vec<R> = row.iter().map(|&x| x * scale).collect();
@@ -151,7 +150,11 @@ pub fn linear_recurrence<R: Real>(
     let planes = dims.batch * dims.kv_heads;
     if (state.s.len(), state.z.len()) != (planes * f * dv, planes * f) {
         let got = format!("S {}, z {}", state.s.len(), state.z.len());
-        return Err(Error::Invalid { what: "state", needed: "S [B, Hkv, F, Dv], z [B, Hkv, F]", got });
+        return Err(Error::Invalid {
+            what: "state",
+            needed: "S [B, Hkv, F, Dv], z [B, Hkv, F]",
+            got,
+        });
     }
     let turned = inputs.turned()?;
     let heads = inputs.heads.len();

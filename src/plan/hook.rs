@@ -147,10 +147,7 @@ mod parsed {
         })
     }
 
-    fn local(
-        function: &Function,
-        mut pointer: wgpu::naga::Handle<wgpu::naga::Expression>,
-    ) -> bool {
+    fn local(function: &Function, mut pointer: wgpu::naga::Handle<wgpu::naga::Expression>) -> bool {
         loop {
             match function.expressions[pointer] {
                 Expression::LocalVariable(_) => return true,

@@ -5,8 +5,8 @@ mod shader;
 
 pub use problem::{FeatureMap, LinearAttentionProblem};
 
-use crate::plan::{Capabilities, Shader};
 use crate::Result;
+use crate::plan::{Capabilities, Shader};
 
 /// Invocations of a workgroup, and the part of a square tile that each owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -60,11 +60,8 @@ fn common(problem: &LinearAttentionProblem, tile: &Tile) -> String {
         ("ROWS", tile.rows),
         ("COLS", tile.cols),
     ];
-    let flags = [
-        ("READ_INTERLEAVED", read),
-        ("WRITE_INTERLEAVED", written),
-        ("CAUSAL", problem.causal),
-    ];
+    let flags =
+        [("READ_INTERLEAVED", read), ("WRITE_INTERLEAVED", written), ("CAUSAL", problem.causal)];
     let mut text = String::new();
     for (name, value) in numbers {
         // Writing to a String cannot fail.
@@ -111,7 +108,7 @@ pub(super) fn sums(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         label: label("sums", problem),
         source: source.concat(),
         entry: "sums",
-        overrides: Vec::new(),
+        overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
         workgroup_size: tile.threads(),
         workgroup_bytes: 16 * 2 * 16 * tile.block() / 4,
         storage_buffers: 3 + table_buffers(problem),
@@ -149,7 +146,7 @@ pub(super) fn outputs(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         label: label("outputs", problem),
         source: source.concat(),
         entry: "outputs",
-        overrides: Vec::new(),
+        overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
         workgroup_size: tile.threads(),
         workgroup_bytes: 16 * 5 * 8 * tile.block() / 4,
         storage_buffers: 5 + table_buffers(problem),
@@ -161,7 +158,7 @@ pub(super) fn favor(problem: &LinearAttentionProblem, dtype: DType) -> Shader {
     let (d, f) = (problem.head_dim, problem.feature_dim());
     let constants = format!(
         "const HEAD_DIM: u32 = {d}u;\nconst FEATURE_DIM: u32 = {f}u;\n\
-         const FAVOR_ROWS: u32 = {FAVOR_ROWS}u;\nconst WORKGROUP: u32 = {WORKGROUP}u;\n\n"
+         const FAVOR_ROWS: u32 = {FAVOR_ROWS}u;\nconst THREADS: u32 = {WORKGROUP}u;\n\n"
     );
     let io = by(dtype, wgsl!("io/q_f32"), wgsl!("io/q_f16"));
     let arrays = [FAVOR_ROWS * d, FAVOR_ROWS * WORKGROUP, FAVOR_ROWS];
@@ -169,7 +166,7 @@ pub(super) fn favor(problem: &LinearAttentionProblem, dtype: DType) -> Shader {
         label: format!("random features D{d} F{f} {dtype}"),
         source: [&constants, io, wgsl!("linear_attention/favor")].concat(),
         entry: "favor",
-        overrides: Vec::new(),
+        overrides: vec![("WORKGROUP", f64::from(WORKGROUP))],
         workgroup_size: WORKGROUP,
         workgroup_bytes: arrays.map(|n| (4 * n).next_multiple_of(16)).iter().sum(),
         storage_buffers: 3,
