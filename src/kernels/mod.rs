@@ -2,4 +2,5 @@
 //! Kernels never import each other.
 
 pub mod attention;
+pub mod linear_attention;
 pub mod rope;

@@ -7,6 +7,7 @@
 //! Tensors are dense row-major slices `[B, H, S, D]` (batch, head, position, channel).
 
 mod attention;
+mod linear_attention;
 mod real;
 mod rope;
 #[cfg(test)]
@@ -14,6 +15,9 @@ mod tests;
 
 pub use attention::{
     Attention, AttentionInputs, Place, attention, attention_with, probabilities, scores,
+};
+pub use linear_attention::{
+    LinearInputs, LinearState, Side, elu_plus_one, favor, linear_attention, linear_recurrence,
 };
 pub use real::Real;
 pub use rope::{output_queries, rope, unrope};

@@ -3,8 +3,11 @@
 
 pub mod attention;
 mod capabilities;
+mod hook;
+pub mod linear_attention;
 pub mod rope;
 mod shader;
 
 pub use capabilities::Capabilities;
+pub use hook::FeatureHook;
 pub use shader::Shader;

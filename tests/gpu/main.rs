@@ -6,5 +6,6 @@
 mod attention;
 mod harness;
 mod invariants;
+mod linear_attention;
 mod rope;
 mod wrong_calls;

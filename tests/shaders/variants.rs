@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use phasor::plan::Shader;
 use phasor::plan::attention::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
+use phasor::plan::linear_attention::{FeatureMap, LinearAttentionProblem};
 use phasor::plan::rope::{Direction, RopeProblem};
+use phasor::plan::{FeatureHook, Shader};
 use phasor::rotary::Pairing;
 use phasor::{Capabilities, DType, Error, HeadMap, OutputHead, Phase};
 
@@ -36,6 +37,14 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
         let plan = problem.plan(&device).expect("room for every rotation");
         let f16 = problem.dtype == DType::F16;
         add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+    }
+    for problem in linear_attention_problems() {
+        let device = Capabilities::webgpu_default();
+        let f16 = [problem.q_dtype, problem.kv_dtype, problem.out_dtype].contains(&DType::F16);
+        let plan = problem.plan(&device).expect("room for every linear attention");
+        for shader in plan.shaders() {
+            add(&mut variants, &device, f16, &format!("{problem:?}"), shader);
+        }
     }
     // Sizes decide on the tile, and the tile on the device; the other choices are the same on any.
     let sized = devices().into_iter().map(|device| (device, attention_sizes()));
@@ -137,6 +146,36 @@ fn rope_problems() -> Vec<RopeProblem> {
         }
     }
     problems
+}
+
+fn linear_attention_problems() -> Vec<LinearAttentionProblem> {
+    let plain = LinearAttentionProblem::new(HeadMap::plain(2).unwrap(), 1, 64);
+    let both = LinearAttentionProblem { heads: HeadMap::ropepp(2).unwrap(), ..plain.clone() };
+    let hook = "fn feature_map(x: f32) -> f32 { return log(1.0 + exp(x)); }";
+    let favor = FeatureMap::Favor { features: 100, key_offset: 1.0 };
+    let f16 = DType::F16;
+    vec![
+        LinearAttentionProblem { causal: false, ..plain.clone() },
+        LinearAttentionProblem { rotary_dim: 0, ..plain.clone() },
+        LinearAttentionProblem { value_dim: 20, state: true, ..both.clone() },
+        LinearAttentionProblem {
+            feature_map: FeatureMap::Custom(FeatureHook::new(hook).unwrap()),
+            pairing: Pairing::Interleaved,
+            rotary_dim: 22,
+            ..both.clone()
+        },
+        LinearAttentionProblem { feature_map: favor, ..both.clone() },
+        LinearAttentionProblem { pairing: Pairing::InterleavedToHalf, ..both.clone() },
+        LinearAttentionProblem {
+            pairing: Pairing::HalfBlocks(2),
+            q_dtype: f16,
+            kv_dtype: f16,
+            out_dtype: f16,
+            ..LinearAttentionProblem::new(HeadMap::plain(2).unwrap(), 1, 256)
+        },
+        plain,
+        both,
+    ]
 }
 
 fn attention(heads: &HeadMap, head_dim: u32) -> AttentionProblem {

@@ -11,8 +11,8 @@ use std::{
 
 use phasor::{
     DType,
-    kernels::{attention::Attention, rope::Rope},
-    plan::{attention::AttentionPlan, rope::RopeProblem},
+    kernels::{attention::Attention, linear_attention::LinearAttention, rope::Rope},
+    plan::{attention::AttentionPlan, linear_attention::LinearAttentionProblem, rope::RopeProblem},
     wgpu,
 };
 use phasor_kit::{gpu::Gpu, tolerance};
@@ -28,6 +28,7 @@ pub struct Lab {
     pub gpu: Gpu,
     attention: Mutex<HashMap<String, Attention>>,
     ropes: Mutex<HashMap<String, Rope>>,
+    linear: Mutex<HashMap<String, LinearAttention>>,
 }
 
 /// The adapter with all that it has.
@@ -66,7 +67,7 @@ impl Lab {
         // There is nothing to test without a device, and a test that does not test must not pass.
         let gpu = gpu.unwrap_or_else(|why| panic!("{why}"));
         println!("{} ({:?}, {})", gpu.info.name, gpu.info.backend, gpu.info.driver_info);
-        Self { gpu, attention: Mutex::default(), ropes: Mutex::default() }
+        Self { gpu, attention: Mutex::default(), ropes: Mutex::default(), linear: Mutex::default() }
     }
 
     /// Plans share what is compiled where their shaders are the same.
@@ -75,6 +76,15 @@ impl Lab {
         let key = format!("{:?}", plan.shader());
         let kernel = cached(&self.attention, key, || Attention::new(device, plan))?;
         Ok(kernel.reuse(device, plan)?.ok_or("the same shader, but not to be shared")?)
+    }
+
+    pub fn linear_attention(
+        &self,
+        problem: &LinearAttentionProblem,
+    ) -> phasor::Result<LinearAttention> {
+        cached(&self.linear, format!("{problem:?}"), || {
+            LinearAttention::new(&self.gpu.device, &problem.plan(&self.gpu.capabilities())?)
+        })
     }
 
     pub fn rope(&self, problem: &RopeProblem) -> phasor::Result<Rope> {

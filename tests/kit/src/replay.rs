@@ -16,6 +16,14 @@ use crate::{
 pub fn run(case: &Case, runner: &dyn Runner) -> Result<Stats> {
     match case {
         Case::Frequencies(case) => frequencies(case),
+        Case::Linear(case) => {
+            let got = runner.linear(case)?;
+            let mut most = case.out.check(&got.out, case.out.shape)?;
+            for (expected, got) in case.state.iter().flatten().zip(&got.state) {
+                most = worst(most, expected.check(got, expected.shape)?);
+            }
+            Ok(most)
+        }
         Case::Rope(case) => {
             let (result, shape) = rotated_heads(case, runner.rope(case)?)?;
             check_all(&case.expected, &result, shape)

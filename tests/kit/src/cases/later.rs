@@ -8,7 +8,6 @@ type Feature = (fn(&File) -> Vec<String>, &'static str);
 
 const FEATURES: &[Feature] = &[
     (backward, "gradients of attention are not computed yet"),
-    (linear, "linear attention is not computed yet"),
     (models, "whole models are not run yet"),
     (curves, "characteristic curves are not computed yet"),
 ];
@@ -32,10 +31,6 @@ pub fn parse(file: &File) -> Result<Cases> {
 
 fn backward(file: &File) -> Vec<String> {
     prefixes(file, ".dq").into_iter().collect()
-}
-
-fn linear(file: &File) -> Vec<String> {
-    prefixes(file, ".final_S").into_iter().chain(prefixes(file, ".angles")).collect()
 }
 
 fn models(file: &File) -> Vec<String> {

@@ -10,6 +10,7 @@ mod features;
 mod interleaved;
 mod later;
 mod layer;
+mod linear;
 mod mrope;
 mod partial;
 mod read;
@@ -185,6 +186,26 @@ impl AttentionCase {
     }
 }
 
+/// Linear attention with elu + 1, every head plain.
+#[derive(Debug, Clone)]
+pub struct LinearCase {
+    pub name: String,
+    /// Before the feature map.
+    pub q: Vec<f32>,
+    pub q_shape: [u32; 4],
+    pub k: Vec<f32>,
+    pub k_shape: [u32; 4],
+    pub v: Vec<f32>,
+    pub v_shape: [u32; 4],
+    /// Rotation of the features of queries and keys, if they rotate.
+    pub rotation: Option<Rotation>,
+    pub causal: bool,
+    /// `[B, Hq, Sq, Dv]`.
+    pub out: Expected,
+    /// S `[B, Hkv, F, Dv]` and z `[B, Hkv, 1, F]` after the last key.
+    pub state: Option<[Expected; 2]>,
+}
+
 /// One thing to compute and hold to its reference.
 #[derive(Debug, Clone)]
 pub enum Case {
@@ -192,6 +213,7 @@ pub enum Case {
     Rope(RopeCase),
     Scores(ScoresCase),
     Attention(AttentionCase),
+    Linear(LinearCase),
 }
 
 impl Case {
@@ -202,6 +224,7 @@ impl Case {
             Case::Rope(case) => &case.name,
             Case::Scores(case) => &case.name,
             Case::Attention(case) => &case.name,
+            Case::Linear(case) => &case.name,
         }
     }
 }
@@ -241,6 +264,7 @@ const KINDS: &[Kind] = &[
     Kind { recognises: sdpa::recognises, parse: sdpa::parse },
     Kind { recognises: real::recognises, parse: real::parse },
     Kind { recognises: features::recognises, parse: features::parse },
+    Kind { recognises: linear::recognises, parse: linear::parse },
     Kind { recognises: later::recognises, parse: later::parse },
 ];
 

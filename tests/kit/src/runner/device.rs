@@ -18,15 +18,15 @@ use phasor::{
     wgpu,
 };
 
-use super::Runner;
+use super::{Linear, Runner};
 use crate::{
-    cases::{AttentionCase, Order, Result, RopeCase, Rotation, ScoresCase},
+    cases::{AttentionCase, LinearCase, Order, Result, RopeCase, Rotation, ScoresCase},
     gpu::Gpu,
 };
 
 /// All kernels, on one device. Compiled kernels and the last table are kept from case to case.
 pub struct Device<'a> {
-    gpu: &'a Gpu,
+    pub(super) gpu: &'a Gpu,
     ropes: RefCell<Vec<Rope>>,
     attentions: RefCell<Vec<Attention>>,
     table: RefCell<Option<Table>>,
@@ -34,7 +34,7 @@ pub struct Device<'a> {
 
 /// A table on the device, and the rotation that it is for.
 #[derive(Clone)]
-struct Table {
+pub(super) struct Table {
     rotation: Rotation,
     buffer: wgpu::Buffer,
     shape: TableShape,
@@ -78,7 +78,7 @@ impl<'a> Device<'a> {
     }
 
     /// The table that reaches all positions of a rotation. Pairings share it.
-    fn table(&self, rotation: &Rotation) -> Result<Table> {
+    pub(super) fn table(&self, rotation: &Rotation) -> Result<Table> {
         let reach = |rotation: &Rotation| rotation.reach().into_iter().max();
         let same = |known: &Rotation| {
             let mut config = known.config.clone();
@@ -143,20 +143,20 @@ impl<'a> Device<'a> {
         Ok(if rotation.keys { k_out } else { q_out })
     }
 
-    fn download(&self, buffer: &wgpu::Buffer, elements: usize) -> Vec<f64> {
+    pub(super) fn download(&self, buffer: &wgpu::Buffer, elements: usize) -> Vec<f64> {
         let data = self.gpu.download(buffer, DType::F32);
         data[..elements].iter().map(|&x| f64::from(x)).collect()
     }
 }
 
 impl Table {
-    fn bind(&self) -> CosSin<'_> {
+    pub(super) fn bind(&self) -> CosSin<'_> {
         CosSin { binding: self.buffer.as_entire_buffer_binding(), shape: self.shape }
     }
 }
 
 /// Position ids that all batches share, `[streams, S]`.
-fn ids_of(ids: &wgpu::Buffer, seq: u32) -> Positions<'_> {
+pub(super) fn ids_of(ids: &wgpu::Buffer, seq: u32) -> Positions<'_> {
     Positions::Ids { binding: ids.as_entire_buffer_binding(), batch_stride: 0, stream_stride: seq }
 }
 
@@ -283,5 +283,9 @@ impl Runner for Device<'_> {
             out: self.download(&out, out_len),
             lse: self.download(&lse, lse_len),
         })
+    }
+
+    fn linear(&self, case: &LinearCase) -> Result<Linear> {
+        self.run_linear(case)
     }
 }
