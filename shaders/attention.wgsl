@@ -61,6 +61,10 @@ struct Params {
     extent_k: u32,            // rows of a ragged k, or pages
     table_stride: u32,        // pages that the block table has for a sequence
     place_among_keys: u32,    // 1: a query's position is its place among the keys
+    blocks_batch: u32,        // strides of the block list
+    blocks_row: u32,
+    causal: u32,
+    pad0: u32,                // a struct within a uniform starts at a multiple of 16 bytes
     q: Quads,
     k: Quads,
     v: Quads,
@@ -259,6 +263,12 @@ fn tanh4(x: vec4<f32>) -> vec4<f32> {
     return select(far, near, abs(x) < vec4(0.2));
 }
 
+// The caller's functions see scores in base e.
+fn hooked(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32 {
+    let modified = LOG2_E * score_mod(score * LN_2, batch, head, query, key);
+    return select(MASKED, max(modified, MASKED), mask_mod(batch, head, query, key));
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn attention(
     @builtin(workgroup_id) group_id: vec3<u32>,
@@ -314,6 +324,9 @@ fn attention(
     let oldest = max(i32(q_first) + work.offset - params.window + 1, 0);
     let start = u32(oldest) / BLOCK_K * BLOCK_K;
     for (var first = start; first < visible; first += BLOCK_K) {
+        if (BLOCKS && !block_visited(work.batch, tile, first / BLOCK_K)) {
+            continue;
+        }
         // S = Q·Kᵀ, a chunk of channels at a time.
         var s: array<vec4<f32>, STATES * KEY_QUADS>;
         for (var i = 0u; i < STATES * KEY_QUADS; i++) {
@@ -367,7 +380,7 @@ fn attention(
         }
 
         let diagonal = i32(q_first) + work.offset;
-        if (SOFTCAP || ALIBI || BIAS) {
+        if (SOFTCAP || ALIBI || BIAS || HOOKS) {
             for (var i = 0u; i < STATES * KEY_QUADS; i++) {
                 if (SOFTCAP) {
                     s[i] = params.softcap * tanh4(s[i] / params.softcap);
@@ -392,6 +405,19 @@ fn attention(
                         bias_of(work, head, query, key.w),
                     );
                     s[i] = max(s[i] + bias, vec4(MASKED));
+                }
+                if (HOOKS) {
+                    let head = select(program.lse1, program.lse0, i < ROWS * KEY_QUADS);
+                    // A query's place among the keys; without a causal mask, its row.
+                    let base = select(i32(q_first), diagonal, params.causal != 0u);
+                    let query = base + i32(2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS);
+                    let keys4 = vec4<i32>(tile_keys(first + i % KEY_QUADS * TX + tx));
+                    s[i] = vec4(
+                        hooked(s[i].x, work.batch, head, query, keys4.x),
+                        hooked(s[i].y, work.batch, head, query, keys4.y),
+                        hooked(s[i].z, work.batch, head, query, keys4.z),
+                        hooked(s[i].w, work.batch, head, query, keys4.w),
+                    );
                 }
             }
         }

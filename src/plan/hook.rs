@@ -32,9 +32,7 @@ impl FeatureHook {
     /// stores, or variables outside of functions, or uses a feature beyond plain WGSL; and for any
     /// hook where wgpu comes without a WGSL parser, which is on the web.
     pub fn new(wgsl: impl Into<String>) -> Result<Self> {
-        let wgsl = wgsl.into();
-        check(&wgsl).map_err(|reason| Error::Hook { name: NAME, reason })?;
-        Ok(Self { wgsl })
+        Ok(Self { wgsl: checked(&FEATURE_MAP, wgsl.into())? })
     }
 
     /// The text.
@@ -43,10 +41,100 @@ impl FeatureHook {
     }
 }
 
-const NAME: &str = "feature_map";
+/// A modification of single scores, as WGSL text that was checked.
+///
+/// ```
+/// use phasor::plan::ScoreHook;
+///
+/// // A bias that grows with the distance, for even heads only.
+/// let hook = ScoreHook::new(
+///     "fn score_mod(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32 {
+///          return select(score, score + 0.1 * f32(key - query), head % 2u == 0u);
+///      }",
+/// );
+/// assert!(hook.is_ok());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ScoreHook {
+    wgsl: String,
+}
+
+impl ScoreHook {
+    /// Takes WGSL that defines
+    /// `fn score_mod(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32`: the score that
+    /// takes the place of a scaled score (in units of the natural logarithm). `head` counts output
+    /// heads, `query` is the query's place among the keys (its row, without a causal mask). Other
+    /// names begin with `score_mod_`.
+    ///
+    /// # Errors
+    /// [`Error::Hook`], as [`FeatureHook::new`].
+    pub fn new(wgsl: impl Into<String>) -> Result<Self> {
+        Ok(Self { wgsl: checked(&SCORE_MOD, wgsl.into())? })
+    }
+
+    /// The text.
+    pub fn wgsl(&self) -> &str {
+        &self.wgsl
+    }
+}
+
+/// A mask over single scores, as WGSL text that was checked.
+///
+/// ```
+/// use phasor::plan::MaskHook;
+///
+/// // Keys of the same run of 64.
+/// let hook = MaskHook::new(
+///     "fn mask_mod(batch: u32, head: u32, query: i32, key: i32) -> bool {
+///          return query / 64 == key / 64;
+///      }",
+/// );
+/// assert!(hook.is_ok());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MaskHook {
+    wgsl: String,
+}
+
+impl MaskHook {
+    /// Takes WGSL that defines `fn mask_mod(batch: u32, head: u32, query: i32, key: i32) -> bool`:
+    /// whether the query may see the key, beyond what all other masks hide. The arguments are those
+    /// of [`ScoreHook`]. Other names begin with `mask_mod_`.
+    ///
+    /// # Errors
+    /// [`Error::Hook`], as [`FeatureHook::new`].
+    pub fn new(wgsl: impl Into<String>) -> Result<Self> {
+        Ok(Self { wgsl: checked(&MASK_MOD, wgsl.into())? })
+    }
+
+    /// The text.
+    pub fn wgsl(&self) -> &str {
+        &self.wgsl
+    }
+}
+
+/// What a hook has to define.
+struct Form {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    result: &'static str,
+}
+
+const FEATURE_MAP: Form = Form { name: "feature_map", arguments: &["f32"], result: "f32" };
+const SCORE_MOD: Form =
+    Form { name: "score_mod", arguments: &["f32", "u32", "u32", "i32", "i32"], result: "f32" };
+const MASK_MOD: Form =
+    Form { name: "mask_mod", arguments: &["u32", "u32", "i32", "i32"], result: "bool" };
+
+fn checked(form: &Form, wgsl: String) -> Result<String> {
+    match check(form, &wgsl) {
+        Ok(()) => Ok(wgsl),
+        Err(reason) => Err(Error::Hook { name: form.name, reason }),
+    }
+}
 
 #[cfg(all(target_arch = "wasm32", not(target_os = "emscripten")))]
-fn check(_: &str) -> Result<(), String> {
+fn check(_: &Form, _: &str) -> Result<(), String> {
     Err("there is no WGSL parser on this target to check it with".to_owned())
 }
 
@@ -61,20 +149,20 @@ mod parsed {
         Block, Expression, Function, Module, Scalar, Statement, TypeInner, front::wgsl::parse_str,
     };
 
-    use super::NAME;
+    use super::Form;
 
-    pub(super) fn check(wgsl: &str) -> Result<(), String> {
+    pub(super) fn check(form: &Form, wgsl: &str) -> Result<(), String> {
         let module = parse_str(wgsl).map_err(|e| e.emit_to_string(wgsl))?;
         Validator::new(ValidationFlags::all(), Capabilities::empty())
             .validate(&module)
             .map_err(|e| e.emit_to_string(wgsl))?;
         no_globals(&module)?;
-        names(&module)?;
+        names(form, &module)?;
         let functions = || module.functions.iter().map(|(_, function)| function);
         let hook = functions()
-            .find(|function| function.name.as_deref() == Some(NAME))
-            .ok_or_else(|| format!("it does not define fn {NAME}"))?;
-        signature(&module, hook)?;
+            .find(|function| function.name.as_deref() == Some(form.name))
+            .ok_or_else(|| format!("it does not define fn {}", form.name))?;
+        signature(form, &module, hook)?;
         functions().try_for_each(|function| statements(function, &function.body))
     }
 
@@ -92,29 +180,44 @@ mod parsed {
         }
     }
 
-    fn names(module: &Module) -> Result<(), String> {
+    fn names(form: &Form, module: &Module) -> Result<(), String> {
         let functions = module.functions.iter().map(|(_, function)| &function.name);
         let constants = module.constants.iter().map(|(_, constant)| &constant.name);
         let types = module.types.iter().map(|(_, ty)| &ty.name);
-        let own = format!("{NAME}_");
+        let own = format!("{}_", form.name);
         let strange = functions
             .chain(constants)
             .chain(types)
             .flatten()
-            .find(|name| *name != NAME && !name.starts_with(&own));
+            .find(|name| *name != form.name && !name.starts_with(&own));
         match strange {
             Some(name) => Err(format!("the name {name} does not begin with {own}")),
             None => Ok(()),
         }
     }
 
-    fn signature(module: &Module, function: &Function) -> Result<(), String> {
-        let is_f32 = |ty| module.types[ty].inner == TypeInner::Scalar(Scalar::F32);
-        let result = function.result.as_ref().is_some_and(|result| is_f32(result.ty));
-        match function.arguments.as_slice() {
-            [x] if is_f32(x.ty) && result => Ok(()),
-            _ => Err(format!("the signature is not fn {NAME}(x: f32) -> f32")),
+    fn signature(form: &Form, module: &Module, function: &Function) -> Result<(), String> {
+        let is = |ty, name: &str| {
+            let scalar = match name {
+                "f32" => Scalar::F32,
+                "u32" => Scalar::U32,
+                "i32" => Scalar::I32,
+                _ => Scalar::BOOL,
+            };
+            module.types[ty].inner == TypeInner::Scalar(scalar)
+        };
+        let arguments = function.arguments.len() == form.arguments.len()
+            && function
+                .arguments
+                .iter()
+                .zip(form.arguments)
+                .all(|(given, name)| is(given.ty, name));
+        let result = function.result.as_ref().is_some_and(|result| is(result.ty, form.result));
+        if arguments && result {
+            return Ok(());
         }
+        let (name, wanted) = (form.name, form.arguments.join(", "));
+        Err(format!("the signature is not fn {name}({wanted}) -> {}", form.result))
     }
 
     fn statements(function: &Function, block: &Block) -> Result<(), String> {
@@ -206,6 +309,19 @@ mod tests {
         assert!(refused(&format!("{pointer}{}", body(""))).contains("store"));
         let shared = "var<workgroup> w: f32;";
         assert!(refused(&format!("{shared}{}", body(""))).contains("var w"));
+    }
+
+    #[test]
+    fn every_hook_has_its_own_form() {
+        let score = "fn score_mod(s: f32, b: u32, h: u32, q: i32, k: i32) -> f32 { return s; }";
+        let mask = "fn mask_mod(b: u32, h: u32, q: i32, k: i32) -> bool { return q > k; }";
+        assert!(ScoreHook::new(score).is_ok() && MaskHook::new(mask).is_ok());
+        assert!(ScoreHook::new(mask).is_err() && MaskHook::new(score).is_err());
+        let unsigned = mask.replace("k: i32", "k: u32").replace("q > k", "true");
+        let refusal = MaskHook::new(unsigned).unwrap_err().to_string();
+        assert!(refusal.contains("mask_mod(u32, u32, i32, i32) -> bool"), "{refusal}");
+        let stuck = mask.replace("return", "loop {} return");
+        assert!(MaskHook::new(stuck).unwrap_err().to_string().contains("loop"));
     }
 
     #[test]

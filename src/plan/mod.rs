@@ -9,5 +9,5 @@ pub mod rope;
 mod shader;
 
 pub use capabilities::Capabilities;
-pub use hook::FeatureHook;
+pub use hook::{FeatureHook, MaskHook, ScoreHook};
 pub use shader::Shader;

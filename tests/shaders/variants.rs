@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use phasor::plan::attention::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
 use phasor::plan::linear_attention::{FeatureMap, LinearAttentionProblem};
 use phasor::plan::rope::{Direction, RopeProblem};
-use phasor::plan::{FeatureHook, Shader};
+use phasor::plan::{FeatureHook, MaskHook, ScoreHook, Shader};
 use phasor::rotary::Pairing;
 use phasor::{Capabilities, DType, Error, HeadMap, OutputHead, Phase};
 
@@ -76,7 +76,8 @@ fn tensors(problem: &AttentionProblem) -> u32 {
     let lengths_of_queries = u32::from(problem.queries == Queries::Ragged);
     let block_table = u32::from(matches!(problem.keys, Keys::Paged { .. }));
     let bias_and_prefix = u32::from(problem.bias.is_some()) + u32::from(problem.prefix);
-    6 + out_im + bias_and_prefix + table_and_ids + lengths_of_queries + block_table
+    let blocks = u32::from(problem.block_list);
+    6 + out_im + bias_and_prefix + blocks + table_and_ids + lengths_of_queries + block_table
 }
 
 type Key = (String, Vec<(&'static str, u64)>);
@@ -261,6 +262,15 @@ fn attention_choices() -> Vec<AttentionProblem> {
         let all = AttentionProblem { alibi_slopes, softcap: softcap_too, ..sinks.clone() };
         let prefix = AttentionProblem { prefix: true, ..attention(heads, 64) };
         problems.extend([softcap, alibi, sinks, window, all, prefix]);
+        let mask =
+            "fn mask_mod(b: u32, h: u32, q: i32, k: i32) -> bool { return q / 64 == k / 64; }";
+        let score = "fn score_mod(s: f32, b: u32, h: u32, q: i32, k: i32) -> f32 { return s; }";
+        let mask_mod = Some(MaskHook::new(mask).unwrap());
+        let score_mod = Some(ScoreHook::new(score).unwrap());
+        problems.extend([
+            AttentionProblem { score_mod, ..attention(heads, 64) },
+            AttentionProblem { mask_mod, block_list: true, ..attention(heads, 64) },
+        ]);
         for bias in [Some(Bias::Additive), Some(Bias::Mask)] {
             problems.push(AttentionProblem { bias, ..attention(heads, 64) });
             problems.push(AttentionProblem { bias, rotate_q: true, ..attention(heads, 64) });

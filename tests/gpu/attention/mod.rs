@@ -14,7 +14,7 @@ mod variants;
 
 use phasor::{
     DType, HeadMap, Tensor,
-    kernels::attention::AttentionBindings,
+    kernels::attention::{AttentionBindings, BlockList},
     oracle::{self, AttentionInputs},
     plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Outputs, Tile},
 };
@@ -281,6 +281,10 @@ impl Case {
         bindings.kv_lens = kv_lens.as_ref().map(|lens| lens.as_entire_buffer_binding());
         let prefix_lens = self.prefix_lens.as_ref().map(|lens| gpu.upload_u32(lens));
         bindings.prefix_lens = prefix_lens.as_ref().map(|lens| lens.as_entire_buffer_binding());
+        let blocks = self.blocks().map(|list| gpu.upload_u32(&list));
+        bindings.block_list = blocks
+            .as_ref()
+            .map(|list| BlockList { binding: list.as_entire_buffer_binding(), per_batch: true });
         let bias = p.bias.map(|kind| variants::Scores::new(self, kind));
         let bias_buffer = bias.as_ref().map(|bias| gpu.upload_bytes(&bias.bytes()));
         bindings.bias = bias
