@@ -2,7 +2,11 @@
 //! and the cost of a call. Nothing here names a wgpu type.
 
 pub mod attention;
+pub mod cache;
 mod capabilities;
+pub mod decode;
+pub mod kv_append;
+pub mod merge;
 pub mod rope;
 mod shader;
 
