@@ -15,6 +15,7 @@
 //     v  [key, column]  four channels
 //     p  [key, row pair]  (re 0, re 1, im 0, im 1), or with one stream (0, 1 of key c, of key c+1)
 
+override WORKGROUP: u32;                     // THREADS; an override so that wgpu heeds the checks asked for
 const THREADS: u32 = TX * TY;
 const ROWS: u32 = 2u * ROW_PAIRS;            // queries an invocation
 const BLOCK_QP: u32 = ROW_PAIRS * TY;        // row pairs a tile
@@ -29,6 +30,7 @@ const V_STEPS: u32 = BLOCK_KQ / V_QUADS;     // V tiles a K tile
 const ALIGNED: bool = BLOCK_PAIRS % 4u == 0u && PAIRS % 2u == 0u; // no group of channels straddles
 const MASKED: f32 = -1.0e38;                 // finite: infinities need not survive in WGSL
 const LN_2: f32 = 0.69314718055994530942;
+const LOG2_E: f32 = 1.44269504088896340736;
 
 // Where a tensor lies: offset and strides in groups of four channels.
 struct Quads {
@@ -40,22 +42,31 @@ struct Quads {
 
 struct Params {
     batch: u32,
-    seq_q: u32,
-    seq_k: u32,
+    seq_q: u32,               // most queries of a sequence
+    seq_k: u32,               // most keys of a sequence
     group: u32,               // query heads a key head
     groups_x: u32,            // workgroups along x
     tiles: u32,               // query tiles
-    heads_out: u32,
+    programs: u32,            // rows of the program table in use
     causal_offset: i32,       // query i sees keys up to i + causal_offset; far past all where not causal
+    align_last: u32,          // 1: the last query of a sequence stands at its last key
+    window: i32,              // query i sees keys after i + causal_offset - window
     scale_log2: f32,          // softmax_scale · log2 e
+    softcap: f32,             // c of c tanh(s / c), in base 2
     minus_infinity: f32,
     store_lse: u32,
-    programs: u32,            // rows of the program table in use
+    lse_batch: u32,           // strides of lse
+    lse_head: u32,
+    total_q: u32,             // rows of a ragged q
+    extent_k: u32,            // rows of a ragged k, or pages
+    table_stride: u32,        // pages that the block table has for a sequence
+    place_among_keys: u32,    // 1: a query's position is its place among the keys
     q: Quads,
     k: Quads,
     v: Quads,
     out: Quads,
     out_im: Quads,
+    bias: Quads,              // of single entries
     rotary: Rotary,
 }
 
@@ -70,14 +81,30 @@ struct Program {
     pad0: u32,
     pad1: u32,
     phases: vec4<f32>, // cos φ0, sin φ0, cos φ1, sin φ1
+    sinks: vec2<f32>,  // logits that join the denominator of each stream, in base 2; MASKED: none
+    slopes: vec2<f32>, // ALiBi slopes of each stream, in base 2
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<uniform> programs: array<Program, PROGRAM_SLOTS>;
-@group(0) @binding(7) var<storage, read_write> lse: array<f32>;  // [B, H_out, S_q], natural log
-@group(0) @binding(10) var<storage, read> kv_lens: array<u32>;   // [B] keys of each batch
+@group(0) @binding(7) var<storage, read_write> lse: array<f32>;  // [B, H_out, S_q] or [H_out, rows], natural log
 
 var<workgroup> shared_tile: array<vec4<f32>, SHARED>;
+
+// Queries of one sequence: the first one's row in q, and how many.
+struct Rows {
+    first: u32,
+    count: u32,
+}
+
+// What a workgroup works on.
+struct Work {
+    batch: u32,
+    rows: Rows,
+    offset: i32,    // place of query 0 among the keys
+    keys: u32,
+    program: Program,
+}
 
 // Four pairs of one row: first and second members.
 struct Pairs {
@@ -142,12 +169,16 @@ fn load_pairs(row: u32, u: u32) -> Pairs {
     return Pairs(x, y);
 }
 
-// Unit u of query row s, rotated, scaled, and with one stream turned by its phase.
-fn query_unit(batch: u32, program: Program, s: u32, u: u32) -> Pairs {
-    let row = params.q.offset + batch * params.q.batch + program.source * params.q.head + s * params.q.row;
+// Unit u of query s, rotated, scaled, and with one stream turned by its phase.
+fn query_unit(work: Work, s: u32, u: u32) -> Pairs {
+    let program = work.program;
+    // Queries past the last one repeat it; they are never stored.
+    let inside = min(s, work.rows.count - 1u);
+    let row = params.q.offset + work.batch * params.q.batch + program.source * params.q.head
+        + (work.rows.first + inside) * params.q.row;
     var x = load_pairs(row, u);
     if (u < PAIR_QUADS) {
-        x = rotate_query(x, batch, s, u);
+        x = rotate_query(x, work, inside, u);
     }
     var c = params.scale_log2;
     if (TURN) {
@@ -160,14 +191,12 @@ fn query_unit(batch: u32, program: Program, s: u32, u: u32) -> Pairs {
     return Pairs(x.a * c, x.b * c);
 }
 
-fn stage_q(tid: u32, batch: u32, program: Program, first: u32, unit0: u32, units: u32) {
+fn stage_q(tid: u32, work: Work, first: u32, unit0: u32, units: u32) {
     for (var i = tid; i < BLOCK_QP * units; i += THREADS) {
         let rp = i % BLOCK_QP;
         let u = i / BLOCK_QP;
-        // Rows past the last one repeat it; they are never stored.
-        let row = first + 2u * rp;
-        let x = query_unit(batch, program, min(row, params.seq_q - 1u), unit0 + u);
-        let y = query_unit(batch, program, min(row + 1u, params.seq_q - 1u), unit0 + u);
+        let x = query_unit(work, first + 2u * rp, unit0 + u);
+        let y = query_unit(work, first + 2u * rp + 1u, unit0 + u);
         let at = Q_AT + 4u * u * BLOCK_QP + rp;
         shared_tile[at] = vec4(x.a.x, y.a.x, x.b.x, y.b.x);
         shared_tile[at + BLOCK_QP] = vec4(x.a.y, y.a.y, x.b.y, y.b.y);
@@ -177,21 +206,21 @@ fn stage_q(tid: u32, batch: u32, program: Program, first: u32, unit0: u32, units
 }
 
 // Four channels of one key; of a key that does not exist, zeros, whatever memory holds.
-fn key_half(base: u32, key: u32, keys: u32, u: u32, half: u32) -> vec4<f32> {
-    let x = half_unit(true, base + min(key, keys - 1u) * params.k.row, u, half);
-    return select(vec4(0.0), x, key < keys);
+fn key_half(work: Work, head: u32, key: u32, u: u32, half: u32) -> vec4<f32> {
+    let row = head + k_row(work.batch, min(key, work.keys - 1u));
+    return select(vec4(0.0), half_unit(true, row, u, half), key < work.keys);
 }
 
-fn stage_k(tid: u32, base: u32, first: u32, keys: u32, unit0: u32, units: u32) {
+fn stage_k(tid: u32, work: Work, head: u32, first: u32, unit0: u32, units: u32) {
     for (var i = tid; i < 2u * BLOCK_KQ * units; i += THREADS) {
         let kq = i % BLOCK_KQ;
         let half = i / BLOCK_KQ % 2u;
         let u = i / (2u * BLOCK_KQ);
         let key = first + kq;
-        let x0 = key_half(base, key, keys, unit0 + u, half);
-        let x1 = key_half(base, key + BLOCK_KQ, keys, unit0 + u, half);
-        let x2 = key_half(base, key + 2u * BLOCK_KQ, keys, unit0 + u, half);
-        let x3 = key_half(base, key + 3u * BLOCK_KQ, keys, unit0 + u, half);
+        let x0 = key_half(work, head, key, unit0 + u, half);
+        let x1 = key_half(work, head, key + BLOCK_KQ, unit0 + u, half);
+        let x2 = key_half(work, head, key + 2u * BLOCK_KQ, unit0 + u, half);
+        let x3 = key_half(work, head, key + 3u * BLOCK_KQ, unit0 + u, half);
         // First and second members take turns in the tile.
         let split = !interleaved(true, unit0 + u);
         let step = select(1u, 2u, split) * BLOCK_KQ;
@@ -205,17 +234,32 @@ fn stage_k(tid: u32, base: u32, first: u32, keys: u32, unit0: u32, units: u32) {
 
 // Key quads quad0 .. quad0 + V_QUADS of the tile. Keys that do not exist give zero, whatever the
 // memory behind them holds.
-fn stage_v(tid: u32, base: u32, first: u32, keys: u32, quad0: u32) {
+fn stage_v(tid: u32, work: Work, head: u32, first: u32, quad0: u32) {
     for (var i = tid; i < 4u * V_QUADS * V_COLS; i += THREADS) {
         let column = i % V_COLS;
         let entry = i / V_COLS;
         let key = first + entry / V_QUADS * BLOCK_KQ + quad0 + entry % V_QUADS;
-        let x = load_v(base + min(key, keys - 1u) * params.v.row + min(column, VALUE_DIM / 4u - 1u));
-        shared_tile[V_AT + i] = select(vec4(0.0), x, key < keys && column < VALUE_DIM / 4u);
+        let row = head + v_row(work.batch, min(key, work.keys - 1u));
+        let x = load_v(row + min(column, VALUE_DIM / 4u - 1u));
+        shared_tile[V_AT + i] = select(vec4(0.0), x, key < work.keys && column < VALUE_DIM / 4u);
     }
 }
 
-@compute @workgroup_size(TX * TY)
+// Keys of the quad whose first key is this one.
+fn tile_keys(key: u32) -> vec4<u32> {
+    return vec4(key) + vec4(0u, BLOCK_KQ, 2u * BLOCK_KQ, 3u * BLOCK_KQ);
+}
+
+// The built-in may lose all digits near 0, and overflow far from it.
+fn tanh4(x: vec4<f32>) -> vec4<f32> {
+    let t = exp2(-2.0 * LOG2_E * abs(x));
+    let far = sign(x) * (1.0 - t) / (1.0 + t);
+    let x2 = x * x;
+    let near = x * (1.0 + x2 * (-1.0 / 3.0 + x2 * (2.0 / 15.0 + x2 * (-17.0 / 315.0))));
+    return select(far, near, abs(x) < vec4(0.2));
+}
+
+@compute @workgroup_size(WORKGROUP)
 fn attention(
     @builtin(workgroup_id) group_id: vec3<u32>,
     @builtin(local_invocation_index) tid: u32,
@@ -227,18 +271,30 @@ fn attention(
     }
     // Late tiles see the most keys under a causal mask: they start first.
     let tile = params.tiles - 1u - linear / lanes;
-    let batch = (linear % lanes) / params.programs;
-    let program = programs[linear % params.programs];
-    let kv_head = program.source / params.group;
+    var work: Work;
+    work.batch = (linear % lanes) / params.programs;
+    work.program = programs[linear % params.programs];
+    work.rows = rows_of(work.batch);
+    work.keys = keys_of(work.batch);
+    work.offset = params.causal_offset;
+    if (params.align_last != 0u) {
+        work.offset = i32(work.keys) - i32(work.rows.count);
+    }
+    let program = work.program;
+    let keys = work.keys;
     let q_first = tile * BLOCK_Q;
+    if (q_first >= work.rows.count) {
+        return; // a shorter sequence than the longest
+    }
     let tx = tid % TX;
     let ty = tid / TX;
 
-    let keys = min(kv_lens[batch], params.seq_k);
-    let last_row = i32(min(q_first + BLOCK_Q, params.seq_q)) - 1;
-    let visible = min(keys, u32(max(last_row + params.causal_offset + 1, 0)));
-    let k_base = params.k.offset + batch * params.k.batch + kv_head * params.k.head;
-    let v_base = params.v.offset + batch * params.v.batch + kv_head * params.v.head;
+    let last_row = i32(min(q_first + BLOCK_Q, work.rows.count)) - 1;
+    let prefix = i32(prefix_of(work.batch));
+    let visible = min(keys, u32(max(last_row + work.offset + 1, prefix)));
+    let kv_head = program.source / params.group;
+    let k_head = params.k.offset + kv_head * params.k.head;
+    let v_head = params.v.offset + kv_head * params.v.head;
 
     var m: array<f32, 4u * STATE_VECS>;  // running maximum, in base 2
     var l: array<f32, 4u * STATE_VECS>;  // running sum over this invocation's keys alone
@@ -252,9 +308,12 @@ fn attention(
     }
 
     if (Q_RESIDENT) {
-        stage_q(tid, batch, program, q_first, 0u, UNITS);
+        stage_q(tid, work, q_first, 0u, UNITS);
     }
-    for (var first = 0u; first < visible; first += BLOCK_K) {
+    // Whole tiles before the first row's window are left out.
+    let oldest = max(i32(q_first) + work.offset - params.window + 1, 0);
+    let start = u32(oldest) / BLOCK_K * BLOCK_K;
+    for (var first = start; first < visible; first += BLOCK_K) {
         // S = Q·Kᵀ, a chunk of channels at a time.
         var s: array<vec4<f32>, STATES * KEY_QUADS>;
         for (var i = 0u; i < STATES * KEY_QUADS; i++) {
@@ -264,10 +323,10 @@ fn attention(
             let unit0 = chunk * CHUNK_UNITS;
             let units = min(CHUNK_UNITS, UNITS - unit0);
             if (!Q_RESIDENT) {
-                stage_q(tid, batch, program, q_first, unit0, units);
+                stage_q(tid, work, q_first, unit0, units);
             }
             let q_at = Q_AT + select(0u, 4u * unit0 * BLOCK_QP, Q_RESIDENT);
-            stage_k(tid, k_base, first, keys, unit0, units);
+            stage_k(tid, work, k_head, first, unit0, units);
             workgroupBarrier(); // q and k are staged
             for (var pair = 0u; pair < 4u * units; pair++) {
                 let turns = TAIL_QUADS == 0u || unit0 + pair / 4u < PAIR_QUADS;
@@ -307,15 +366,45 @@ fn attention(
             }
         }
 
-        // Mask where the tile passes the last key or the diagonal.
-        let diagonal = i32(q_first) + params.causal_offset;
-        if (first + BLOCK_K > keys || i32(first + BLOCK_K) - 1 > diagonal) {
+        let diagonal = i32(q_first) + work.offset;
+        if (SOFTCAP || ALIBI || BIAS) {
+            for (var i = 0u; i < STATES * KEY_QUADS; i++) {
+                if (SOFTCAP) {
+                    s[i] = params.softcap * tanh4(s[i] / params.softcap);
+                }
+                if (ALIBI) {
+                    let row = diagonal + i32(2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS);
+                    let distance = vec4<i32>(tile_keys(first + i % KEY_QUADS * TX + tx)) - row;
+                    let stream = i / (ROWS * KEY_QUADS);
+                    s[i] += program.slopes[stream] * vec4<f32>(distance);
+                }
+                if (BIAS) {
+                    let head = select(program.lse1, program.lse0, i < ROWS * KEY_QUADS);
+                    let query = min(
+                        q_first + 2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS,
+                        work.rows.count - 1u,
+                    );
+                    let key = min(tile_keys(first + i % KEY_QUADS * TX + tx), vec4(keys - 1u));
+                    let bias = vec4(
+                        bias_of(work, head, query, key.x),
+                        bias_of(work, head, query, key.y),
+                        bias_of(work, head, query, key.z),
+                        bias_of(work, head, query, key.w),
+                    );
+                    s[i] = max(s[i] + bias, vec4(MASKED));
+                }
+            }
+        }
+
+        // Mask where the tile passes the last key, the diagonal or the window's edge.
+        let lowest = diagonal + i32(BLOCK_Q) - params.window;
+        if (first + BLOCK_K > keys || i32(first + BLOCK_K) - 1 > diagonal || i32(first) < lowest) {
             for (var i = 0u; i < STATES * KEY_QUADS; i++) {
                 let row = 2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS;
-                let limit = min(i32(keys), diagonal + i32(row) + 1);
-                let key = first + i % KEY_QUADS * TX + tx;
-                let key4 = vec4<i32>(vec4(key) + vec4(0u, BLOCK_KQ, 2u * BLOCK_KQ, 3u * BLOCK_KQ));
-                s[i] = select(vec4(MASKED), s[i], key4 < vec4(limit));
+                let limit = min(i32(keys), max(diagonal + i32(row) + 1, prefix));
+                let start = diagonal + i32(row) - params.window;
+                let key = vec4<i32>(tile_keys(first + i % KEY_QUADS * TX + tx));
+                s[i] = select(vec4(MASKED), s[i], (key < vec4(limit)) & (key > vec4(start)));
             }
         }
 
@@ -400,7 +489,7 @@ fn attention(
             if (step > 0u) {
                 workgroupBarrier(); // v is read before the next range
             }
-            stage_v(tid, v_base, first, keys, step * V_QUADS);
+            stage_v(tid, work, v_head, first, step * V_QUADS);
             workgroupBarrier(); // p and v are staged
             for (var c = 0u; c < 2u * STREAMS; c++) {
                 for (var kq = 0u; kq < V_QUADS; kq++) {
@@ -468,8 +557,20 @@ fn attention(
     for (var i = 0u; i < STATES; i++) {
         let row = q_first + 2u * ROW_PAIRS * ty + i % ROWS;
         let stream = i / ROWS;
-        if (row >= params.seq_q || stream >= program.streams) {
+        if (row >= work.rows.count || stream >= program.streams) {
             continue;
+        }
+        if (SINKS) {
+            // A key without a value: it moves the maximum and joins the sum.
+            let sink = program.sinks[stream];
+            let top = max(m[i], sink);
+            let base = select(top, 0.0, top == MASKED);
+            let scale = exp2(m[i] - base);
+            l[i] = l[i] * scale + exp2(sink - base);
+            m[i] = top;
+            for (var j = 0u; j < COLS; j++) {
+                acc[i * COLS + j] *= scale;
+            }
         }
         // No visible key: the output is zero and the log-sum-exp minus infinity.
         let inverse = select(1.0 / l[i], 0.0, l[i] == 0.0);
@@ -478,18 +579,20 @@ fn attention(
             if (column < VALUE_DIM / 4u) {
                 let x = acc[i * COLS + j] * inverse;
                 if (stream == 0u) {
-                    store_out(params.out.offset + batch * params.out.batch
-                        + program.slot0 * params.out.head + row * params.out.row + column, x);
+                    store_out(params.out.offset + work.batch * params.out.batch
+                        + program.slot0 * params.out.head
+                        + (work.rows.first + row) * params.out.row + column, x);
                 } else {
-                    store_out_im(params.out_im.offset + batch * params.out_im.batch
-                        + program.slot1 * params.out_im.head + row * params.out_im.row + column, x);
+                    store_out_im(params.out_im.offset + work.batch * params.out_im.batch
+                        + program.slot1 * params.out_im.head
+                        + (work.rows.first + row) * params.out_im.row + column, x);
                 }
             }
         }
         if (params.store_lse != 0u && tx == 0u) {
             let head = select(program.lse1, program.lse0, stream == 0u);
             let value = (m[i] + log2(l[i])) * LN_2;
-            lse[(batch * params.heads_out + head) * params.seq_q + row] =
+            lse[work.batch * params.lse_batch + head * params.lse_head + work.rows.first + row] =
                 select(value, params.minus_infinity, l[i] == 0.0);
         }
     }

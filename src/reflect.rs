@@ -25,6 +25,7 @@ leaves! {
     i32 = "i32",
     f32 = "f32",
     [u32; 4] = "vec4<u32>",
+    [f32; 2] = "vec2<f32>",
     [f32; 4] = "vec4<f32>",
     [[u32; 4]; 4] = "array<vec4<u32>, 4>",
 }
@@ -104,6 +105,7 @@ fn spelled(module: &Module, ty: Handle<Type>) -> String {
     };
     match module.types[ty].inner {
         TypeInner::Scalar(s) => scalar(s),
+        TypeInner::Vector { size: VectorSize::Bi, scalar: s } => format!("vec2<{}>", scalar(s)),
         TypeInner::Vector { size: VectorSize::Quad, scalar: s } => format!("vec4<{}>", scalar(s)),
         TypeInner::Array { base, size: ArraySize::Constant(n), .. } => {
             format!("array<{}, {n}>", spelled(module, base))

@@ -1,5 +1,5 @@
 // The query was rotated before the call.
-fn rotate_query(x: Pairs, batch: u32, s: u32, quad: u32) -> Pairs {
+fn rotate_query(x: Pairs, work: Work, s: u32, quad: u32) -> Pairs {
     return x;
 }
 

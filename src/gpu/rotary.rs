@@ -21,6 +21,9 @@ pub struct CosSin<'a> {
 pub enum Positions<'a> {
     /// Row s has position `first + s`, in every batch and every position stream.
     From(u32),
+    /// The place of the query among the keys, as the causal mask has it. For attention kernels
+    /// with a causal mask: what a decode loop wants, since the positions grow with the cache.
+    AmongKeys,
     /// Positions in a buffer of u32, entry `stream · stream_stride + b · batch_stride + s`. One
     /// stream, or as many as the table's axes name (M-RoPE: three). The device cannot report an id
     /// past the table: it reads the table's last row.
@@ -90,6 +93,12 @@ impl RotaryParams {
             Positions::From(first) => {
                 params.first_position = *first;
                 u64::from(*first) + u64::from(seq)
+            }
+            Positions::AmongKeys => {
+                return Err(Error::Binding {
+                    tensor: "positions",
+                    why: "AmongKeys needs an attention call with a causal mask",
+                });
             }
             Positions::Ids { binding, batch_stride, stream_stride } => {
                 params.use_ids = 1;

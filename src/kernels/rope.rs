@@ -174,7 +174,7 @@ impl Rope {
                 POSITION_IDS,
                 match &bindings.positions {
                     Positions::Ids { binding, .. } => binding.clone(),
-                    Positions::From(_) => self.unused.read(),
+                    _ => self.unused.read(),
                 },
             ),
         ];

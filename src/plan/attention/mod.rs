@@ -8,7 +8,8 @@ mod shader;
 mod tile;
 
 pub use cost::{AttentionShape, Cost};
-pub use problem::{AttentionProblem, Outputs};
+pub use problem::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
+pub(crate) use programs::in_base_2;
 pub use tile::Tile;
 
 use crate::Result;

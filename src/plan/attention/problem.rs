@@ -16,6 +16,51 @@ pub enum Outputs {
     Split,
 }
 
+/// How the queries of the sequences lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Queries {
+    /// `[B, H_q, S_q, D]`: each sequence has S_q queries.
+    Batched,
+    /// `[1, H_q, rows, D]`, one sequence behind the other: sequence b has the rows
+    /// `cu_seqlens_q[b] .. cu_seqlens_q[b + 1]`, at most S_q of them.
+    Ragged,
+}
+
+/// How the keys and values of the sequences lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Keys {
+    /// `[B, H_kv, S_k, D]`: each sequence has room for S_k keys, of which `kv_lens[b]` are there.
+    Batched,
+    /// `[1, H_kv, rows, D]`, one sequence behind the other, as [`Queries::Ragged`].
+    Ragged,
+    /// `[pages, H_kv, page_size, D]`: key j of sequence b is row `j % page_size` of page
+    /// `block_table[b, j / page_size]`, and `kv_lens[b]` keys are there.
+    Paged {
+        /// Keys of a page, a multiple of 8.
+        page_size: u32,
+    },
+}
+
+/// Where the queries of a causal call stand among the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Alignment {
+    /// At [`AttentionShape::query_offset`](super::AttentionShape), the same in every sequence; by
+    /// default the last query stands at slot S_k − 1, padding counted.
+    Shape,
+    /// The last query of a sequence stands at the last key of this very sequence, as in prefill
+    /// and decode over a cache.
+    LastKey,
+}
+
+/// A tensor `[B, H_out, S_q, S_k]` that bears on every score; strides of 0 broadcast it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bias {
+    /// f32 numbers that are added to the scaled scores; −∞ hides a key.
+    Additive,
+    /// Bytes; 0 hides a key, anything else does not.
+    Mask,
+}
+
 /// Attention over rotated keys. Fill in what differs from [`AttentionProblem::new`].
 ///
 /// ```text
@@ -46,14 +91,38 @@ pub struct AttentionProblem {
     pub rotate_q: bool,
     /// Whether query i sees only the keys up to `i + query_offset`.
     pub causal: bool,
+    /// Sliding window: query i sees only the `window` keys that end at `i + query_offset`, itself
+    /// included (Hugging Face's meaning; flash-attention's `window_size` is one less). Key tiles
+    /// before the window are never read. Needs the causal mask.
+    pub window: Option<u32>,
     /// Factor on every score before the softmax, finite.
     pub softmax_scale: f32,
+    /// Softcap c > 0 (Gemma 2): every scaled score s becomes `c tanh(s / c)`, before ALiBi and the
+    /// masks.
+    pub softcap: Option<f32>,
+    /// ALiBi slopes, one an output head, or none: `slope · (j − i − query_offset)` is added to the
+    /// scaled score, after the softcap. Needs the causal mask, which says where a query stands.
+    pub alibi_slopes: Vec<f32>,
+    /// A bias or mask tensor, applied after ALiBi.
+    pub bias: Option<Bias>,
+    /// Prefix-LM: the first `prefix_lens[b]` keys are visible to every query of sequence b,
+    /// whatever the causal mask says. Not together with a window.
+    pub prefix: bool,
+    /// Attention sinks (gpt-oss), one logit an output head, or none: each joins the denominator and
+    /// the log-sum-exp of its head as a key without a value would, after all else. −∞ is no sink.
+    pub sinks: Vec<f32>,
     /// Storage of q.
     pub q_dtype: DType,
     /// Storage of k and v.
     pub kv_dtype: DType,
     /// Storage of the outputs.
     pub out_dtype: DType,
+    /// How the queries of the sequences lie; the outputs lie likewise.
+    pub queries: Queries,
+    /// How the keys and values of the sequences lie.
+    pub keys: Keys,
+    /// Where queries stand among the keys; [`Alignment::LastKey`] for everything ragged.
+    pub alignment: Alignment,
     /// One output tensor or one for each component.
     pub outputs: Outputs,
     /// Whether the natural log-sum-exp of every output row is written.
@@ -73,10 +142,19 @@ impl AttentionProblem {
             pairing: Pairing::Half,
             rotate_q: false,
             causal: true,
+            window: None,
+            softcap: None,
+            alibi_slopes: Vec::new(),
+            bias: None,
+            prefix: false,
+            sinks: Vec::new(),
             softmax_scale: (f64::from(head_dim).powf(-0.5)) as f32,
             q_dtype: DType::F32,
             kv_dtype: DType::F32,
             out_dtype: DType::F32,
+            queries: Queries::Batched,
+            keys: Keys::Batched,
+            alignment: Alignment::Shape,
             outputs: Outputs::Merged,
             lse: false,
         }
@@ -110,6 +188,46 @@ impl AttentionProblem {
         }
         if !self.softmax_scale.is_finite() {
             return invalid("softmax_scale", "finite", self.softmax_scale.to_string());
+        }
+        if self.window.is_some_and(|w| w == 0 || w > 1 << 29 || !self.causal) {
+            let got = format!("{:?}, causal: {}", self.window, self.causal);
+            return invalid("window", "from 1 to 2^29, with the causal mask", got);
+        }
+        if !self.alibi_slopes.is_empty() && !self.causal {
+            return invalid("alibi_slopes", "none without the causal mask", "some".into());
+        }
+        if self.prefix && (self.window.is_some() || !self.causal) {
+            return invalid(
+                "prefix",
+                "false with a window or without the causal mask",
+                "true".into(),
+            );
+        }
+        if self.softcap.is_some_and(|cap| !(cap.is_finite() && cap > 0.0)) {
+            return invalid("softcap", "finite and above 0", format!("{:?}", self.softcap));
+        }
+        if let Keys::Paged { page_size } = self.keys
+            && (page_size == 0 || !page_size.is_multiple_of(8))
+        {
+            return invalid("page_size", "a multiple of 8 above 0", page_size.to_string());
+        }
+        let ragged = self.queries == Queries::Ragged || self.keys == Keys::Ragged;
+        if ragged && self.causal && self.alignment != Alignment::LastKey {
+            let got = format!("{:?}", self.alignment);
+            return invalid("alignment", "LastKey where sequences differ in length", got);
+        }
+        let heads_out = self.heads.heads().len();
+        for (what, per_head) in [("alibi_slopes", &self.alibi_slopes), ("sinks", &self.sinks)] {
+            if !per_head.is_empty() && per_head.len() != heads_out {
+                let got = format!("{} for {heads_out} output heads", per_head.len());
+                return invalid(what, "one an output head, or none", got);
+            }
+        }
+        if self.alibi_slopes.iter().any(|slope| !slope.is_finite()) {
+            return invalid("alibi_slopes", "finite", format!("{:?}", self.alibi_slopes));
+        }
+        if self.sinks.iter().any(|sink| sink.is_nan() || *sink == f32::INFINITY) {
+            return invalid("sinks", "finite or −∞", format!("{:?}", self.sinks));
         }
         if self.needs_pairs() {
             if self.rotary_dim == 0 || self.rotary_dim > self.head_dim {

@@ -18,6 +18,16 @@ pub(crate) struct Program {
     pub(crate) pad0: u32,
     pub(crate) pad1: u32,
     pub(crate) phases: [f32; 4],
+    pub(crate) sinks: [f32; 2],
+    pub(crate) slopes: [f32; 2],
+}
+
+/// `MASKED` of the shader.
+const MASKED: f32 = -1.0e38;
+
+/// Scores are kept in units of log 2, so that `exp2` serves.
+pub(crate) fn in_base_2(x: f32) -> f32 {
+    (f64::from(x) * core::f64::consts::LOG2_E) as f32
 }
 
 /// The program table, and what its rows have in common.
@@ -72,6 +82,13 @@ impl Programs {
                     pad1: 0,
                     phases: [first.cos(), first.sin(), second.cos(), second.sin()]
                         .map(|x| x as f32),
+                    sinks: [lse0, lse1].map(|head| match problem.sinks.get(head as usize) {
+                        Some(&sink) if sink > f32::NEG_INFINITY => in_base_2(sink),
+                        _ => MASKED,
+                    }),
+                    slopes: [lse0, lse1].map(|head| {
+                        problem.alibi_slopes.get(head as usize).map_or(0.0, |&x| in_base_2(x))
+                    }),
                 });
             }
         }
@@ -104,7 +121,19 @@ mod tests {
     use crate::reflect::{host_layout, host_struct, wgsl_layout};
     use crate::{Capabilities, HeadMap};
 
-    host_struct!(Program { source, slot0, slot1, streams, lse0, lse1, pad0, pad1, phases });
+    host_struct!(Program {
+        source,
+        slot0,
+        slot1,
+        streams,
+        lse0,
+        lse1,
+        pad0,
+        pad1,
+        phases,
+        sinks,
+        slopes
+    });
 
     #[test]
     fn host_struct_is_the_shaders() {

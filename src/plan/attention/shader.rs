@@ -3,7 +3,7 @@
 use core::fmt::Write as _;
 
 use super::memory::Memory;
-use super::{AttentionProblem, Outputs, Programs, Tile};
+use super::{AttentionProblem, Bias, Keys, Outputs, Programs, Queries, Tile};
 use crate::DType;
 use crate::plan::Shader;
 use crate::rotary::Pairing;
@@ -39,10 +39,16 @@ pub(super) fn shader(
         ),
         source,
         entry: "attention",
-        overrides: Vec::new(),
+        overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
         workgroup_size: tile.threads(),
         workgroup_bytes: memory.bytes(),
-        storage_buffers: 6 + u32::from(split) + 2 * u32::from(problem.rotate_q),
+        storage_buffers: 6
+            + u32::from(split)
+            + 2 * u32::from(problem.rotate_q)
+            + u32::from(problem.bias.is_some())
+            + u32::from(problem.prefix)
+            + u32::from(problem.queries == Queries::Ragged)
+            + u32::from(matches!(problem.keys, Keys::Paged { .. })),
     }
 }
 
@@ -90,15 +96,22 @@ fn constants(
     let flags = [
         ("Q_INTERLEAVED", q_interleaved),
         ("K_INTERLEAVED", k_interleaved),
+        ("SOFTCAP", problem.softcap.is_some()),
+        ("BIAS", problem.bias.is_some()),
+        ("ALIBI", !problem.alibi_slopes.is_empty()),
+        ("SINKS", !problem.sinks.is_empty()),
         ("MIX", programs.mix),
         ("TURN", programs.turn),
         ("Q_RESIDENT", tile.q_resident),
         ("PV_ALIASED", memory.pv_aliased),
         ("RED_ALIASED", memory.red_aliased),
     ];
+    // Writing to a String cannot fail.
     let mut block = String::new();
+    if let Keys::Paged { page_size } = problem.keys {
+        let _ = writeln!(block, "const PAGE_SIZE: u32 = {page_size}u;");
+    }
     for (name, value) in numbers {
-        // Writing to a String cannot fail.
         let _ = writeln!(block, "const {name}: u32 = {value}u;");
     }
     for (name, value) in flags {
@@ -108,7 +121,7 @@ fn constants(
     block
 }
 
-fn files(problem: &AttentionProblem) -> [&'static str; 8] {
+fn files(problem: &AttentionProblem) -> [&'static str; 12] {
     let by = |dtype, f32, f16| if dtype == DType::F32 { f32 } else { f16 };
     let out_im = match problem.outputs {
         Outputs::Merged => wgsl!("io/out_im_none"),
@@ -119,6 +132,25 @@ fn files(problem: &AttentionProblem) -> [&'static str; 8] {
     } else {
         wgsl!("attention/query_ready")
     };
+    let rows = match problem.queries {
+        Queries::Batched => wgsl!("attention/rows_batched"),
+        Queries::Ragged => wgsl!("attention/rows_ragged"),
+    };
+    let keys = match problem.keys {
+        Keys::Batched => wgsl!("attention/keys_batched"),
+        Keys::Ragged => wgsl!("attention/keys_ragged"),
+        Keys::Paged { .. } => wgsl!("attention/keys_paged"),
+    };
+    let bias = match problem.bias {
+        None => wgsl!("attention/bias_none"),
+        Some(Bias::Additive) => wgsl!("attention/bias_add"),
+        Some(Bias::Mask) => wgsl!("attention/bias_mask"),
+    };
+    let prefix = if problem.prefix {
+        wgsl!("attention/prefix_lens")
+    } else {
+        wgsl!("attention/prefix_none")
+    };
     [
         by(problem.q_dtype, wgsl!("io/q_f32"), wgsl!("io/q_f16")),
         by(problem.kv_dtype, wgsl!("io/k_f32"), wgsl!("io/k_f16")),
@@ -127,6 +159,10 @@ fn files(problem: &AttentionProblem) -> [&'static str; 8] {
         out_im,
         wgsl!("rotary"),
         query,
+        rows,
+        keys,
+        bias,
+        prefix,
         wgsl!("attention"),
     ]
 }

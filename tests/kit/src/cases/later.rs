@@ -8,7 +8,6 @@ type Feature = (fn(&File) -> Vec<String>, &'static str);
 
 const FEATURES: &[Feature] = &[
     (backward, "gradients of attention are not computed yet"),
-    (features, "windows, soft caps, sinks and split-KV merging are not computed yet"),
     (linear, "linear attention is not computed yet"),
     (models, "whole models are not run yet"),
     (curves, "characteristic curves are not computed yet"),
@@ -33,15 +32,6 @@ pub fn parse(file: &File) -> Result<Cases> {
 
 fn backward(file: &File) -> Vec<String> {
     prefixes(file, ".dq").into_iter().collect()
-}
-
-fn features(file: &File) -> Vec<String> {
-    let special = ["window", "softcap"];
-    let described = objects(file)
-        .into_iter()
-        .filter(|(_, about)| special.iter().any(|key| about.get(*key).is_some()))
-        .map(|(case, _)| case);
-    described.chain(prefixes(file, ".part0.out")).collect()
 }
 
 fn linear(file: &File) -> Vec<String> {

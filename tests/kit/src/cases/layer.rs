@@ -133,6 +133,7 @@ impl Layer<'_> {
             softmax_scale: self.softmax_scale,
             causal: true,
             kv_lens: None,
+            variant: super::Variant::default(),
             out: Vec::new(),
             lse: Vec::new(),
         })

@@ -6,6 +6,7 @@
 mod apply;
 mod axial;
 mod expect;
+mod features;
 mod interleaved;
 mod later;
 mod layer;
@@ -144,10 +145,21 @@ pub struct AttentionCase {
     /// Bottom-right aligned.
     pub causal: bool,
     pub kv_lens: Option<Vec<u32>>,
+    pub variant: Variant,
     /// Views of the output `[B, heads, Sq, Dv]`.
     pub out: Vec<Expected>,
     /// Views of the log-sum-exp `[B, heads, Sq, 1]`.
     pub lse: Vec<Expected>,
+}
+
+/// What some models add to plain attention.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Variant {
+    /// Keys that a query sees, itself included.
+    pub window: Option<u32>,
+    pub softcap: Option<f64>,
+    /// One logit an output head, or none.
+    pub sinks: Vec<f32>,
 }
 
 impl AttentionCase {
@@ -228,6 +240,7 @@ const KINDS: &[Kind] = &[
     Kind { recognises: layer::recognises, parse: layer::parse },
     Kind { recognises: sdpa::recognises, parse: sdpa::parse },
     Kind { recognises: real::recognises, parse: real::parse },
+    Kind { recognises: features::recognises, parse: features::parse },
     Kind { recognises: later::recognises, parse: later::parse },
 ];
 

@@ -3,7 +3,7 @@
 
 use phasor::{HeadMap, rotary::RopeConfig};
 
-use super::{AttentionCase, Case, Cases, Expected, Map, Order, Result, RopeCase, read::*};
+use super::{AttentionCase, Case, Cases, Expected, Map, Order, Result, RopeCase, Variant, read::*};
 use crate::{
     golden::{File, Tensor},
     tolerance::Bound,
@@ -58,6 +58,7 @@ pub fn parse(file: &File) -> Result<Cases> {
         softmax_scale: number_after(layout, "scale")?,
         causal: true,
         kv_lens: None,
+        variant: Variant::default(),
         out,
         lse: vec![lse("lse", 0)?, lse("lse_im", 1)?],
     }));

@@ -2,7 +2,7 @@
 
 use phasor::HeadMap;
 
-use super::{AttentionCase, Case, Cases, Expected, Result, read::*};
+use super::{AttentionCase, Case, Cases, Expected, Result, Variant, read::*};
 use crate::golden::File;
 
 pub fn recognises(file: &File) -> bool {
@@ -46,6 +46,7 @@ pub fn parse(file: &File) -> Result<Cases> {
             softmax_scale: number(&about, "scale")?,
             causal,
             kv_lens: has(file, &kv_len).then(|| counts(file, &kv_len)).transpose()?,
+            variant: Variant::default(),
             out: expect("out", out, out_shape)?,
             lse: expect("lse", lse, lse_shape)?,
         }));

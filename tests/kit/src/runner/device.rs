@@ -238,6 +238,9 @@ impl Runner for Device<'_> {
             pairing,
             rotate_q: case.rotations.is_some(),
             causal: case.causal,
+            window: case.variant.window,
+            softcap: case.variant.softcap.map(|cap| cap as f32),
+            sinks: case.variant.sinks.clone(),
             softmax_scale: case.softmax_scale as f32,
             lse: true,
             ..AttentionProblem::new(case.heads.clone(), kv_heads, head_dim)

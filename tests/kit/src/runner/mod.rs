@@ -6,7 +6,7 @@ pub use device::Device;
 
 use std::marker::PhantomData;
 
-use phasor::oracle::{self, Attention, AttentionInputs, Real};
+use phasor::oracle::{self, Attention, AttentionInputs, Place, Real};
 
 use crate::cases::{AttentionCase, Order, Result, RopeCase, Rotation, ScoresCase, swap_axes};
 
@@ -90,7 +90,7 @@ impl<R: Real> Runner for Oracle<R> {
             k = rotate(&k, case.k_shape, k_rotation)?;
         }
         let (rotary_dim, pairing) = case.pairs();
-        let got = oracle::attention(&AttentionInputs {
+        let inputs = AttentionInputs {
             q: &q,
             q_shape: case.q_shape,
             k: &k,
@@ -104,7 +104,24 @@ impl<R: Real> Runner for Oracle<R> {
             causal: case.causal,
             q_offset: None,
             kv_lens: case.kv_lens.as_deref(),
-        })?;
+        };
+        let variant = &case.variant;
+        let modify = |place: Place, score: R| {
+            let capped = match variant.softcap.map(R::from_f64) {
+                // tanh x = 1 − 2 / (e^2x + 1), which neither overflows nor loses digits that matter
+                // beside the scores.
+                Some(cap) => {
+                    let two = R::from_f64(2.0);
+                    cap - cap * two / ((two * score / cap).exp() + R::from_f64(1.0))
+                }
+                None => score,
+            };
+            let start = variant.window.map_or(i64::MIN, |w| place.position - i64::from(w));
+            (place.key as i64 > start).then_some(capped)
+        };
+        let sinks: Vec<f64> = variant.sinks.iter().map(|&sink| f64::from(sink)).collect();
+        let sinks = (!sinks.is_empty()).then_some(sinks.as_slice());
+        let got = oracle::attention_with(&inputs, &modify, sinks)?;
         Ok(Attention { out: widen(&got.out), lse: widen(&got.lse) })
     }
 }

@@ -1,0 +1,206 @@
+//! The tensors of an attention call, and the checks they have to pass.
+
+use super::present;
+use crate::gpu::{Access, Checker, CosSin, Positions, RotaryParams, Tensor};
+use crate::plan::attention::{
+    Alignment, AttentionProblem, AttentionShape, Bias, Keys, Outputs, Queries,
+};
+use crate::{Error, Layout, Result};
+
+/// The tensors of one attention call. Strides and offsets are multiples of 4 elements.
+#[derive(Debug, Clone)]
+pub struct AttentionBindings<'a> {
+    /// `[B, H_q, S_q, D]`, ragged `[1, H_q, rows, D]`; read.
+    pub q: Tensor<'a>,
+    /// `[B, H_kv, S_k, D]`, ragged `[1, H_kv, rows, D]`, paged `[pages, H_kv, page_size, D]`;
+    /// rotated, read.
+    pub k: Tensor<'a>,
+    /// As k, with D_v channels; read.
+    pub v: Tensor<'a>,
+    /// `[B, H_out, S_q, D_v]`, or `[B, H_q, S_q, D_v]` for split outputs, or `[1, H, rows, D_v]`
+    /// where q is ragged; written.
+    pub out: Tensor<'a>,
+    /// Split outputs: as out, the second stream of every query head; written.
+    pub out_im: Option<Tensor<'a>>,
+    /// Natural log-sum-exp of every output row, f32 `[B, H_out, S_q]`, or `[H_out, rows]` where q is
+    /// ragged, without gaps, heads in the order of the head map; written. −∞ in rows that see no
+    /// key.
+    pub lse: Option<wgpu::BufferBinding<'a>>,
+    /// Batched and paged keys: how many each sequence has, u32 `[B]`, read. Keys behind them are
+    /// padding and never read. Numbers above S_k count as S_k. Without it all S_k are there.
+    pub kv_lens: Option<wgpu::BufferBinding<'a>>,
+    /// Ragged queries: u32 `[B + 1]`, first row of each sequence, then the end; read.
+    pub cu_seqlens_q: Option<wgpu::BufferBinding<'a>>,
+    /// Ragged keys: u32 `[B + 1]`, first row of each sequence, then the end; read.
+    pub cu_seqlens_k: Option<wgpu::BufferBinding<'a>>,
+    /// Paged keys: u32 `[B, ceil(S_k / page_size)]` without gaps, the page of each run of keys;
+    /// read. Entries past a sequence's keys are not used; one that names no page reads the last.
+    pub block_table: Option<wgpu::BufferBinding<'a>>,
+    /// Bias or mask, `[B, H_out, S_q, S_k]`: layout and binding, both in elements of the bias (f32,
+    /// or bytes of a mask). Strides of 0 broadcast; keys are contiguous. Read.
+    pub bias: Option<(Layout, wgpu::BufferBinding<'a>)>,
+    /// Prefix-LM: u32 `[B]`, read.
+    pub prefix_lens: Option<wgpu::BufferBinding<'a>>,
+    /// Table and positions of q, where the kernel rotates it.
+    pub rotation: Option<(CosSin<'a>, Positions<'a>)>,
+}
+
+impl<'a> AttentionBindings<'a> {
+    /// The tensors that every call has, without the optional ones.
+    pub fn new(q: Tensor<'a>, k: Tensor<'a>, v: Tensor<'a>, out: Tensor<'a>) -> Self {
+        Self {
+            q,
+            k,
+            v,
+            out,
+            out_im: None,
+            lse: None,
+            kv_lens: None,
+            cu_seqlens_q: None,
+            cu_seqlens_k: None,
+            block_table: None,
+            bias: None,
+            prefix_lens: None,
+            rotation: None,
+        }
+    }
+
+    /// Checks everything. What comes back are the parameters of the rotation.
+    pub(super) fn check(
+        &self,
+        problem: &AttentionProblem,
+        checker: &mut Checker<'_>,
+        shape: &AttentionShape,
+    ) -> Result<RotaryParams> {
+        let AttentionShape { batch, seq_q, seq_k, .. } = *shape;
+        let (q_heads, kv_heads) = (problem.heads.q_heads(), problem.kv_heads);
+        let heads_out = problem.heads.heads().len() as u32;
+        let (d, dv) = (problem.head_dim, problem.value_dim);
+
+        let (q_batch, q_rows) = match problem.queries {
+            Queries::Batched => (batch, seq_q),
+            Queries::Ragged => (1, self.q.layout.shape[2]),
+        };
+        let (kv_batch, kv_rows) = match problem.keys {
+            Keys::Batched => (batch, seq_k),
+            Keys::Ragged => (1, self.k.layout.shape[2]),
+            Keys::Paged { page_size } => (self.k.layout.shape[0], page_size),
+        };
+        let q_shape = [q_batch, q_heads, q_rows, d];
+        checker.tensor("q", &self.q, Access::Read, problem.q_dtype, q_shape, 4)?;
+        let kv_dtype = problem.kv_dtype;
+        let k_shape = [kv_batch, kv_heads, kv_rows, d];
+        checker.tensor("k", &self.k, Access::Read, kv_dtype, k_shape, 4)?;
+        let v_shape = [kv_batch, kv_heads, kv_rows, dv];
+        checker.tensor("v", &self.v, Access::Read, kv_dtype, v_shape, 4)?;
+        let split = problem.outputs == Outputs::Split;
+        let out_shape = [q_batch, if split { q_heads } else { heads_out }, q_rows, dv];
+        checker.tensor("out", &self.out, Access::Write, problem.out_dtype, out_shape, 4)?;
+        present("out_im", split, self.out_im.is_some())?;
+        if let Some(out_im) = &self.out_im {
+            checker.tensor("out_im", out_im, Access::Write, problem.out_dtype, out_shape, 4)?;
+        }
+        present("lse", problem.lse, self.lse.is_some())?;
+        if let Some(lse) = &self.lse {
+            let dense = Layout::bhsd([q_batch, heads_out, q_rows, 1])?;
+            checker.binding("lse", lse, Access::Write, 4 * dense.elements())?;
+        }
+        self.check_lengths(problem, checker, shape)?;
+        present("bias", problem.bias.is_some(), self.bias.is_some())?;
+        if let (Some(kind), Some((layout, binding))) = (problem.bias, &self.bias) {
+            let needed = [batch, heads_out, seq_q, seq_k];
+            if layout.shape != needed {
+                return Err(Error::Shape { tensor: "bias", needed, got: layout.shape });
+            }
+            let elements = layout.last_index("bias")?.map_or(0, |last| u64::from(last) + 1);
+            let size = if kind == Bias::Additive { 4 } else { 1 };
+            // Masks are read by words.
+            let reach = (elements * size).next_multiple_of(4);
+            checker.binding("bias", binding, Access::Read, reach)?;
+        }
+        self.check_rotation(problem, checker, shape, [q_batch, q_rows])
+    }
+
+    fn check_lengths(
+        &self,
+        problem: &AttentionProblem,
+        checker: &mut Checker<'_>,
+        shape: &AttentionShape,
+    ) -> Result<()> {
+        let batch = u64::from(shape.batch);
+        let ragged_q = problem.queries == Queries::Ragged;
+        present("cu_seqlens_q", ragged_q, self.cu_seqlens_q.is_some())?;
+        let ragged_k = problem.keys == Keys::Ragged;
+        present("cu_seqlens_k", ragged_k, self.cu_seqlens_k.is_some())?;
+        if ragged_k {
+            present("kv_lens", false, self.kv_lens.is_some())?;
+        }
+        present("prefix_lens", problem.prefix, self.prefix_lens.is_some())?;
+        let mut words = vec![
+            ("prefix_lens", &self.prefix_lens, batch),
+            ("cu_seqlens_q", &self.cu_seqlens_q, batch + 1),
+            ("cu_seqlens_k", &self.cu_seqlens_k, batch + 1),
+            ("kv_lens", &self.kv_lens, batch),
+        ];
+        let pages = match problem.keys {
+            Keys::Paged { page_size } => Some(u64::from(shape.seq_k.div_ceil(page_size))),
+            _ => None,
+        };
+        present("block_table", pages.is_some(), self.block_table.is_some())?;
+        if let Some(pages) = pages {
+            words.push(("block_table", &self.block_table, batch * pages));
+            if shape.seq_k > 0 && self.k.layout.is_empty() {
+                return Err(Error::Shape {
+                    tensor: "k",
+                    needed: [1, self.k.layout.shape[1], self.k.layout.shape[2], problem.head_dim],
+                    got: self.k.layout.shape,
+                });
+            }
+        }
+        for (name, binding, len) in words {
+            if let Some(binding) = binding {
+                if len > u64::from(u32::MAX) {
+                    return Err(Error::IndexOverflow { tensor: name, index: len });
+                }
+                checker.binding(name, binding, Access::Read, 4 * len)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_rotation(
+        &self,
+        problem: &AttentionProblem,
+        checker: &mut Checker<'_>,
+        shape: &AttentionShape,
+        [batch, rows]: [u32; 2],
+    ) -> Result<RotaryParams> {
+        present("rotation", problem.rotate_q, self.rotation.is_some())?;
+        let Some((table, positions)) = &self.rotation else {
+            return Ok(RotaryParams::default());
+        };
+        let counted = Positions::From(0);
+        let (positions, rows) = match positions {
+            Positions::Ids { .. } => (positions, rows),
+            Positions::From(_) => (positions, shape.seq_q),
+            Positions::AmongKeys if !problem.causal => {
+                return Err(Error::Binding {
+                    tensor: "positions",
+                    why: "AmongKeys needs the causal mask, which says where queries stand",
+                });
+            }
+            // The largest place decides how long the table must be.
+            Positions::AmongKeys => (
+                &counted,
+                match problem.alignment {
+                    Alignment::LastKey => shape.seq_k,
+                    Alignment::Shape => {
+                        let end = shape.offset() + i64::from(shape.seq_q);
+                        u32::try_from(end.max(0)).unwrap_or(u32::MAX)
+                    }
+                },
+            ),
+        };
+        RotaryParams::new(checker, table, positions, problem.rotary_dim, [batch, rows])
+    }
+}

@@ -1,0 +1,228 @@
+//! Fused attention on the device: compiles an [`AttentionPlan`], binds tensors to it.
+
+mod bindings;
+mod params;
+
+use crate::gpu::{
+    Bind, COS_SIN, Checker, Dispatch, POSITION_IDS, Pipeline, Positions, Unused, uniform_buffer,
+};
+use crate::plan::attention::{AttentionPlan, AttentionShape, Keys};
+use crate::{Error, Result};
+pub use bindings::AttentionBindings;
+use params::Params;
+
+/// A compiled attention kernel. It belongs to the device it was made on, is cheap to clone, and
+/// holds nothing that changes from call to call.
+#[derive(Debug, Clone)]
+pub struct Attention {
+    plan: AttentionPlan,
+    pipeline: Pipeline,
+    programs: wgpu::Buffer,
+    unused: Unused,
+}
+
+/// Binding numbers, by the names of `shaders/attention.wgsl`, `shaders/attention/` and
+/// `shaders/io/`.
+mod binding {
+    pub(super) const PARAMS: u32 = 0;
+    pub(super) const PROGRAMS: u32 = 1;
+    pub(super) const Q: u32 = 2;
+    pub(super) const K: u32 = 3;
+    pub(super) const V: u32 = 4;
+    pub(super) const OUT: u32 = 5;
+    pub(super) const OUT_IM: u32 = 6;
+    pub(super) const LSE: u32 = 7;
+    /// kv_lens, or cu_seqlens_k of ragged keys.
+    pub(super) const LENS: u32 = 10;
+    pub(super) const CU_SEQLENS_Q: u32 = 11;
+    pub(super) const BLOCK_TABLE: u32 = 12;
+    /// bias, or mask.
+    pub(super) const BIAS: u32 = 13;
+    pub(super) const PREFIX_LENS: u32 = 14;
+}
+
+impl Attention {
+    /// Compiles `plan` on `device`. Do this once for every configuration; it takes milliseconds on
+    /// a GPU and can take seconds on a software adapter.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when the device has less room than the plan was made for.
+    pub fn new(device: &wgpu::Device, plan: &AttentionPlan) -> Result<Self> {
+        let plan = Self::replan(device, plan)?;
+        Ok(Self {
+            pipeline: Pipeline::new(device, plan.shader()),
+            programs: Self::programs(device, &plan),
+            unused: Unused::new(device),
+            plan,
+        })
+    }
+
+    /// The same plan, every check repeated against the real device.
+    fn replan(device: &wgpu::Device, plan: &AttentionPlan) -> Result<AttentionPlan> {
+        let caps = crate::Capabilities::of(device);
+        AttentionPlan::with_tile(plan.problem(), &caps, *plan.tile())
+    }
+
+    fn programs(device: &wgpu::Device, plan: &AttentionPlan) -> wgpu::Buffer {
+        let table = plan.programs.table();
+        uniform_buffer(device, "attention programs", bytemuck::cast_slice(&table))
+    }
+
+    /// A kernel for another plan with the very same shader, without compiling again: problems that
+    /// differ in scale, mask, log-sum-exp or, within limits, head counts. `None` where the shaders
+    /// differ.
+    ///
+    /// # Errors
+    /// As [`Attention::new`].
+    pub fn reuse(&self, device: &wgpu::Device, plan: &AttentionPlan) -> Result<Option<Self>> {
+        let plan = Self::replan(device, plan)?;
+        if plan.shader() != self.plan.shader() {
+            return Ok(None);
+        }
+        Ok(Some(Self { programs: Self::programs(device, &plan), plan, ..self.clone() }))
+    }
+
+    /// The plan that runs.
+    pub fn plan(&self) -> &AttentionPlan {
+        &self.plan
+    }
+
+    /// Checks the tensors of a call and binds them.
+    ///
+    /// # Errors
+    /// Any of [`Error`]'s variants on shapes, strides, sizes, alignment, overlap, usage, dtypes and
+    /// limits; [`Error::Binding`] for a tensor that the problem needs and the call lacks, or the
+    /// other way round; [`Error::TableTooShort`] where a query has a position past the table. The
+    /// buffers stay as they are.
+    pub fn bind(
+        &self,
+        device: &wgpu::Device,
+        shape: &AttentionShape,
+        bindings: &AttentionBindings<'_>,
+    ) -> Result<Dispatch> {
+        let problem = self.plan.problem();
+        let caps = &self.plan.capabilities;
+        let rotary = bindings.check(problem, &mut Checker::new(caps), shape)?;
+        let tiles = shape.seq_q.div_ceil(self.plan.tile().block_q());
+        let programs = self.plan.programs.rows.len() as u64;
+        let groups = u64::from(shape.batch) * programs * u64::from(tiles);
+        if groups == 0 || bindings.out.layout.is_empty() {
+            return Ok(Dispatch::empty());
+        }
+        let workgroups = caps.fold_groups(groups)?;
+        let params = Params::new(&self.plan, shape, bindings, rotary, workgroups[0])?;
+        let params = uniform_buffer(device, "attention params", bytemuck::bytes_of(&params));
+
+        let all_keys;
+        let lens = match (problem.keys, &bindings.cu_seqlens_k, &bindings.kv_lens) {
+            (Keys::Ragged, Some(lens), _) | (_, _, Some(lens)) => lens.clone(),
+            _ => {
+                let all = vec![shape.seq_k; shape.batch as usize];
+                let bytes = bytemuck::cast_slice(&all);
+                all_keys = uniform_buffer(device, "attention: all keys", bytes);
+                all_keys.as_entire_buffer_binding()
+            }
+        };
+        // With no keys, k and v may be empty buffers, which cannot be bound: nothing reads them.
+        let (k, v) = match bindings.k.layout.is_empty() {
+            true => (self.unused.read(), self.unused.read()),
+            false => (bindings.k.binding.clone(), bindings.v.binding.clone()),
+        };
+        let mut entries = vec![
+            (binding::PARAMS, params.as_entire_buffer_binding()),
+            (binding::PROGRAMS, self.programs.as_entire_buffer_binding()),
+            (binding::Q, bindings.q.binding.clone()),
+            (binding::K, k),
+            (binding::V, v),
+            (binding::OUT, bindings.out.binding.clone()),
+            (binding::LSE, bindings.lse.clone().unwrap_or_else(|| self.unused.written())),
+            (binding::LENS, lens),
+        ];
+        let optional = [
+            (binding::OUT_IM, bindings.out_im.as_ref().map(|tensor| &tensor.binding)),
+            (binding::CU_SEQLENS_Q, bindings.cu_seqlens_q.as_ref()),
+            (binding::BLOCK_TABLE, bindings.block_table.as_ref()),
+            (binding::BIAS, bindings.bias.as_ref().map(|(_, binding)| binding)),
+            (binding::PREFIX_LENS, bindings.prefix_lens.as_ref()),
+        ];
+        for (number, binding) in optional {
+            entries.extend(binding.map(|binding| (number, binding.clone())));
+        }
+        if let Some((table, positions)) = &bindings.rotation {
+            let ids = match positions {
+                Positions::Ids { binding, .. } => binding.clone(),
+                _ => self.unused.read(),
+            };
+            entries.extend([(COS_SIN, table.binding.clone()), (POSITION_IDS, ids)]);
+        }
+        let bind =
+            Bind { label: "attention", pipeline: &self.pipeline, entries: &entries, workgroups };
+        Ok(Dispatch::new(device, &bind))
+    }
+}
+
+fn present(tensor: &'static str, needed: bool, given: bool) -> Result<()> {
+    let why = match (needed, given) {
+        (true, false) => "missing, though the problem asks for it",
+        (false, true) => "given, but the problem does not use it",
+        _ => return Ok(()),
+    };
+    Err(Error::Binding { tensor, why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::attention::{Alignment, AttentionProblem, Bias, Outputs, Queries};
+    use crate::reflect::wgsl_bindings;
+    use crate::{Capabilities, HeadMap};
+
+    fn bindings_of(change: impl Fn(&mut AttentionProblem)) -> Vec<(u32, String)> {
+        let mut caps = Capabilities::webgpu_default();
+        caps.max_storage_buffers = 16;
+        let mut problem = AttentionProblem::new(HeadMap::ropepp(2).unwrap(), 1, 64);
+        change(&mut problem);
+        wgsl_bindings(&problem.plan(&caps).unwrap().shader().source)
+    }
+
+    #[test]
+    fn binding_numbers_are_the_shaders() {
+        let base = [
+            (binding::PARAMS, "params"),
+            (binding::PROGRAMS, "programs"),
+            (binding::Q, "q"),
+            (binding::K, "k"),
+            (binding::V, "v"),
+            (binding::OUT, "out"),
+            (binding::LSE, "lse"),
+            (COS_SIN, "cos_sin"),
+            (POSITION_IDS, "position_ids"),
+        ];
+        let with = |more: &[(u32, &str)]| {
+            let mut all: Vec<_> =
+                base.iter().chain(more).map(|&(number, name)| (number, name.to_owned())).collect();
+            all.sort_unstable();
+            all
+        };
+        let lens = (binding::LENS, "kv_lens");
+        assert_eq!(bindings_of(|_| ()), with(&[lens]));
+        assert_eq!(bindings_of(|p| p.rotate_q = true), with(&[lens]));
+        let split = with(&[lens, (binding::OUT_IM, "out_im")]);
+        assert_eq!(bindings_of(|p| p.outputs = Outputs::Split), split);
+        let paged = with(&[lens, (binding::BLOCK_TABLE, "block_table")]);
+        assert_eq!(bindings_of(|p| p.keys = Keys::Paged { page_size: 16 }), paged);
+        let ragged =
+            with(&[(binding::LENS, "cu_seqlens_k"), (binding::CU_SEQLENS_Q, "cu_seqlens_q")]);
+        let all_ragged = bindings_of(|p| {
+            (p.queries, p.keys) = (Queries::Ragged, Keys::Ragged);
+            p.alignment = Alignment::LastKey;
+        });
+        assert_eq!(all_ragged, ragged);
+        let biased = bindings_of(|p| p.bias = Some(Bias::Additive));
+        assert_eq!(biased, with(&[lens, (binding::BIAS, "bias")]));
+        let masked = bindings_of(|p| p.bias = Some(Bias::Mask));
+        assert_eq!(masked, with(&[lens, (binding::BIAS, "mask")]));
+        let prefixed = bindings_of(|p| p.prefix = true);
+        assert_eq!(prefixed, with(&[lens, (binding::PREFIX_LENS, "prefix_lens")]));
+    }
+}

@@ -1,0 +1,191 @@
+//! The uniform block of an attention call.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::AttentionBindings;
+use crate::gpu::{Positions, RotaryParams};
+use crate::plan::attention::{Alignment, AttentionPlan, AttentionShape, Keys, Queries, in_base_2};
+use crate::{Error, Layout, Result};
+
+/// `Params` of `shaders/attention.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+pub(super) struct Params {
+    batch: u32,
+    seq_q: u32,
+    seq_k: u32,
+    group: u32,
+    groups_x: u32,
+    tiles: u32,
+    programs: u32,
+    causal_offset: i32,
+    align_last: u32,
+    window: i32,
+    scale_log2: f32,
+    softcap: f32,
+    minus_infinity: f32,
+    store_lse: u32,
+    lse_batch: u32,
+    lse_head: u32,
+    total_q: u32,
+    extent_k: u32,
+    table_stride: u32,
+    place_among_keys: u32,
+    q: Quads,
+    k: Quads,
+    v: Quads,
+    out: Quads,
+    out_im: Quads,
+    bias: Quads,
+    rotary: RotaryParams,
+}
+
+/// `Quads` of `shaders/attention.wgsl`: offset and strides in groups of four channels.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+struct Quads {
+    offset: u32,
+    batch: u32,
+    head: u32,
+    row: u32,
+}
+
+impl Quads {
+    fn new(layout: &Layout) -> Self {
+        let [batch, head, row] = layout.strides.map(|stride| stride / 4);
+        Self { offset: layout.offset / 4, batch, head, row }
+    }
+
+    /// All batches lie in one.
+    fn ragged(self) -> Self {
+        Self { batch: 0, ..self }
+    }
+}
+
+impl Params {
+    pub(super) fn new(
+        plan: &AttentionPlan,
+        shape: &AttentionShape,
+        bindings: &AttentionBindings<'_>,
+        rotary: RotaryParams,
+        groups_x: u32,
+    ) -> Result<Self> {
+        let problem = plan.problem();
+        let ragged_q = problem.queries == Queries::Ragged;
+        let q_rows = bindings.q.layout.shape[2];
+        let heads_out = problem.heads.heads().len() as u32;
+        let q = |layout: &Layout| {
+            let quads = Quads::new(layout);
+            if ragged_q { quads.ragged() } else { quads }
+        };
+        let among_keys = matches!(bindings.rotation, Some((_, Positions::AmongKeys)));
+        let (extent_k, table_stride) = match problem.keys {
+            Keys::Batched => (0, 0),
+            Keys::Ragged => (bindings.k.layout.shape[2], 0),
+            Keys::Paged { page_size } => {
+                (bindings.k.layout.shape[0], shape.seq_k.div_ceil(page_size))
+            }
+        };
+        let align_last = problem.causal && problem.alignment == Alignment::LastKey;
+        Ok(Self {
+            batch: shape.batch,
+            seq_q: shape.seq_q,
+            seq_k: shape.seq_k,
+            group: problem.heads.q_heads() / problem.kv_heads,
+            groups_x,
+            tiles: shape.seq_q.div_ceil(plan.tile().block_q()),
+            programs: plan.programs.rows.len() as u32,
+            causal_offset: causal_offset(shape, problem.causal)?,
+            align_last: u32::from(align_last),
+            window: problem.window.map_or(NO_WINDOW, |window| window as i32),
+            scale_log2: (f64::from(problem.softmax_scale) * core::f64::consts::LOG2_E) as f32,
+            softcap: problem.softcap.map_or(1.0, in_base_2),
+            minus_infinity: f32::NEG_INFINITY,
+            store_lse: u32::from(problem.lse),
+            lse_batch: if ragged_q { 0 } else { heads_out * q_rows },
+            lse_head: q_rows,
+            total_q: q_rows,
+            extent_k,
+            table_stride,
+            place_among_keys: u32::from(among_keys),
+            q: q(&bindings.q.layout),
+            k: Quads::new(&bindings.k.layout),
+            v: Quads::new(&bindings.v.layout),
+            out: q(&bindings.out.layout),
+            out_im: q(&bindings.out_im.as_ref().unwrap_or(&bindings.out).layout),
+            bias: bindings.bias.as_ref().map_or(Quads::default(), |(layout, _)| {
+                let [batch, head, row] = layout.strides;
+                Quads { offset: layout.offset, batch, head, row }
+            }),
+            rotary,
+        })
+    }
+}
+
+/// Sequences are shorter than this, and offsets no longer, so that sums of them fit an i32.
+const FAR: i32 = 1 << 29;
+/// Further back than any key, and still no i32 overflows.
+const NO_WINDOW: i32 = 3 << 29;
+
+/// Place of query 0 among the keys, in the 32 bits that the shader has. Without a causal mask it
+/// lies so far behind them that every key is visible.
+fn causal_offset(shape: &AttentionShape, causal: bool) -> Result<i32> {
+    let offset = if causal { shape.offset() } else { i64::from(FAR) };
+    // Room for a tile past the last row and the last key.
+    let longest = i64::from(shape.seq_q.max(shape.seq_k));
+    match i32::try_from(offset) {
+        Ok(narrow) if longest <= i64::from(FAR) - (1 << 16) && (-FAR..=FAR).contains(&narrow) => {
+            Ok(narrow)
+        }
+        _ => Err(Error::IndexOverflow {
+            tensor: "query_offset, seq_q or seq_k",
+            index: offset.unsigned_abs().max(longest.unsigned_abs()),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::attention::AttentionProblem;
+    use crate::reflect::{host_layout, host_struct, wgsl_layout};
+    use crate::{Capabilities, HeadMap};
+
+    host_struct!(Quads { offset, batch, head, row });
+    host_struct!(Params {
+        batch,
+        seq_q,
+        seq_k,
+        group,
+        groups_x,
+        tiles,
+        programs,
+        causal_offset,
+        align_last,
+        window,
+        scale_log2,
+        softcap,
+        minus_infinity,
+        store_lse,
+        lse_batch,
+        lse_head,
+        total_q,
+        extent_k,
+        table_stride,
+        place_among_keys,
+        q,
+        k,
+        v,
+        out,
+        out_im,
+        bias,
+        rotary
+    });
+
+    #[test]
+    fn host_struct_is_the_shaders() {
+        let problem = AttentionProblem::new(HeadMap::ropepp(2).unwrap(), 1, 64);
+        let plan = problem.plan(&Capabilities::webgpu_default()).unwrap();
+        assert_eq!(host_layout::<Params>(), wgsl_layout(&plan.shader().source, "Params"));
+    }
+}

@@ -1,0 +1,30 @@
+//! Head dimensions of queries and keys, and of values.
+
+use phasor::{HeadMap, plan::attention::AttentionProblem};
+
+use super::{Case, control};
+use crate::harness::{Result, run_table};
+
+fn dims(head_dim: u32, value_dim: u32) -> AttentionProblem {
+    let heads = control().heads;
+    AttentionProblem { value_dim, ..AttentionProblem::new(heads, 1, head_dim) }
+}
+
+#[test]
+fn head_dims() {
+    let case = |(d, dv)| Ok((format!("D {d}, D_v {dv}"), Case::small(&dims(d, dv))?));
+    let dims = [(8, 8), (8, 136), (40, 40), (72, 80), (80, 72), (96, 24), (112, 112), (256, 256)];
+    run_table(&dims.into_iter().map(case).collect::<Result<Vec<_>>>().unwrap(), Case::check);
+}
+
+/// As models have them, with the tile that the device gets.
+#[test]
+fn planned_head_dims() {
+    let plain = HeadMap::plain(2).unwrap();
+    let problems = [
+        ("D 128, two streams", dims(128, 128)),
+        ("D 64, one stream", AttentionProblem { heads: plain, ..dims(64, 64) }),
+    ];
+    let case = |(name, problem): (&str, _)| (name.to_owned(), Case::new(&problem).unwrap());
+    run_table(&problems.map(case), Case::check);
+}

@@ -1,0 +1,129 @@
+//! The device that all tests share, its compiled kernels, and what every test is made of.
+
+mod placed;
+mod rotation;
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+use phasor::{
+    DType,
+    kernels::{attention::Attention, rope::Rope},
+    plan::{attention::AttentionPlan, rope::RopeProblem},
+    wgpu,
+};
+use phasor_kit::{gpu::Gpu, tolerance};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+pub use placed::{Place, Placed};
+pub use rotation::{Ids, Rotation};
+
+pub type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+
+/// A device and the kernels that were compiled on it.
+pub struct Lab {
+    pub gpu: Gpu,
+    attention: Mutex<HashMap<String, Attention>>,
+    ropes: Mutex<HashMap<String, Rope>>,
+}
+
+/// The adapter with all that it has.
+pub fn lab() -> &'static Lab {
+    static LAB: OnceLock<Lab> = OnceLock::new();
+    LAB.get_or_init(|| Lab::new(Gpu::new()))
+}
+
+/// Workgroups that [`narrow`] takes along one dimension.
+pub const NARROW_WORKGROUPS: u32 = 7;
+/// Bytes that [`narrow`] binds.
+pub const NARROW_BINDING: u64 = 1 << 18;
+
+/// The same adapter with the least that WebGPU promises, and with so few workgroups and so small
+/// bindings that tests can reach their ends.
+pub fn narrow() -> &'static Lab {
+    static NARROW: OnceLock<Lab> = OnceLock::new();
+    NARROW.get_or_init(|| {
+        let least = wgpu::Limits::defaults();
+        let limits = |all| wgpu::Limits {
+            max_compute_workgroups_per_dimension: NARROW_WORKGROUPS,
+            max_storage_buffer_binding_size: NARROW_BINDING,
+            max_compute_workgroup_storage_size: least.max_compute_workgroup_storage_size,
+            max_compute_invocations_per_workgroup: least.max_compute_invocations_per_workgroup,
+            max_compute_workgroup_size_x: least.max_compute_workgroup_size_x,
+            max_storage_buffers_per_shader_stage: least.max_storage_buffers_per_shader_stage,
+            min_storage_buffer_offset_alignment: least.min_storage_buffer_offset_alignment,
+            ..all
+        };
+        Lab::new(Gpu::with(|adapter| (limits(adapter.limits()), wgpu::Features::empty())))
+    })
+}
+
+impl Lab {
+    fn new(gpu: std::result::Result<Gpu, String>) -> Self {
+        // There is nothing to test without a device, and a test that does not test must not pass.
+        let gpu = gpu.unwrap_or_else(|why| panic!("{why}"));
+        println!("{} ({:?}, {})", gpu.info.name, gpu.info.backend, gpu.info.driver_info);
+        Self { gpu, attention: Mutex::default(), ropes: Mutex::default() }
+    }
+
+    pub fn attention(&self, plan: &AttentionPlan) -> phasor::Result<Attention> {
+        let key = format!("{:?} {:?}", plan.problem(), plan.tile());
+        cached(&self.attention, key, || Attention::new(&self.gpu.device, plan))
+    }
+
+    pub fn rope(&self, problem: &RopeProblem) -> phasor::Result<Rope> {
+        cached(&self.ropes, format!("{problem:?}"), || {
+            Rope::new(&self.gpu.device, &problem.plan(&self.gpu.capabilities())?)
+        })
+    }
+}
+
+fn cached<K: Clone>(
+    cache: &Mutex<HashMap<String, K>>,
+    key: String,
+    compile: impl FnOnce() -> phasor::Result<K>,
+) -> phasor::Result<K> {
+    let lock = || cache.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = lock().get(&key).cloned();
+    // Compiled outside of the lock: two tests may compile at the same time.
+    known.map_or_else(
+        || {
+            let kernel = compile()?;
+            Ok(lock().entry(key).or_insert(kernel).clone())
+        },
+        Ok,
+    )
+}
+
+/// Numbers of a tensor, evenly spread over ±`size`, as `dtype` holds them.
+pub fn random(shape: [u32; 4], size: f32, dtype: DType, seed: u64) -> Vec<f32> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let elements: usize = shape.iter().map(|&n| n as usize).product();
+    let data: Vec<f32> = (0..elements).map(|_| rng.random_range(-size..=size)).collect();
+    tolerance::stored(&data, dtype)
+}
+
+pub fn widened(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+/// Runs every case of a table and fails with the names of all that went wrong.
+pub fn run_table<'a, C: 'a>(
+    cases: impl IntoIterator<Item = &'a (String, C)>,
+    run: impl Fn(&C) -> Result,
+) {
+    let mut count = 0;
+    let mut wrong = Vec::new();
+    for (name, case) in cases {
+        count += 1;
+        if let Err(error) = run(case) {
+            wrong.push(format!("  {name}: {error}"));
+        }
+    }
+    assert!(count > 0, "an empty table proves nothing");
+    assert!(wrong.is_empty(), "{} of {count} cases failed:\n{}", wrong.len(), wrong.join("\n"));
+    println!("{count} cases");
+}
