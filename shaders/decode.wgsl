@@ -9,6 +9,7 @@
 // of V, over every KEY_GROUPS-th key. A state is one softmax: row r of stream t is state
 // t · ROWS + r.
 
+override WORKGROUP: u32;                   // THREADS; an override, see plan/shader.rs
 const BLOCK_K: u32 = THREADS * KEYS_EACH;  // keys a step
 const STATES: u32 = STREAMS * ROWS;
 const VECS: u32 = (STATES + 3u) / 4u;      // states in vectors of four
@@ -33,8 +34,8 @@ struct Params {
     softcap: f32,        // in base 2; 0: none
     minus_infinity: f32,
     lse_at: u32,         // where the log-sum-exps start in the workspace
-    pad0: u32,
-    pad1: u32,
+    among_keys: u32,     // 1: positions follow from the lengths
+    pad: u32,
     q: Rows,             // plane: sequence
     out: Rows,
     cache: Cache,
@@ -104,8 +105,7 @@ fn stage_q(tid: u32, batch: u32, kv_head: u32, first: u32, first_new: u32) {
             let program = programs[kv_head * params.programs + row % params.programs];
             x = load_unit(false, row_at(params.q, vec2(batch, i), program.source), u);
             if (u < PAIR_QUADS) {
-                // Ids are given row by row, other positions follow from the length.
-                x = rotate_query(x, batch, select(first_new + i, i, params.rotary.use_ids != 0u), u);
+                x = rotate_query(x, batch, i + select(0u, first_new, params.among_keys != 0u), u);
             }
             var c = params.q_scale;
             var t = 0.0;
@@ -124,7 +124,7 @@ fn stage_q(tid: u32, batch: u32, kv_head: u32, first: u32, first_new: u32) {
     }
 }
 
-@compute @workgroup_size(THREADS)
+@compute @workgroup_size(WORKGROUP)
 fn decode(
     @builtin(workgroup_id) group_id: vec3<u32>,
     @builtin(local_invocation_index) tid: u32,

@@ -17,7 +17,7 @@ struct Params {
     packed: u32,    // 1: new rows of all sequences lie one behind the other, see lens
     rows: u32,      // packed: rows of all sequences
     plane_k: u32,   // table plane of k
-    pad: u32,
+    among_keys: u32, // 1: positions follow from the lengths
     k: Rows,        // new rows; plane: sequence
     v: Rows,
     cache: Cache,
@@ -86,8 +86,11 @@ fn kv_append(
 
     let k = row_at(params.k, input, head);
     let v = row_at(params.v, input, head);
-    // Ids are given row by row, other positions follow from the length.
-    let s = select(length + i, input.y, params.rotary.use_ids != 0u);
+    // Ids are given row by row.
+    var s = select(i, input.y, params.rotary.use_ids != 0u);
+    if (params.among_keys != 0u) {
+        s = length + i;
+    }
     let source = Source(k, v, batch, s);
     if (piece < K_PIECES) {
         store_key(row_at(params.cache.k, place, head), source, piece);

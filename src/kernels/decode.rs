@@ -38,8 +38,8 @@ pub struct DecodeBindings<'a> {
     /// Natural log-sum-exp of every output row, f32 `[B, H_out, S_q]` without gaps; written. −∞ in
     /// rows that see no key.
     pub lse: Option<wgpu::BufferBinding<'a>>,
-    /// Table and positions of q, where the kernel rotates it. With [`Positions::From`]`(n)`, row i
-    /// of sequence b has position `kv_lens[b] − S_q + i + n`.
+    /// Table and positions of q, where the kernel rotates it. With [`Positions::AmongKeys`],
+    /// row i of sequence b has position `kv_lens[b] − S_q + i`, causal or not.
     pub rotation: Option<(CosSin<'a>, Positions<'a>)>,
     /// [`DecodePlan::workspace_bytes`] of scratch memory, where that is not 0. Calls may share it:
     /// each is done with it when the next one starts.
@@ -77,8 +77,8 @@ struct Params {
     softcap: f32,
     minus_infinity: f32,
     lse_at: u32,
-    pad0: u32,
-    pad1: u32,
+    among_keys: u32,
+    pad: u32,
     q: CacheRows,
     out: CacheRows,
     cache: CacheParams,
@@ -164,11 +164,11 @@ impl Decode {
         let rotary = match &bindings.rotation {
             None => RotaryParams::default(),
             Some((table, positions)) => {
-                let reach = match positions {
-                    Positions::Ids { .. } => [batch, seq_q],
+                let (positions, reach) = match positions {
                     // Every slot can be reached, whatever the device's lengths are.
-                    Positions::From(_) if !p.cache.rolling => [batch, cache.capacity],
-                    Positions::From(_) => [batch, 1],
+                    Positions::AmongKeys if !p.cache.rolling => (&FIRST, [batch, cache.capacity]),
+                    Positions::AmongKeys => (&FIRST, [batch, 1]),
+                    given => (given, [batch, seq_q]),
                 };
                 RotaryParams::new(&mut checker, table, positions, p.rotary_dim, reach)?
             }
@@ -206,8 +206,8 @@ impl Decode {
             softcap: softcap as f32,
             minus_infinity: f32::NEG_INFINITY,
             lse_at: (lse_at / 4) as u32,
-            pad0: 0,
-            pad1: 0,
+            among_keys: u32::from(matches!(bindings.rotation, Some((_, Positions::AmongKeys)))),
+            pad: 0,
             q: CacheRows::new(&bindings.q.layout, 4),
             out: CacheRows::new(&bindings.out.layout, 4),
             cache,
@@ -244,7 +244,7 @@ impl Decode {
                 POSITION_IDS,
                 match positions {
                     Positions::Ids { binding, .. } => binding.clone(),
-                    Positions::From(_) => self.unused.read(),
+                    _ => self.unused.read(),
                 },
             ));
         }
@@ -295,6 +295,9 @@ impl Decode {
     }
 }
 
+/// Places among the keys, without an offset.
+const FIRST: Positions<'static> = Positions::From(0);
+
 fn present(tensor: &'static str, needed: bool, given: bool) -> Result<()> {
     let why = match (needed, given) {
         (true, false) => "missing, though the plan asks for it",
@@ -327,8 +330,8 @@ mod tests {
         softcap,
         minus_infinity,
         lse_at,
-        pad0,
-        pad1,
+        among_keys,
+        pad,
         q,
         out,
         cache,

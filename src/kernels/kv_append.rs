@@ -31,9 +31,9 @@ pub struct KvAppendBindings<'a> {
     /// Rows of each sequence before the call, u32 `[B]`; more for packed rows, see
     /// [`KvAppendShape::packed`]. Rows for which a sequence has no slot are left out.
     pub lens: wgpu::BufferBinding<'a>,
-    /// Table and positions of K, where it is rotated. With [`Positions::From`]`(n)`, row i of
-    /// sequence b has position `lens[b] + i + n`; ids are given for every new row, packed rows one
-    /// behind the other.
+    /// Table and positions of K, where it is rotated. With [`Positions::AmongKeys`], row i of
+    /// sequence b has position `lens[b] + i`, which is what a growing cache wants. Ids are given for
+    /// every new row, packed rows one behind the other.
     pub rotation: Option<(CosSin<'a>, Positions<'a>)>,
 }
 
@@ -58,7 +58,7 @@ struct Params {
     packed: u32,
     rows: u32,
     plane_k: u32,
-    pad: u32,
+    among_keys: u32,
     k: CacheRows,
     v: CacheRows,
     cache: CacheParams,
@@ -122,11 +122,12 @@ impl KvAppend {
                 return Err(Error::Binding { tensor: "rotation", why });
             }
             (Some((table, positions)), true) => {
-                let reach = match positions {
-                    Positions::Ids { .. } => [planes, rows],
+                let (positions, reach) = match positions {
                     // Every slot can be reached, whatever the device's lengths are.
-                    Positions::From(_) if !format.rolling => [batch, cache.capacity],
-                    Positions::From(_) => [batch, 1],
+                    Positions::AmongKeys if !format.rolling => (&FIRST, [batch, cache.capacity]),
+                    Positions::AmongKeys => (&FIRST, [batch, 1]),
+                    Positions::Ids { .. } => (positions, [planes, rows]),
+                    Positions::From(_) => (positions, [batch, seq]),
                 };
                 RotaryParams::new(&mut checker, table, positions, p.rotary_dim, reach)?
             }
@@ -145,7 +146,7 @@ impl KvAppend {
             packed: u32::from(packed.is_some()),
             rows,
             plane_k: bindings.rotation.as_ref().map_or(0, |(table, _)| last_plane(table)),
-            pad: 0,
+            among_keys: u32::from(among_keys(bindings)),
             k: CacheRows::new(&k.layout, 4),
             v: CacheRows::new(&v.layout, 4),
             cache,
@@ -169,7 +170,7 @@ impl KvAppend {
                 POSITION_IDS,
                 match positions {
                     Positions::Ids { binding, .. } => binding.clone(),
-                    Positions::From(_) => self.unused.read(),
+                    _ => self.unused.read(),
                 },
             ));
         }
@@ -177,6 +178,13 @@ impl KvAppend {
             Bind { label: "kv_append", pipeline: &self.pipeline, entries: &entries, workgroups };
         Ok(Dispatch::new(device, &bind))
     }
+}
+
+/// Places among the keys, without an offset.
+const FIRST: Positions<'static> = Positions::From(0);
+
+fn among_keys(bindings: &KvAppendBindings<'_>) -> bool {
+    matches!(bindings.rotation, Some((_, Positions::AmongKeys)))
 }
 
 #[cfg(test)]
@@ -195,7 +203,7 @@ mod tests {
         packed,
         rows,
         plane_k,
-        pad,
+        among_keys,
         k,
         v,
         cache,

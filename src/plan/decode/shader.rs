@@ -47,7 +47,7 @@ pub(super) fn shader(
         ),
         source,
         entry: "decode",
-        overrides: Vec::new(),
+        overrides: vec![("WORKGROUP", f64::from(tile.threads))],
         workgroup_size: tile.threads,
         workgroup_bytes: tile.bytes(problem.units(), programs.streams),
         storage_buffers: storage_buffers(problem, partial),
