@@ -89,7 +89,7 @@ impl Listing {
         listing
     }
 
-    /// `BB12:` and `	v_dual_fmac_f32 v1, v2, v3 :: v_dual_fmac_f32 v4, v5, v6 ; bytes`.
+    /// `BB12:` and `v_dual_fmac_f32 v1, v2, v3 :: v_dual_fmac_f32 v4, v5, v6 ; bytes`.
     fn amd(&mut self, line: &str) {
         let text = line.split(';').next().unwrap_or_default();
         if let Some(label) = text.strip_suffix(':').filter(|l| l.starts_with("BB")) {
