@@ -8,8 +8,8 @@ mod pipeline;
 mod rotary;
 mod tensor;
 
-pub use cache::{BlockTable, CacheBindings, CacheTensor};
 pub(crate) use cache::{BLOCK_TABLE, CacheParams, CacheRows};
+pub use cache::{BlockTable, CacheBindings, CacheTensor};
 pub use dispatch::Dispatch;
 pub(crate) use dispatch::{Bind, Unused, uniform_buffer};
 pub(crate) use pipeline::Pipeline;

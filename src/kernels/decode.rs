@@ -254,7 +254,8 @@ impl Decode {
             }
             _ => None,
         };
-        let bind = Bind { label: "decode", pipeline: &self.pipeline, entries: &entries, workgroups };
+        let bind =
+            Bind { label: "decode", pipeline: &self.pipeline, entries: &entries, workgroups };
         let decode = Dispatch::new(device, &bind);
         Ok(match merge {
             Some(merge) => decode.then(merge),

@@ -7,6 +7,8 @@
 //! Tensors are dense row-major slices `[B, H, S, D]` (batch, head, position, channel).
 
 mod attention;
+mod cache;
+mod merge;
 mod real;
 mod rope;
 #[cfg(test)]
@@ -15,6 +17,8 @@ mod tests;
 pub use attention::{
     Attention, AttentionInputs, Place, attention, attention_with, probabilities, scores,
 };
+pub use cache::{decode_rows, encode_rows};
+pub use merge::merge_states;
 pub use real::Real;
 pub use rope::{output_queries, rope, unrope};
 

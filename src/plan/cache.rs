@@ -134,9 +134,8 @@ impl CacheFormat {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        let invalid = |what, needed, got: u32| {
-            Err(Error::Invalid { what, needed, got: got.to_string() })
-        };
+        let invalid =
+            |what, needed, got: u32| Err(Error::Invalid { what, needed, got: got.to_string() });
         if self.kv_heads == 0 {
             return invalid("kv_heads", "at least 1", 0);
         }
@@ -259,7 +258,8 @@ impl Pages<'_> {
     /// [`Error::UnknownPage`], [`Error::SharedPage`].
     pub fn check_append(&self, lens: &[u32], new: &[u32]) -> Result<()> {
         let entries = self.max_pages as usize;
-        let fits = lens.len() == new.len() && Some(self.table.len()) == lens.len().checked_mul(entries);
+        let fits =
+            lens.len() == new.len() && Some(self.table.len()) == lens.len().checked_mul(entries);
         if !fits || self.page_size == 0 || !self.page_size.is_multiple_of(8) {
             return Err(Error::Invalid {
                 what: "block table",
@@ -287,7 +287,12 @@ impl Pages<'_> {
                     Some(n) => *n += 1,
                     None => {
                         let (sequence, entry) = (sequence as u32, entry as u32);
-                        return Err(Error::UnknownPage { sequence, entry, page, pages: self.pages });
+                        return Err(Error::UnknownPage {
+                            sequence,
+                            entry,
+                            page,
+                            pages: self.pages,
+                        });
                     }
                 }
             }

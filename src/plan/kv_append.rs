@@ -148,7 +148,12 @@ impl KvAppendPlan {
             storage_buffers: 5 + u32::from(cache.paged) + 2 * u32::from(problem.rotate),
         };
         let (needed, available) = (u64::from(WORKGROUP), u64::from(caps.max_invocations));
-        Capabilities::need("max_compute_invocations_per_workgroup", "kv_append", needed, available)?;
+        Capabilities::need(
+            "max_compute_invocations_per_workgroup",
+            "kv_append",
+            needed,
+            available,
+        )?;
         let needed = u64::from(shader.storage_buffers);
         let available = u64::from(caps.max_storage_buffers);
         Capabilities::need("max_storage_buffers_per_shader_stage", "kv_append", needed, available)?;

@@ -140,7 +140,11 @@ impl MergePlan {
             storage_buffers: 4,
         };
         let limits = [
-            ("max_compute_invocations_per_workgroup", WORKGROUP.into(), caps.max_invocations.into()),
+            (
+                "max_compute_invocations_per_workgroup",
+                WORKGROUP.into(),
+                caps.max_invocations.into(),
+            ),
             (
                 "max_storage_buffers_per_shader_stage",
                 shader.storage_buffers.into(),

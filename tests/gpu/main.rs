@@ -4,7 +4,9 @@
 //! adapter takes its time over every new shader. Without an adapter the tests fail.
 
 mod attention;
+mod decode;
 mod harness;
 mod invariants;
+mod merge;
 mod rope;
 mod wrong_calls;

@@ -113,7 +113,8 @@ impl DecodePlan {
         // Compute units cannot be asked for: two to four workgroups for each of a large GPU's.
         let (wanted, least_keys) = if caps.software { (16, 512) } else { (512, 128) };
         let blocks = (programs.each * problem.max_seq_q).div_ceil(tile.rows);
-        let groups = u64::from(problem.max_batch) * u64::from(problem.cache.kv_heads) * u64::from(blocks);
+        let groups =
+            u64::from(problem.max_batch) * u64::from(problem.cache.kv_heads) * u64::from(blocks);
         let keys = match problem.window {
             Some(window) => problem.max_kv.min(window.saturating_add(problem.max_seq_q - 1)),
             None => problem.max_kv,

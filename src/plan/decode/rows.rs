@@ -67,15 +67,14 @@ impl Programs {
 
     /// The rows of one query head.
     fn of(problem: &DecodeProblem, source: u32) -> Vec<Program> {
-        let outputs: Vec<(u32, &OutputHead)> = (0u32..)
-            .zip(problem.heads.heads())
-            .filter(|(_, head)| head.source == source)
-            .collect();
+        let outputs: Vec<(u32, &OutputHead)> =
+            (0u32..).zip(problem.heads.heads()).filter(|(_, head)| head.source == source).collect();
         let sink = |o: u32| sink_in_base_2(problem.sinks.get(o as usize));
         let row = |pair: &[(u32, &OutputHead)]| {
             let (head0, first) = pair[0];
             let (head1, second) = *pair.get(1).unwrap_or(&pair[0]);
-            let phases = [first.phase.cos(), first.phase.sin(), second.phase.cos(), second.phase.sin()];
+            let phases =
+                [first.phase.cos(), first.phase.sin(), second.phase.cos(), second.phase.sin()];
             Program {
                 source,
                 head0,

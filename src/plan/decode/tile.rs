@@ -63,7 +63,11 @@ impl DecodeTile {
         let parts = [self.threads, self.keys_each, self.rows];
         if parts.iter().any(|&part| part == 0 || part > 1024) {
             let got = format!("{self:?}");
-            return Err(Error::Invalid { what: "tile", needed: "made of parts from 1 to 1024", got });
+            return Err(Error::Invalid {
+                what: "tile",
+                needed: "made of parts from 1 to 1024",
+                got,
+            });
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The device that all tests share, its compiled kernels, and what every test is made of.
 
+mod cache;
 mod placed;
 mod rotation;
 
@@ -11,13 +12,14 @@ use std::{
 
 use phasor::{
     DType,
-    kernels::{attention::Attention, rope::Rope},
-    plan::{attention::AttentionPlan, rope::RopeProblem},
+    kernels::{attention::Attention, decode::Decode, rope::Rope},
+    plan::{attention::AttentionPlan, decode::DecodePlan, rope::RopeProblem},
     wgpu,
 };
 use phasor_kit::{gpu::Gpu, tolerance};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
+pub use cache::{HostCache, Slots};
 pub use placed::{Place, Placed};
 pub use rotation::{Ids, Rotation};
 
@@ -28,6 +30,7 @@ pub struct Lab {
     pub gpu: Gpu,
     attention: Mutex<HashMap<String, Attention>>,
     ropes: Mutex<HashMap<String, Rope>>,
+    decodes: Mutex<HashMap<String, Decode>>,
 }
 
 /// The adapter with all that it has.
@@ -66,7 +69,12 @@ impl Lab {
         // There is nothing to test without a device, and a test that does not test must not pass.
         let gpu = gpu.unwrap_or_else(|why| panic!("{why}"));
         println!("{} ({:?}, {})", gpu.info.name, gpu.info.backend, gpu.info.driver_info);
-        Self { gpu, attention: Mutex::default(), ropes: Mutex::default() }
+        Self {
+            gpu,
+            attention: Mutex::default(),
+            ropes: Mutex::default(),
+            decodes: Mutex::default(),
+        }
     }
 
     /// Plans share what is compiled where their shaders are the same.
@@ -75,6 +83,10 @@ impl Lab {
         let key = format!("{:?}", plan.shader());
         let kernel = cached(&self.attention, key, || Attention::new(device, plan))?;
         Ok(kernel.reuse(device, plan)?.ok_or("the same shader, but not to be shared")?)
+    }
+
+    pub fn decode(&self, plan: &DecodePlan) -> phasor::Result<Decode> {
+        cached(&self.decodes, format!("{plan:?}"), || Decode::new(&self.gpu.device, plan))
     }
 
     pub fn rope(&self, problem: &RopeProblem) -> phasor::Result<Rope> {
