@@ -2,9 +2,13 @@
 //! and the cost of a call. Nothing here names a wgpu type.
 
 pub mod attention;
+pub mod cache;
 mod capabilities;
+pub mod decode;
 mod hook;
+pub mod kv_append;
 pub mod linear_attention;
+pub mod merge;
 pub mod rope;
 mod shader;
 

@@ -4,8 +4,10 @@
 //! adapter takes its time over every new shader. Without an adapter the tests fail.
 
 mod attention;
+mod decode;
 mod harness;
 mod invariants;
 mod linear_attention;
+mod merge;
 mod rope;
 mod wrong_calls;

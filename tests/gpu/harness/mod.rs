@@ -1,5 +1,6 @@
 //! The device that all tests share, its compiled kernels, and what every test is made of.
 
+mod cache;
 mod placed;
 mod rotation;
 
@@ -11,13 +12,19 @@ use std::{
 
 use phasor::{
     DType,
-    kernels::{attention::Attention, linear_attention::LinearAttention, rope::Rope},
-    plan::{attention::AttentionPlan, linear_attention::LinearAttentionProblem, rope::RopeProblem},
+    kernels::{
+        attention::Attention, decode::Decode, linear_attention::LinearAttention, rope::Rope,
+    },
+    plan::{
+        attention::AttentionPlan, decode::DecodePlan, linear_attention::LinearAttentionProblem,
+        rope::RopeProblem,
+    },
     wgpu,
 };
 use phasor_kit::{gpu::Gpu, tolerance};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
+pub use cache::{HostCache, Slots};
 pub use placed::{Place, Placed};
 pub use rotation::{Ids, Rotation};
 
@@ -29,6 +36,7 @@ pub struct Lab {
     attention: Mutex<HashMap<String, Attention>>,
     ropes: Mutex<HashMap<String, Rope>>,
     linear: Mutex<HashMap<String, LinearAttention>>,
+    decodes: Mutex<HashMap<String, Decode>>,
 }
 
 /// The adapter with all that it has.
@@ -67,7 +75,13 @@ impl Lab {
         // There is nothing to test without a device, and a test that does not test must not pass.
         let gpu = gpu.unwrap_or_else(|why| panic!("{why}"));
         println!("{} ({:?}, {})", gpu.info.name, gpu.info.backend, gpu.info.driver_info);
-        Self { gpu, attention: Mutex::default(), ropes: Mutex::default(), linear: Mutex::default() }
+        Self {
+            gpu,
+            attention: Mutex::default(),
+            ropes: Mutex::default(),
+            decodes: Mutex::default(),
+            linear: Mutex::default(),
+        }
     }
 
     /// Plans share what is compiled where their shaders are the same.
@@ -85,6 +99,10 @@ impl Lab {
         cached(&self.linear, format!("{problem:?}"), || {
             LinearAttention::new(&self.gpu.device, &problem.plan(&self.gpu.capabilities())?)
         })
+    }
+
+    pub fn decode(&self, plan: &DecodePlan) -> phasor::Result<Decode> {
+        cached(&self.decodes, format!("{plan:?}"), || Decode::new(&self.gpu.device, plan))
     }
 
     pub fn rope(&self, problem: &RopeProblem) -> phasor::Result<Rope> {
