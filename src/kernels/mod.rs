@@ -4,3 +4,4 @@
 pub mod attention;
 pub mod linear_attention;
 pub mod rope;
+pub mod scores;

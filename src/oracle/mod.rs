@@ -10,6 +10,7 @@ mod attention;
 mod linear_attention;
 mod real;
 mod rope;
+mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ pub use linear_attention::{
 };
 pub use real::Real;
 pub use rope::{output_queries, rope, unrope};
+pub use statistics::{RowStatistics, statistics};
 
 use crate::{Error, Result};
 

@@ -6,6 +6,7 @@ mod capabilities;
 mod hook;
 pub mod linear_attention;
 pub mod rope;
+pub mod scores;
 mod shader;
 
 pub use capabilities::Capabilities;
