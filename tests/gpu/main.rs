@@ -8,4 +8,5 @@ mod harness;
 mod invariants;
 mod linear_attention;
 mod rope;
+mod scores;
 mod wrong_calls;
