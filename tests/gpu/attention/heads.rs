@@ -31,11 +31,12 @@ fn map(q_heads: u32, heads: &[(u32, i32)]) -> HeadMap {
 #[test]
 fn grouped_queries() {
     let mut problems = Vec::new();
-    for kv_heads in [24, 12, 8, 3, 1] {
-        let group = 24 / kv_heads;
-        for (name, heads) in [("plain", HeadMap::plain(24)), ("RoPE++", HeadMap::ropepp(24))] {
+    for (q_heads, kv_heads) in [(12, 12), (12, 6), (12, 4), (12, 1), (8, 1), (16, 2), (3, 1)] {
+        for (name, heads) in
+            [("plain", HeadMap::plain(q_heads)), ("RoPE++", HeadMap::ropepp(q_heads))]
+        {
             let problem = AttentionProblem { kv_heads, ..mapped(heads.unwrap()) };
-            problems.push((format!("{name}, {group} query heads a kv head"), problem));
+            problems.push((format!("{name}, {q_heads} query heads, {kv_heads} kv heads"), problem));
         }
     }
     let mut cases = table(problems);

@@ -3,12 +3,13 @@
 //! control in one thing.
 
 mod dims;
+mod features;
 mod heads;
 mod rotary;
 mod sequences;
 mod sizes;
 mod storage;
-mod tiles;
+pub mod tiles;
 mod variants;
 
 use phasor::{
@@ -134,7 +135,7 @@ impl Case {
         ]
     }
 
-    fn out_shape(&self) -> [u32; 4] {
+    pub fn out_shape(&self) -> [u32; 4] {
         let p = self.plan.problem();
         [self.shape.batch, p.heads.heads().len() as u32, self.shape.seq_q, p.value_dim]
     }
@@ -192,23 +193,25 @@ impl Case {
     pub fn reference(&self, inputs: &Inputs) -> Result<Reference> {
         let p = self.plan.problem();
         let [shape, ..] = self.shapes();
-        let (q, naive_q) = match &self.rotation {
-            None => (widened(&inputs.q), inputs.q.clone()),
-            Some(rotation) => {
-                let (dim, pairing) = (p.rotary_dim, p.pairing);
-                let exact = rotation.exact(false)?;
-                let rounded = rotation.rounded(false)?;
-                (
-                    oracle::rope(&widened(&inputs.q), shape, dim, pairing, exact)?,
-                    oracle::rope(&inputs.q, shape, dim, pairing, rounded)?,
-                )
-            }
-        };
-        let (k, v) = (widened(&inputs.k), widened(&inputs.v));
-        let truth = variants::attend(self, &self.oracle_inputs(&q, &k, &v))?;
-        let naive = variants::attend(self, &self.oracle_inputs(&naive_q, &inputs.k, &inputs.v))?;
+        let mut exact = [widened(&inputs.q), widened(&inputs.k), widened(&inputs.v)];
+        let mut naive = inputs.clone();
+        if let Some(rotation) = &self.rotation {
+            let (dim, pairing) = (p.rotary_dim, p.pairing);
+            exact[0] = oracle::rope(&exact[0], shape, dim, pairing, rotation.exact(false)?)?;
+            naive.q = oracle::rope(&naive.q, shape, dim, pairing, rotation.rounded(false)?)?;
+        }
+        self.judge(&exact, &naive)
+    }
+
+    /// The same of rotated queries, keys and values: in double precision, and as a naive f32
+    /// program has them.
+    pub fn judge(&self, [q, k, v]: &[Vec<f64>; 3], naive: &Inputs) -> Result<Reference> {
+        let storage = self.plan.problem().out_dtype;
+        let truth = variants::attend(self, &self.oracle_inputs(q, k, v))?;
+        let naive = self.oracle_inputs(&naive.q, &naive.k, &naive.v);
+        let naive = variants::attend(self, &naive)?;
         Ok(Reference {
-            out: Bound::computed(&stored(&naive.out, p.out_dtype), &truth.out, p.out_dtype),
+            out: Bound::computed(&stored(&naive.out, storage), &truth.out, storage),
             lse: Bound::computed(&naive.lse, &truth.lse, DType::F32),
             truth,
         })

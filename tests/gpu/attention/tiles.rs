@@ -11,7 +11,7 @@ use super::{Case, control, small_tile};
 use crate::harness::{Ids, NARROW_WORKGROUPS, Rotation, narrow, run_table};
 
 /// D = 40 with a tail: five groups of eight channels, the last one not rotated.
-fn problem(heads: HeadMap) -> AttentionProblem {
+pub fn problem(heads: HeadMap) -> AttentionProblem {
     let mut problem = AttentionProblem::new(heads, 1, 40);
     problem.rotary_dim = 32;
     problem.value_dim = 24;

@@ -70,9 +70,12 @@ impl Lab {
         Self { gpu, attention: Mutex::default(), ropes: Mutex::default(), linear: Mutex::default() }
     }
 
-    pub fn attention(&self, plan: &AttentionPlan) -> phasor::Result<Attention> {
-        let key = format!("{:?} {:?}", plan.problem(), plan.tile());
-        cached(&self.attention, key, || Attention::new(&self.gpu.device, plan))
+    /// Plans share what is compiled where their shaders are the same.
+    pub fn attention(&self, plan: &AttentionPlan) -> Result<Attention> {
+        let device = &self.gpu.device;
+        let key = format!("{:?}", plan.shader());
+        let kernel = cached(&self.attention, key, || Attention::new(device, plan))?;
+        Ok(kernel.reuse(device, plan)?.ok_or("the same shader, but not to be shared")?)
     }
 
     pub fn linear_attention(

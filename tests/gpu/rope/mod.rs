@@ -20,6 +20,7 @@ pub struct Case {
     /// Of Q and of K, and of where they are written.
     pub inputs: [Place; 2],
     pub outputs: [Place; 2],
+    pub seed: u64,
 }
 
 impl Case {
@@ -29,7 +30,7 @@ impl Case {
             // Two f16 channels share a word, so their strides are even at least.
             false => ([Place::Odd(4 / problem.dtype.size() as u32); 2], [Place::Bshd; 2]),
         };
-        Case { problem, rotation, shape: RopeShape { batch: 2, seq: 21 }, inputs, outputs }
+        Case { problem, rotation, shape: RopeShape { batch: 2, seq: 21 }, inputs, outputs, seed: 1 }
     }
 
     pub fn heads(&self) -> [u32; 2] {
@@ -43,7 +44,7 @@ impl Case {
     /// Random Q and K, as `[B, H, S, D]` without gaps.
     pub fn random(&self) -> [Vec<f32>; 2] {
         let of = |heads, seed| random(self.dims(heads), 3.0, self.problem.dtype, seed);
-        [of(self.problem.q_heads, 1), of(self.problem.k_heads, 2)]
+        [of(self.problem.q_heads, self.seed), of(self.problem.k_heads, self.seed + 1000)]
     }
 
     /// Random Q and K through the kernel, held to the oracle.
