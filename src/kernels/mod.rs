@@ -7,3 +7,4 @@ pub mod kv_append;
 pub mod linear_attention;
 pub mod merge;
 pub mod rope;
+pub mod scores;

@@ -12,6 +12,7 @@ mod linear_attention;
 mod merge;
 mod real;
 mod rope;
+mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ pub use linear_attention::{
 pub use merge::merge_states;
 pub use real::Real;
 pub use rope::{output_queries, rope, unrope};
+pub use statistics::{RowStatistics, statistics};
 
 use crate::{Error, Result};
 

@@ -10,6 +10,7 @@ pub mod kv_append;
 pub mod linear_attention;
 pub mod merge;
 pub mod rope;
+pub mod scores;
 mod shader;
 
 pub use capabilities::Capabilities;

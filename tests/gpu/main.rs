@@ -10,4 +10,5 @@ mod invariants;
 mod linear_attention;
 mod merge;
 mod rope;
+mod scores;
 mod wrong_calls;

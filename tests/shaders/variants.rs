@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use phasor::plan::attention::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
 use phasor::plan::linear_attention::{FeatureMap, LinearAttentionProblem};
 use phasor::plan::rope::{Direction, RopeProblem};
+use phasor::plan::scores::{Components, ScoreOutput, ScoresProblem};
 use phasor::plan::{FeatureHook, MaskHook, ScoreHook, Shader};
 use phasor::rotary::Pairing;
 use phasor::{Capabilities, DType, Error, HeadMap, OutputHead, Phase};
@@ -45,6 +46,12 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
         for shader in plan.shaders() {
             add(&mut variants, &device, f16, &format!("{problem:?}"), shader);
         }
+    }
+    for problem in scores_problems() {
+        let device = Capabilities::webgpu_default();
+        let f16 = [problem.q_dtype, problem.k_dtype].contains(&DType::F16);
+        let plan = problem.plan(&device).expect("room for all scores");
+        add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
     }
     // Sizes decide on the tile, and the tile on the device; the other choices are the same on any.
     let sized = devices().into_iter().map(|device| (device, attention_sizes()));
@@ -145,6 +152,20 @@ fn rope_problems() -> Vec<RopeProblem> {
                 }
             }
         }
+    }
+    problems
+}
+
+fn scores_problems() -> Vec<ScoresProblem> {
+    let outputs = [ScoreOutput::Scores(Components::Pairs), ScoreOutput::Statistics { distance: 9 }];
+    let mut problems = Vec::new();
+    for output in outputs {
+        let plain = ScoresProblem { output, ..ScoresProblem::new(2, 1, 64) };
+        problems.extend([
+            ScoresProblem { rotary_dim: 22, ..plain.clone() },
+            ScoresProblem { pairing: Pairing::Interleaved, k_dtype: DType::F16, ..plain.clone() },
+            ScoresProblem { pairing: Pairing::HalfBlocks(2), q_dtype: DType::F16, ..plain },
+        ]);
     }
     problems
 }

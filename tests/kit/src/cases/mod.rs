@@ -5,6 +5,7 @@
 
 mod apply;
 mod axial;
+mod curves;
 mod expect;
 mod features;
 mod interleaved;
@@ -206,6 +207,27 @@ pub struct LinearCase {
     pub state: Option<[Expected; 2]>,
 }
 
+/// Which characteristic curve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CurveKind {
+    Real,
+    Imaginary,
+    RealIntegral,
+    ImaginaryIntegral,
+    DecayBound,
+}
+
+/// A curve against the distance. Computed on the host by every implementation.
+#[derive(Debug, Clone)]
+pub struct CurvesCase {
+    pub name: String,
+    pub config: RopeConfig,
+    pub distances: Vec<u32>,
+    pub kind: CurveKind,
+    /// `[1, 1, distances, 1]`.
+    pub expected: Expected,
+}
+
 /// One thing to compute and hold to its reference.
 #[derive(Debug, Clone)]
 pub enum Case {
@@ -214,9 +236,15 @@ pub enum Case {
     Scores(ScoresCase),
     Attention(AttentionCase),
     Linear(LinearCase),
+    Curves(CurvesCase),
 }
 
 impl Case {
+    /// Whether the host computes it, whatever runs the kernels.
+    pub fn on_host(&self) -> bool {
+        matches!(self, Case::Frequencies(_) | Case::Curves(_))
+    }
+
     /// `file/case`.
     pub fn name(&self) -> &str {
         match self {
@@ -225,6 +253,7 @@ impl Case {
             Case::Scores(case) => &case.name,
             Case::Attention(case) => &case.name,
             Case::Linear(case) => &case.name,
+            Case::Curves(case) => &case.name,
         }
     }
 }
@@ -264,6 +293,7 @@ const KINDS: &[Kind] = &[
     Kind { recognises: sdpa::recognises, parse: sdpa::parse },
     Kind { recognises: real::recognises, parse: real::parse },
     Kind { recognises: features::recognises, parse: features::parse },
+    Kind { recognises: curves::recognises, parse: curves::parse },
     Kind { recognises: linear::recognises, parse: linear::parse },
     Kind { recognises: later::recognises, parse: later::parse },
 ];

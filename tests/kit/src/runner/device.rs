@@ -3,16 +3,18 @@
 use std::cell::RefCell;
 
 use phasor::{
-    DType, HeadMap, Layout, Tensor,
+    DType, Layout, Tensor,
     gpu::{CosSin, Positions},
     kernels::{
         attention::{Attention, AttentionBindings},
         rope::{Rope, RopeBindings},
+        scores::{Scores, ScoresBindings},
     },
     oracle,
     plan::{
         attention::{AttentionProblem, AttentionShape},
         rope::{RopeProblem, RopeShape},
+        scores::{Components, ScoreOutput, ScoresProblem, ScoresShape},
     },
     rotary::TableShape,
     wgpu,
@@ -170,61 +172,34 @@ impl Runner for Device<'_> {
         Ok(self.download(&rotated, case.x.len()))
     }
 
-    /// No kernel writes scores. But the log-sum-exp over a single key is its score: so each key
-    /// goes into a batch of its own, over the same queries, by strides alone.
     fn scores(&self, case: &ScoresCase) -> Result<(Vec<f64>, Vec<f64>)> {
         let [batch, q_heads, seq_q, dim] = case.q_shape;
         let [_, kv_heads, seq_k, _] = case.k_shape;
         let config = &case.q_rotation.config;
-        let kernel = self.attention_kernel(&AttentionProblem {
+        let problem = ScoresProblem {
             rotary_dim: config.rotary_dim,
             pairing: config.pairing,
             causal: false,
             softmax_scale: 1.0,
-            lse: true,
-            ..AttentionProblem::new(HeadMap::ropepp(q_heads)?, kv_heads, dim)
-        })?;
+            output: ScoreOutput::Scores(Components::Pairs),
+            ..ScoresProblem::new(q_heads, kv_heads, dim)
+        };
+        let kernel = Scores::new(&self.gpu.device, &problem.plan(&self.gpu.capabilities())?)?;
         let q = self.rotate(&case.q, case.q_shape, Order::Bhsd, &case.q_rotation)?;
         let k = self.rotate(&case.k, case.k_shape, Order::Bhsd, &case.k_rotation)?;
-
-        let (mut re, mut im) = (Vec::new(), Vec::new());
-        for b in 0..batch {
-            let queries = Layout {
-                shape: [seq_k, q_heads, seq_q, dim],
-                strides: [0, seq_q * dim, dim],
-                offset: b * q_heads * seq_q * dim,
-            };
-            let keys = Layout {
-                shape: [seq_k, kv_heads, 1, dim],
-                strides: [dim, seq_k * dim, dim],
-                offset: b * kv_heads * seq_k * dim,
-            };
-            let rows = (seq_k * 2 * q_heads * seq_q) as usize;
-            let out = self.gpu.output(rows * dim as usize, DType::F32);
-            let lse = self.gpu.output(rows, DType::F32);
-            let out_layout = Layout::bhsd([seq_k, 2 * q_heads, seq_q, dim])?;
-            let mut bindings = AttentionBindings::new(
-                Tensor::new(&q, DType::F32, queries),
-                Tensor::new(&k, DType::F32, keys),
-                Tensor::new(&k, DType::F32, keys),
-                Tensor::new(&out, DType::F32, out_layout),
-            );
-            bindings.lse = Some(lse.as_entire_buffer_binding());
-            let shape = AttentionShape::new(seq_k, seq_q, 1);
-            let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
-            self.gpu.run(|encoder| dispatch.encode(encoder));
-
-            let lse = self.download(&lse, rows);
-            let [heads, queries] = [q_heads, seq_q].map(|n| n as usize);
-            let score = |j, head, i| lse[(j * 2 * heads + head) * queries + i];
-            for h in 0..heads {
-                for i in 0..queries {
-                    re.extend((0..seq_k as usize).map(|j| score(j, 2 * h, i)));
-                    im.extend((0..seq_k as usize).map(|j| score(j, 2 * h + 1, i)));
-                }
-            }
-        }
-        Ok((re, im))
+        let shape = ScoresShape::new(batch, seq_q, seq_k);
+        let elements = kernel.plan().output_bytes(&shape) as usize / 4;
+        let out = self.gpu.output(elements, DType::F32);
+        let bindings = ScoresBindings {
+            q: Tensor::new(&q, DType::F32, Layout::bhsd(case.q_shape)?),
+            k: Tensor::new(&k, DType::F32, Layout::bhsd(case.k_shape)?),
+            out: out.as_entire_buffer_binding(),
+            lse: None,
+        };
+        let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
+        self.gpu.run(|encoder| dispatch.encode(encoder));
+        let complex = self.download(&out, elements);
+        Ok(complex.chunks_exact(2).map(|pair| (pair[0], pair[1])).unzip())
     }
 
     /// Keys through the rope kernel, queries rotated inside the attention kernel.
