@@ -88,7 +88,7 @@ pub fn small_tile(head_dim: u32) -> Tile {
         ty: 4,
         row_pairs: 1,
         key_quads: 1,
-        chunk_units: head_dim / 8 + 1,
+        chunk_units: (head_dim / 8 + 1).min(16),
         q_resident: true,
         v_quads: 1,
         pv_apart: true,
