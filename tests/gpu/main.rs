@@ -7,6 +7,7 @@ mod attention;
 mod decode;
 mod harness;
 mod invariants;
+mod kv_append;
 mod linear_attention;
 mod merge;
 mod rope;
