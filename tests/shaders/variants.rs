@@ -58,7 +58,7 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
     for device in devices().into_iter().take(2) {
         for problem in serving::appends() {
             let plan = problem.plan(&device).expect("room for every append");
-            let f16 = problem.dtype == DType::F16;
+            let f16 = problem.dtype == DType::F16 || serving::halves(&problem.cache);
             add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
         }
         for problem in serving::merges() {
@@ -68,7 +68,8 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
         }
         for problem in serving::decodes() {
             let plan = problem.plan(&device).expect("room for every decode");
-            let f16 = [problem.q_dtype, problem.out_dtype].contains(&DType::F16);
+            let f16 = [problem.q_dtype, problem.out_dtype].contains(&DType::F16)
+                || serving::halves(&problem.cache);
             add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
         }
     }
