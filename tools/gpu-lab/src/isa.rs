@@ -361,7 +361,8 @@ mod tests {
     fn nvidia_blocks_make_loops() {
         let text = "block.u 0 L0 [] -> {\n  r0 = mov r1 // delay=1\n} -> [1]\nblock 1 L1 [0, 2] -> {\n\
             \x20 r1 = ffma.ftz r2 r3 r4 // delay=1\n  r5 = lds.b32 [r1] // delay=1\n  nop // delay=1\n\
-            \x20 r2 = mufu.exp2.f32 r1 // delay=2\n  r1 = ffma r2 r3 r4 // delay=1\n} -> [1, 2]\n";
+            \x20 r2 = mufu.exp2.f32 r1 // delay=2\n  bar.sync // delay=1\n  r1 = ffma r2 r3 r4 // delay=1\n\
+            } -> [1, 2]\n";
         let (qk, pv) = qk_and_pv(Vendor::Nvidia, text).unwrap();
         assert_eq!((qk, pv), (Share { fma: 1, all: 1 }, Share { fma: 1, all: 1 }));
     }
