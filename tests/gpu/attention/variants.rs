@@ -69,10 +69,10 @@ pub fn attend<R: Real>(
         }
         if let Some(&slope) = problem.alibi_slopes.get(place.head) {
             let distance = place.key as i64 - place.position;
-            score = score + R::from_f64(slope.into()) * R::from_f64(distance as f64);
+            score += R::from_f64(slope.into()) * R::from_f64(distance as f64);
         }
         if let Some(bias) = &bias {
-            score = score + R::from_f64(bias.at(place)?.into());
+            score += R::from_f64(bias.at(place)?.into());
         }
         let key = place.key as i64;
         let in_window = problem.window.is_none_or(|w| key > place.position - i64::from(w));
