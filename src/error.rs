@@ -66,6 +66,16 @@ pub enum Error {
         /// Element type of the binding.
         got: DType,
     },
+    /// A cache that is stored in another way than the kernel was planned for.
+    #[error("{tensor}: the plan stores {needed}, but the binding holds {got}")]
+    CacheType {
+        /// The binding's name.
+        tensor: &'static str,
+        /// Storage in the plan.
+        needed: crate::plan::cache::CacheType,
+        /// Storage of the binding.
+        got: crate::plan::cache::CacheType,
+    },
     /// A binding that is shorter than its layout reaches.
     #[error("{tensor}: the layout reaches {needed} bytes, but the binding has {available}")]
     BindingTooSmall {
@@ -135,6 +145,14 @@ pub enum Error {
         /// What asks for it.
         what: &'static str,
     },
+    /// WGSL of the caller's that cannot become part of a kernel.
+    #[error("hook {name}: {reason}")]
+    Hook {
+        /// The function that it has to define.
+        name: &'static str,
+        /// What is wrong with it, as the parser or the rules of hooks say.
+        reason: String,
+    },
     /// Index arithmetic in the shaders is 32 bits wide.
     #[error(
         "{tensor}: element index {index} does not fit 32 bits; bind a part of it (per batch or per head)"
@@ -154,6 +172,40 @@ pub enum Error {
         needed: u64,
         /// Positions in the table.
         available: u64,
+    },
+    /// A cache without room for the rows of an append.
+    #[error("sequence {sequence}: the cache holds {capacity} rows, but {needed} are needed")]
+    CacheFull {
+        /// Which sequence.
+        sequence: u32,
+        /// Rows after the append.
+        needed: u64,
+        /// Rows that the sequence can have.
+        capacity: u64,
+    },
+    /// A page number beyond the pool.
+    #[error("sequence {sequence}: entry {entry} of its block table names page {page} of {pages}")]
+    UnknownPage {
+        /// Which sequence.
+        sequence: u32,
+        /// Entry of its block table.
+        entry: u32,
+        /// The page named there.
+        page: u32,
+        /// Pages of the pool.
+        pages: u32,
+    },
+    /// A page that an append would write, and that stands in the block tables twice.
+    #[error(
+        "sequence {sequence}: entry {entry} of its block table, page {page}, is written, and stands elsewhere as well; only full pages can be shared"
+    )]
+    SharedPage {
+        /// Which sequence.
+        sequence: u32,
+        /// Entry of its block table.
+        entry: u32,
+        /// The page.
+        page: u32,
     },
     /// A rope section names something this crate does not know.
     #[error("rope configuration: {key} = {value} is not known")]

@@ -8,8 +8,9 @@ use super::{Pipeline, Tensor};
 /// parameters, and clones cheaply. Recording allocates nothing of this crate's own and cannot fail.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
-    // None: the call's output is empty, and there is nothing to run.
-    work: Option<Work>,
+    // In order, each seeing what the ones before it wrote. Empty: the call's output is empty, and
+    // there is nothing to run.
+    work: Vec<Work>,
 }
 
 #[derive(Debug, Clone)]
@@ -30,7 +31,7 @@ pub(crate) struct Bind<'a> {
 impl Dispatch {
     /// A call that computes nothing, since its output has no elements.
     pub(crate) fn empty() -> Self {
-        Self { work: None }
+        Self { work: Vec::new() }
     }
 
     pub(crate) fn new(device: &wgpu::Device, bind: &Bind<'_>) -> Self {
@@ -48,18 +49,23 @@ impl Dispatch {
             entries: &entries,
         });
         Self {
-            work: Some(Work {
+            work: vec![Work {
                 pipeline: bind.pipeline.pipeline.clone(),
                 bind_group,
                 workgroups: bind.workgroups,
-            }),
+            }],
         }
+    }
+
+    /// Passes of one call, in order.
+    pub(crate) fn sequence(passes: impl IntoIterator<Item = Self>) -> Self {
+        Self { work: passes.into_iter().flat_map(|pass| pass.work).collect() }
     }
 
     /// Records the call into the caller's compute pass. Group 0 and the pipeline of the pass are
     /// set and not restored.
     pub fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
-        if let Some(work) = &self.work {
+        for work in &self.work {
             pass.set_pipeline(&work.pipeline);
             pass.set_bind_group(0, &work.bind_group, &[]);
             pass.dispatch_workgroups(work.workgroups[0], work.workgroups[1], 1);
@@ -68,14 +74,14 @@ impl Dispatch {
 
     /// Records the call into a compute pass of its own.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        if self.work.is_some() {
+        if !self.work.is_empty() {
             self.record(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
         }
     }
 
     /// Whether there is anything to run: false for a call whose output has no elements.
     pub fn is_empty(&self) -> bool {
-        self.work.is_none()
+        self.work.is_empty()
     }
 }
 

@@ -1,12 +1,15 @@
 //! The only floor that names wgpu: capabilities of a device, tensors over buffer bindings,
 //! pipelines, dispatches. Nothing here submits, polls, maps or blocks.
 
+mod cache;
 mod capabilities;
 mod dispatch;
 mod pipeline;
 mod rotary;
 mod tensor;
 
+pub(crate) use cache::{BLOCK_TABLE, CacheParams, CacheRows};
+pub use cache::{BlockTable, CacheBindings, CacheTensor};
 pub use dispatch::Dispatch;
 pub(crate) use dispatch::{Bind, Unused, uniform_buffer};
 pub(crate) use pipeline::Pipeline;

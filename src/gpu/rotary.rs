@@ -21,8 +21,9 @@ pub struct CosSin<'a> {
 pub enum Positions<'a> {
     /// Row s has position `first + s`, in every batch and every position stream.
     From(u32),
-    /// The place of the query among the keys, as the causal mask has it. For attention kernels
-    /// with a causal mask: what a decode loop wants, since the positions grow with the cache.
+    /// The place of the row among the keys: of a query as the causal mask has it, of a new key as
+    /// the cache has it. For attention kernels with a causal mask, decode and appends: what a
+    /// decode loop wants, since the positions grow with the cache.
     AmongKeys,
     /// Positions in a buffer of u32, entry `stream · stream_stride + b · batch_stride + s`. One
     /// stream, or as many as the table's axes name (M-RoPE: three). The device cannot report an id

@@ -63,10 +63,24 @@ impl<'a> Checker<'a> {
         if tensor.dtype != dtype {
             return Err(Error::DType { tensor: name, needed: dtype, got: tensor.dtype });
         }
-        if tensor.layout.shape != shape {
-            return Err(Error::Shape { tensor: name, needed: shape, got: tensor.layout.shape });
+        self.rows(name, &tensor.binding, &tensor.layout, access, dtype.size(), shape, unit)
+    }
+
+    /// [`Checker::tensor`] for elements of any size.
+    #[expect(clippy::too_many_arguments, reason = "what a tensor is, and what it should be")]
+    pub(crate) fn rows(
+        &mut self,
+        name: &'static str,
+        binding: &wgpu::BufferBinding<'_>,
+        layout: &Layout,
+        access: Access,
+        element_bytes: u64,
+        shape: [u32; 4],
+        unit: u32,
+    ) -> Result<()> {
+        if layout.shape != shape {
+            return Err(Error::Shape { tensor: name, needed: shape, got: layout.shape });
         }
-        let layout = &tensor.layout;
         let [sb, sh, ss] = layout.strides;
         let needed = match unit {
             1 => "any",
@@ -87,8 +101,8 @@ impl<'a> Checker<'a> {
         if access == Access::Write {
             layout.check_distinct(name)?;
         }
-        let reach = layout.last_index(name)?.map_or(0, |i| u64::from(i) + 1) * dtype.size();
-        self.binding(name, &tensor.binding, access, reach)
+        let reach = layout.last_index(name)?.map_or(0, |i| u64::from(i) + 1) * element_bytes;
+        self.binding(name, binding, access, reach)
     }
 
     /// Checks a binding of which the call touches the first `reach` bytes.

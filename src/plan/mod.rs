@@ -2,9 +2,17 @@
 //! and the cost of a call. Nothing here names a wgpu type.
 
 pub mod attention;
+pub mod cache;
 mod capabilities;
+pub mod decode;
+mod hook;
+pub mod kv_append;
+pub mod linear_attention;
+pub mod merge;
 pub mod rope;
+pub mod scores;
 mod shader;
 
 pub use capabilities::Capabilities;
+pub use hook::{FeatureHook, MaskHook, ScoreHook};
 pub use shader::Shader;

@@ -4,7 +4,12 @@
 //! adapter takes its time over every new shader. Without an adapter the tests fail.
 
 mod attention;
+mod decode;
 mod harness;
 mod invariants;
+mod kv_append;
+mod linear_attention;
+mod merge;
 mod rope;
+mod scores;
 mod wrong_calls;

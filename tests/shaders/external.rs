@@ -7,7 +7,7 @@ use crate::compiled::Compiled;
 use crate::variants::Variant;
 use crate::{COMPILED, in_parallel};
 
-/// Writes a translation of every variant to a file and runs a program on it; every file has to be
+/// Writes a translation of every variant that `reaches` the target to a file and runs a program on it; every file has to be
 /// accepted. Files stay below `target/tmp`, for other tools to look at.
 ///
 /// `program` is a name on the search path, or the value of an environment variable of that name in
@@ -17,12 +17,17 @@ pub fn accepts_all(
     extension: &str,
     translate: impl Fn(&Compiled) -> Result<Vec<u8>, String> + Sync,
     arguments: impl Fn(&Variant, &Path) -> Vec<String> + Sync,
+    reaches: impl Fn(&Variant) -> bool,
 ) {
     let variable = program.to_uppercase().replace('-', "_");
     let program = std::env::var(&variable).unwrap_or_else(|_| program.to_owned());
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(extension);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
     std::fs::create_dir_all(&folder).unwrap();
-    let numbered: Vec<_> = COMPILED.iter().enumerate().collect();
+    let reaching = COMPILED.iter().filter(|(variant, _)| reaches(variant));
+    let numbered: Vec<_> = reaching.enumerate().collect();
     let run = |&(number, (variant, compiled)): &(usize, &(&Variant, Result<Compiled, String>))| {
         let bytes = translate(compiled.as_ref().map_err(String::clone)?)?;
         let path = folder.join(format!("{number}.{extension}"));

@@ -1,12 +1,16 @@
-//! Every shader that plans hand out: each choice that changes a shader, on devices of four sizes.
+//! Every shader that plans hand out: each choice that changes a shader, on devices of all sizes.
 
 use std::collections::BTreeMap;
 
-use phasor::plan::Shader;
 use phasor::plan::attention::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
+use phasor::plan::linear_attention::{FeatureMap, LinearAttentionProblem};
 use phasor::plan::rope::{Direction, RopeProblem};
+use phasor::plan::scores::{Components, ScoreOutput, ScoresProblem};
+use phasor::plan::{FeatureHook, MaskHook, ScoreHook, Shader};
 use phasor::rotary::Pairing;
 use phasor::{Capabilities, DType, Error, HeadMap, OutputHead, Phase};
+
+use crate::serving;
 
 /// A shader with a name to be found by.
 pub struct Variant {
@@ -22,8 +26,8 @@ pub struct Variant {
 pub struct Refusal {
     pub name: String,
     pub device: Capabilities,
-    /// Split outputs of a query that the kernel rotates: the call with the most tensors.
-    pub split_and_rotated: bool,
+    /// Storage buffers of the call.
+    pub tensors: u32,
     pub error: Error,
 }
 
@@ -31,13 +35,48 @@ pub struct Refusal {
 pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
     let mut variants = BTreeMap::new();
     let mut refusals = Vec::new();
-    for device in devices() {
-        for problem in rope_problems() {
-            let plan = problem.plan(&device).expect("room for every rotation");
+    for problem in rope_problems() {
+        let device = Capabilities::webgpu_default();
+        let plan = problem.plan(&device).expect("room for every rotation");
+        let f16 = problem.dtype == DType::F16;
+        add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+    }
+    for problem in linear_attention_problems() {
+        let device = Capabilities::webgpu_default();
+        let f16 = [problem.q_dtype, problem.kv_dtype, problem.out_dtype].contains(&DType::F16);
+        let plan = problem.plan(&device).expect("room for every linear attention");
+        for shader in plan.shaders() {
+            add(&mut variants, &device, f16, &format!("{problem:?}"), shader);
+        }
+    }
+    for problem in scores_problems() {
+        let device = Capabilities::webgpu_default();
+        let f16 = [problem.q_dtype, problem.k_dtype].contains(&DType::F16);
+        let plan = problem.plan(&device).expect("room for all scores");
+        add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+    }
+    for device in devices().into_iter().take(2) {
+        for problem in serving::appends() {
+            let plan = problem.plan(&device).expect("room for every append");
             let f16 = problem.dtype == DType::F16;
             add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
         }
-        for problem in attention_problems() {
+        for problem in serving::merges() {
+            let plan = problem.plan(&device).expect("room for every merge");
+            let f16 = [problem.part_dtype, problem.out_dtype].contains(&DType::F16);
+            add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+        }
+        for problem in serving::decodes() {
+            let plan = problem.plan(&device).expect("room for every decode");
+            let f16 = [problem.q_dtype, problem.out_dtype].contains(&DType::F16);
+            add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+        }
+    }
+    // Sizes decide on the tile, and the tile on the device; the other choices are the same on any.
+    let sized = devices().into_iter().map(|device| (device, attention_sizes()));
+    let chosen = devices().into_iter().take(2).map(|device| (device, attention_choices()));
+    for (device, problems) in sized.chain(chosen) {
+        for problem in problems {
             let f16 = [problem.q_dtype, problem.kv_dtype, problem.out_dtype].contains(&DType::F16);
             match problem.plan(&device) {
                 Ok(plan) => {
@@ -46,13 +85,25 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
                 Err(error) => refusals.push(Refusal {
                     name: format!("{problem:?} on {}", device.adapter),
                     device: device.clone(),
-                    split_and_rotated: problem.outputs == Outputs::Split && problem.rotate_q,
+                    tensors: tensors(&problem),
                     error,
                 }),
             }
         }
     }
     (variants.into_values().collect(), refusals)
+}
+
+/// Tensors that an attention call binds: q, k, v, out, lse and the lengths of its sequences; and
+/// whatever the problem adds.
+fn tensors(problem: &AttentionProblem) -> u32 {
+    let out_im = u32::from(problem.outputs == Outputs::Split);
+    let table_and_ids = if problem.rotate_q { 2 } else { 0 };
+    let lengths_of_queries = u32::from(problem.queries == Queries::Ragged);
+    let block_table = u32::from(matches!(problem.keys, Keys::Paged { .. }));
+    let bias_and_prefix = u32::from(problem.bias.is_some()) + u32::from(problem.prefix);
+    let blocks = u32::from(problem.block_list);
+    6 + out_im + bias_and_prefix + blocks + table_and_ids + lengths_of_queries + block_table
 }
 
 type Key = (String, Vec<(&'static str, u64)>);
@@ -87,18 +138,20 @@ fn devices() -> Vec<Capabilities> {
     vec![
         Capabilities::webgpu_default(),
         device("software, 32 KiB", true, 32, 1024, 64),
+        device("GPU, 32 KiB", false, 32, 1024, 64),
         device("GPU, 48 KiB", false, 48, 1024, 64),
         device("GPU, 64 KiB", false, 64, 1024, 64),
     ]
 }
 
+const PAIRINGS: [Pairing; 4] =
+    [Pairing::Half, Pairing::Interleaved, Pairing::InterleavedToHalf, Pairing::HalfBlocks(2)];
+
 fn rope_problems() -> Vec<RopeProblem> {
     let mut problems = Vec::new();
-    let pairings =
-        [Pairing::Half, Pairing::Interleaved, Pairing::InterleavedToHalf, Pairing::HalfBlocks(2)];
     // The fast path, the same not aligned, a tail, and blocks of an odd number of pairs.
     let paths = [(64, 64, true), (64, 64, false), (96, 32, true), (24, 12, true)];
-    for pairing in pairings {
+    for pairing in PAIRINGS {
         for dtype in [DType::F32, DType::F16] {
             for direction in [Direction::Forward, Direction::Inverse] {
                 for (head_dim, rotary_dim, aligned) in paths {
@@ -122,90 +175,150 @@ fn rope_problems() -> Vec<RopeProblem> {
     problems
 }
 
-fn attention_problems() -> Vec<AttentionProblem> {
+fn scores_problems() -> Vec<ScoresProblem> {
+    let outputs = [ScoreOutput::Scores(Components::Pairs), ScoreOutput::Statistics { distance: 9 }];
+    let mut problems = Vec::new();
+    for output in outputs {
+        let plain = ScoresProblem { output, ..ScoresProblem::new(2, 1, 64) };
+        problems.extend([
+            ScoresProblem { rotary_dim: 22, ..plain.clone() },
+            ScoresProblem { pairing: Pairing::Interleaved, k_dtype: DType::F16, ..plain.clone() },
+            ScoresProblem { pairing: Pairing::HalfBlocks(2), q_dtype: DType::F16, ..plain },
+        ]);
+    }
+    problems
+}
+
+fn linear_attention_problems() -> Vec<LinearAttentionProblem> {
+    let plain = LinearAttentionProblem::new(HeadMap::plain(2).unwrap(), 1, 64);
+    let both = LinearAttentionProblem { heads: HeadMap::ropepp(2).unwrap(), ..plain.clone() };
+    let hook = "fn feature_map(x: f32) -> f32 { return log(1.0 + exp(x)); }";
+    let favor = FeatureMap::Favor { features: 100, key_offset: 1.0 };
+    let f16 = DType::F16;
+    vec![
+        LinearAttentionProblem { causal: false, ..plain.clone() },
+        LinearAttentionProblem { rotary_dim: 0, ..plain.clone() },
+        LinearAttentionProblem { value_dim: 20, state: true, ..both.clone() },
+        LinearAttentionProblem {
+            feature_map: FeatureMap::Custom(FeatureHook::new(hook).unwrap()),
+            pairing: Pairing::Interleaved,
+            rotary_dim: 22,
+            ..both.clone()
+        },
+        LinearAttentionProblem { feature_map: favor, ..both.clone() },
+        LinearAttentionProblem { pairing: Pairing::InterleavedToHalf, ..both.clone() },
+        LinearAttentionProblem {
+            pairing: Pairing::HalfBlocks(2),
+            q_dtype: f16,
+            kv_dtype: f16,
+            out_dtype: f16,
+            ..LinearAttentionProblem::new(HeadMap::plain(2).unwrap(), 1, 256)
+        },
+        plain,
+        both,
+    ]
+}
+
+fn attention(heads: &HeadMap, head_dim: u32) -> AttentionProblem {
+    AttentionProblem::new(heads.clone(), 1, head_dim)
+}
+
+fn attention_sizes() -> Vec<AttentionProblem> {
     let plain = HeadMap::plain(3).unwrap();
     let both = HeadMap::ropepp(3).unwrap();
     let turned = HeadMap::imagx(3).unwrap();
-    let third = |source, phi| OutputHead { source, phase: Phase::radians(phi) };
-    let mixed = HeadMap::new(1, vec![third(0, 0.3), third(0, 2.0)]).unwrap();
-    // Two streams of one query head, one of the other: rows of the table with a stream unused.
-    let uneven = HeadMap::new(2, vec![third(0, 0.0), third(0, 1.0), third(1, 0.5)]).unwrap();
-    let new = |heads: &HeadMap, head_dim| AttentionProblem::new(heads.clone(), 1, head_dim);
-
     let mut problems = Vec::new();
     for head_dim in [8, 40, 64, 72, 80, 96, 112, 128, 192, 256] {
         for heads in [&plain, &both, &turned] {
-            problems.push(new(heads, head_dim));
+            problems.push(attention(heads, head_dim));
         }
-        problems.push(AttentionProblem { rotate_q: true, ..new(&both, head_dim) });
+        problems.push(AttentionProblem { rotate_q: true, ..attention(&both, head_dim) });
     }
     for (head_dim, value_dim) in [(64, 128), (72, 40), (192, 128), (8, 256), (256, 8)] {
         for heads in [&plain, &both] {
-            problems.push(AttentionProblem { value_dim, ..new(heads, head_dim) });
+            problems.push(AttentionProblem { value_dim, ..attention(heads, head_dim) });
         }
     }
-    for heads in [&plain, &both, &turned, &mixed, &uneven] {
-        for rotate_q in [false, true] {
-            for (causal, lse) in [(false, false), (false, true), (true, false), (true, true)] {
-                problems.push(AttentionProblem { rotate_q, causal, lse, ..new(heads, 64) });
-            }
+    problems
+}
+
+fn attention_choices() -> Vec<AttentionProblem> {
+    let plain = HeadMap::plain(3).unwrap();
+    let both = HeadMap::ropepp(3).unwrap();
+    let turned = HeadMap::imagx(3).unwrap();
+    let head = |source, phi| OutputHead { source, phase: Phase::radians(phi) };
+    let mixed = HeadMap::new(1, vec![head(0, 0.3), head(0, 2.0)]).unwrap();
+    // Two outputs of one query head and one of the other: a row of the table with a stream unused.
+    let uneven = HeadMap::new(2, vec![head(0, 0.0), head(0, 1.0), head(1, 0.5)]).unwrap();
+
+    let mut problems = Vec::new();
+    for rotate_q in [false, true] {
+        for heads in [&plain, &both, &turned, &mixed, &uneven] {
+            problems.push(AttentionProblem { rotate_q, ..attention(heads, 64) });
+        }
+        for (causal, lse) in [(false, false), (false, true), (true, true)] {
+            problems.push(AttentionProblem { rotate_q, causal, lse, ..attention(&both, 64) });
         }
     }
     let dtypes = [DType::F32, DType::F16];
     for q_dtype in dtypes {
         for kv_dtype in dtypes {
             for out_dtype in dtypes {
-                for (heads, outputs) in
-                    [(&plain, Outputs::Merged), (&both, Outputs::Merged), (&both, Outputs::Split)]
-                {
-                    problems.push(AttentionProblem {
-                        q_dtype,
-                        kv_dtype,
-                        out_dtype,
-                        outputs,
-                        ..new(heads, 128)
-                    });
+                for (heads, outputs) in [(&plain, Outputs::Merged), (&both, Outputs::Split)] {
+                    let problem = attention(heads, 128);
+                    let problem = AttentionProblem { q_dtype, kv_dtype, out_dtype, ..problem };
+                    problems.push(AttentionProblem { outputs, ..problem });
                 }
             }
         }
     }
-    let pairings =
-        [Pairing::Half, Pairing::Interleaved, Pairing::InterleavedToHalf, Pairing::HalfBlocks(2)];
-    for pairing in pairings {
-        for (head_dim, rotary_dim) in [(80, 80), (80, 32), (96, 48)] {
+    for pairing in PAIRINGS {
+        for (head_dim, rotary_dim) in [(96, 96), (80, 32)] {
             for (outputs, rotate_q) in
                 [(Outputs::Merged, false), (Outputs::Merged, true), (Outputs::Split, true)]
             {
-                problems.push(AttentionProblem {
-                    pairing,
-                    rotary_dim,
-                    rotate_q,
-                    outputs,
-                    ..new(&both, head_dim)
-                });
+                let problem = attention(&both, head_dim);
+                let problem = AttentionProblem { pairing, rotary_dim, ..problem };
+                problems.push(AttentionProblem { outputs, rotate_q, ..problem });
             }
         }
     }
-    // What some models add, and how sequences lie.
-    let base = new(&both, 64);
-    let sequences = |queries, keys| {
-        let alignment = Alignment::LastKey;
-        AttentionProblem { queries, keys, alignment, ..base.clone() }
-    };
-    problems.extend([
-        AttentionProblem { softcap: Some(30.0), ..base.clone() },
-        AttentionProblem { alibi_slopes: vec![0.5; 6], ..base.clone() },
-        AttentionProblem { sinks: vec![1.0; 6], ..base.clone() },
-        AttentionProblem { bias: Some(Bias::Additive), ..base.clone() },
-        AttentionProblem { bias: Some(Bias::Mask), ..base.clone() },
-        AttentionProblem { prefix: true, ..base.clone() },
-        sequences(Queries::Ragged, Keys::Batched),
-        sequences(Queries::Ragged, Keys::Ragged),
-        sequences(Queries::Batched, Keys::Paged { page_size: 16 }),
-    ]);
+    for queries in [Queries::Batched, Queries::Ragged] {
+        for keys in [Keys::Batched, Keys::Ragged, Keys::Paged { page_size: 16 }] {
+            for rotate_q in [false, true] {
+                let problem = attention(&both, 64);
+                let problem = AttentionProblem { queries, keys, rotate_q, ..problem };
+                problems.push(AttentionProblem { alignment: Alignment::LastKey, ..problem });
+            }
+        }
+    }
+    for heads in [&plain, &both] {
+        let n = heads.heads().len();
+        let softcap = AttentionProblem { softcap: Some(30.0), ..attention(heads, 64) };
+        let alibi = AttentionProblem { alibi_slopes: vec![0.5; n], ..attention(heads, 64) };
+        let sinks = AttentionProblem { sinks: vec![1.0; n], ..attention(heads, 64) };
+        let window = AttentionProblem { window: Some(100), ..attention(heads, 64) };
+        let (alibi_slopes, softcap_too) = (alibi.alibi_slopes.clone(), softcap.softcap);
+        let all = AttentionProblem { alibi_slopes, softcap: softcap_too, ..sinks.clone() };
+        let prefix = AttentionProblem { prefix: true, ..attention(heads, 64) };
+        problems.extend([softcap, alibi, sinks, window, all, prefix]);
+        let mask =
+            "fn mask_mod(b: u32, h: u32, q: i32, k: i32) -> bool { return q / 64 == k / 64; }";
+        let score = "fn score_mod(s: f32, b: u32, h: u32, q: i32, k: i32) -> f32 { return s; }";
+        let mask_mod = Some(MaskHook::new(mask).unwrap());
+        let score_mod = Some(ScoreHook::new(score).unwrap());
+        problems.extend([
+            AttentionProblem { score_mod, ..attention(heads, 64) },
+            AttentionProblem { mask_mod, block_list: true, ..attention(heads, 64) },
+        ]);
+        for bias in [Some(Bias::Additive), Some(Bias::Mask)] {
+            problems.push(AttentionProblem { bias, ..attention(heads, 64) });
+            problems.push(AttentionProblem { bias, rotate_q: true, ..attention(heads, 64) });
+        }
+    }
     // Pairs that do not fill groups of four, with a tail behind them.
     for rotary_dim in [2, 20, 36, 54] {
-        problems.push(AttentionProblem { rotary_dim, rotate_q: true, ..new(&both, 72) });
+        problems.push(AttentionProblem { rotary_dim, rotate_q: true, ..attention(&both, 72) });
     }
     problems
 }

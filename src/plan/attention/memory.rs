@@ -2,7 +2,8 @@
 
 use super::{AttentionProblem, Programs, Tile};
 
-/// Offsets into the one workgroup array, in `vec4<f32>`.
+/// Offsets into the one workgroup array, in groups: four `vec4<f32>`, and one that is never used and
+/// keeps neighbouring groups in different banks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Memory {
     pub(super) q_at: u32,
@@ -40,13 +41,14 @@ impl Memory {
         let block_qp = n(tile.row_pairs) * n(tile.ty);
         let block_kq = n(tile.key_quads) * n(tile.tx);
         let q_units = if tile.q_resident { Self::units(problem) } else { tile.chunk_units };
-        let q = 4 * n(q_units) * block_qp;
-        let k = 8 * n(tile.chunk_units) * block_kq;
-        let v = 4 * n(tile.v_quads) * n(tile.tx) * n(tile.cols(problem.value_dim));
-        // One more than the row pairs, so that neighbouring keys write to different banks.
-        let p_row = block_qp + 1;
-        let p = 2 * n(programs.streams) * block_kq * p_row;
-        let red = n(tile.threads()) * n((2 * tile.row_pairs * programs.streams).div_ceil(4));
+        let q = n(q_units) * block_qp;
+        let k = 2 * n(tile.chunk_units) * block_kq;
+        let v = n(tile.v_quads) * n(tile.tx) * n(tile.cols(problem.value_dim));
+        // Odd, so that neighbouring key quads are written to different banks.
+        let p_row = (n((tile.row_pairs * programs.streams).div_ceil(2)) * n(tile.ty)) | 1;
+        let p = block_kq * p_row;
+        let states = n((2 * tile.row_pairs * programs.streams).div_ceil(4));
+        let red = (n(tile.threads()) * states).div_ceil(4);
         let apart = tile.pv_apart && tile.q_resident;
         let p_at = match (apart, tile.q_resident) {
             (true, _) => q + k,
@@ -70,6 +72,6 @@ impl Memory {
     }
 
     pub(super) fn bytes(&self) -> u32 {
-        self.len.saturating_mul(16)
+        self.len.saturating_mul(5 * 16)
     }
 }

@@ -3,6 +3,7 @@
 //! control in one thing.
 
 mod dims;
+mod features;
 mod heads;
 mod rotary;
 mod sequences;
@@ -13,7 +14,7 @@ mod variants;
 
 use phasor::{
     DType, HeadMap, Tensor,
-    kernels::attention::AttentionBindings,
+    kernels::attention::{AttentionBindings, BlockList},
     oracle::{self, AttentionInputs},
     plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Outputs, Tile},
 };
@@ -87,7 +88,7 @@ pub fn small_tile(head_dim: u32) -> Tile {
         ty: 4,
         row_pairs: 1,
         key_quads: 1,
-        chunk_units: head_dim / 8 + 1,
+        chunk_units: (head_dim / 8 + 1).min(16),
         q_resident: true,
         v_quads: 1,
         pv_apart: true,
@@ -280,6 +281,10 @@ impl Case {
         bindings.kv_lens = kv_lens.as_ref().map(|lens| lens.as_entire_buffer_binding());
         let prefix_lens = self.prefix_lens.as_ref().map(|lens| gpu.upload_u32(lens));
         bindings.prefix_lens = prefix_lens.as_ref().map(|lens| lens.as_entire_buffer_binding());
+        let blocks = self.blocks().map(|list| gpu.upload_u32(&list));
+        bindings.block_list = blocks
+            .as_ref()
+            .map(|list| BlockList { binding: list.as_entire_buffer_binding(), per_batch: true });
         let bias = p.bias.map(|kind| variants::Scores::new(self, kind));
         let bias_buffer = bias.as_ref().map(|bias| gpu.upload_bytes(&bias.bytes()));
         bindings.bias = bias

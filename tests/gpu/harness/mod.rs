@@ -1,5 +1,6 @@
 //! The device that all tests share, its compiled kernels, and what every test is made of.
 
+mod cache;
 mod placed;
 mod rotation;
 
@@ -11,13 +12,19 @@ use std::{
 
 use phasor::{
     DType,
-    kernels::{attention::Attention, rope::Rope},
-    plan::{attention::AttentionPlan, rope::RopeProblem},
+    kernels::{
+        attention::Attention, decode::Decode, linear_attention::LinearAttention, rope::Rope,
+    },
+    plan::{
+        attention::AttentionPlan, decode::DecodePlan, linear_attention::LinearAttentionProblem,
+        rope::RopeProblem,
+    },
     wgpu,
 };
 use phasor_kit::{gpu::Gpu, tolerance};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
+pub use cache::{HostCache, Slots};
 pub use placed::{Place, Placed};
 pub use rotation::{Ids, Rotation};
 
@@ -28,6 +35,8 @@ pub struct Lab {
     pub gpu: Gpu,
     attention: Mutex<HashMap<String, Attention>>,
     ropes: Mutex<HashMap<String, Rope>>,
+    linear: Mutex<HashMap<String, LinearAttention>>,
+    decodes: Mutex<HashMap<String, Decode>>,
 }
 
 /// The adapter with all that it has.
@@ -66,7 +75,13 @@ impl Lab {
         // There is nothing to test without a device, and a test that does not test must not pass.
         let gpu = gpu.unwrap_or_else(|why| panic!("{why}"));
         println!("{} ({:?}, {})", gpu.info.name, gpu.info.backend, gpu.info.driver_info);
-        Self { gpu, attention: Mutex::default(), ropes: Mutex::default() }
+        Self {
+            gpu,
+            attention: Mutex::default(),
+            ropes: Mutex::default(),
+            decodes: Mutex::default(),
+            linear: Mutex::default(),
+        }
     }
 
     /// Plans share what is compiled where their shaders are the same.
@@ -75,6 +90,23 @@ impl Lab {
         let key = format!("{:?}", plan.shader());
         let kernel = cached(&self.attention, key, || Attention::new(device, plan))?;
         Ok(kernel.reuse(device, plan)?.ok_or("the same shader, but not to be shared")?)
+    }
+
+    pub fn linear_attention(
+        &self,
+        problem: &LinearAttentionProblem,
+    ) -> phasor::Result<LinearAttention> {
+        cached(&self.linear, format!("{problem:?}"), || {
+            LinearAttention::new(&self.gpu.device, &problem.plan(&self.gpu.capabilities())?)
+        })
+    }
+
+    /// A kernel for the plan; one that another plan compiled serves, where the shaders are the same.
+    pub fn decode(&self, plan: &DecodePlan) -> phasor::Result<Decode> {
+        let shader = format!("{:?}", plan.shader());
+        let kernel = cached(&self.decodes, shader, || Decode::new(&self.gpu.device, plan))?;
+        let again = kernel.reuse(&self.gpu.device, plan)?;
+        again.map_or_else(|| Decode::new(&self.gpu.device, plan), Ok)
     }
 
     pub fn rope(&self, problem: &RopeProblem) -> phasor::Result<Rope> {

@@ -1,0 +1,4 @@
+fn key_quad(row: u32, quad: u32) -> vec4<f32> {
+    return load_k(row + quad);
+}
+

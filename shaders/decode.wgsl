@@ -1,0 +1,397 @@
+// Flash decode: few query rows of each sequence against its cache, the keys cut into splits.
+//
+// One workgroup: ROWS query rows of one kv head (its query heads times the rows of the sequence),
+// against one split of the keys of one sequence, for STREAMS output heads a row. So K and V are
+// read once for all of them, and for both components of RoPE++:
+//     S_re = Qa·Ka + Qb·Kb      S_im = Qb·Ka − Qa·Kb      S_φ = cos φ · S_re + sin φ · S_im
+//
+// One invocation: in Q·Kᵀ, KEYS_EACH keys, against all rows; in P·V, COLS groups of four channels
+// of V, over every KEY_GROUPS-th key. A state is one softmax: row r of stream t is state
+// t · ROWS + r.
+
+override WORKGROUP: u32;                   // THREADS; an override, see plan/shader.rs
+const BLOCK_K: u32 = THREADS * KEYS_EACH;  // keys a step
+const STATES: u32 = STREAMS * ROWS;
+const VECS: u32 = (STATES + 3u) / 4u;      // states in vectors of four
+const V_QUADS: u32 = VALUE_DIM / 4u;
+const SEGMENTS: u32 = 8u;                  // partial results of a reduction over invocations
+const MASKED: f32 = -1.0e38;               // finite: infinities need not survive in WGSL
+const LN_2: f32 = 0.69314718055994530942;
+const LOG2_E: f32 = 1.44269504088896340736;
+
+struct Params {
+    batch: u32,
+    seq_q: u32,
+    heads_out: u32,
+    kv_heads: u32,
+    groups_x: u32,       // workgroups along x
+    row_blocks: u32,     // blocks of ROWS rows of a kv head
+    splits: u32,
+    programs: u32,       // rows of the program table a kv head
+    causal: u32,         // 1: row i sees the keys up to its own
+    window: u32,         // keys that a row sees, itself included; 0: all
+    q_scale: f32,        // on q, so that scores come in base 2, or as the softcap takes them
+    softcap: f32,        // in base 2; 0: none
+    minus_infinity: f32,
+    lse_at: u32,         // where the log-sum-exps start in the workspace
+    among_keys: u32,     // 1: positions follow from the lengths
+    pad: u32,
+    q: Rows,             // plane: sequence
+    out: Rows,
+    cache: Cache,
+    rotary: Rotary,
+}
+
+// A query head, and its one or two output heads. The table holds `programs` rows a kv head.
+struct Program {
+    source: u32,
+    head0: u32,
+    head1: u32,
+    streams: u32,      // 0: a row that fills up the table
+    phases: vec4<f32>, // cos φ0, sin φ0, cos φ1, sin φ1
+    sink0: f32,        // logits that join each denominator, in base 2; MASKED: none
+    sink1: f32,
+    pad0: u32,
+    pad1: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<uniform> programs: array<Program, PROGRAM_SLOTS>;
+@group(0) @binding(10) var<storage, read> kv_lens: array<u32>; // [B] rows of each sequence, the new ones included
+
+var<workgroup> tile: array<vec4<f32>, SHARED>;
+var<workgroup> value_rows: array<u32, BLOCK_K>;
+
+fn load_qk(is_k: bool, row: u32, quad: u32) -> vec4<f32> {
+    if (is_k) {
+        return key_quad(row, quad);
+    }
+    return load_q(row + quad);
+}
+
+// The built-in may lose all digits near 0, and overflow far from it.
+fn tanh_of(x: f32) -> f32 {
+    let t = exp2(-2.0 * LOG2_E * abs(x));
+    let far = sign(x) * (1.0 - t) / (1.0 + t);
+    let x2 = x * x;
+    let near = x * (1.0 + x2 * (-1.0 / 3.0 + x2 * (2.0 / 15.0 + x2 * (-17.0 / 315.0))));
+    return select(far, near, abs(x) < 0.2);
+}
+
+// q · k + sum
+fn dot_add(q: vec4<f32>, k: vec4<f32>, sum: f32) -> f32 {
+    return fma(q.w, k.w, fma(q.z, k.z, fma(q.y, k.y, fma(q.x, k.x, sum))));
+}
+
+// Place in the cache of a sequence's key, whatever the table says.
+fn key_place(batch: u32, key: u32) -> vec2<u32> {
+    var slot = key;
+    if (params.cache.rolling != 0u) {
+        slot = key % params.cache.capacity;
+    }
+    let place = place_of(batch, slot);
+    return vec2(min(place.x, params.cache.planes - 1u), place.y);
+}
+
+// Rows first .. first + ROWS of a kv head: rotated, scaled, and with one stream turned by its
+// phase. Rows that do not exist are zero.
+fn stage_q(tid: u32, batch: u32, kv_head: u32, first: u32, first_new: u32) {
+    for (var n = tid; n < ROWS * UNITS; n += THREADS) {
+        let row = first + n % ROWS;
+        let u = n / ROWS;
+        let i = row / params.programs;
+        var x = Pairs(vec4(0.0), vec4(0.0));
+        if (i < params.seq_q) {
+            let program = programs[kv_head * params.programs + row % params.programs];
+            x = load_unit(false, row_at(params.q, vec2(batch, i), program.source), u);
+            if (u < PAIR_QUADS) {
+                x = rotate_query(x, batch, i + select(0u, first_new, params.among_keys != 0u), u);
+            }
+            var c = params.q_scale;
+            var t = 0.0;
+            if (TURN) {
+                t = c * program.phases.y;
+                c = c * program.phases.x;
+            }
+            if (TURN && u < PAIR_QUADS) {
+                x = Pairs(x.a * c + x.b * t, x.b * c - x.a * t);
+            } else {
+                x = Pairs(x.a * c, x.b * c);
+            }
+        }
+        tile[Q_AT + 2u * n] = x.a;
+        tile[Q_AT + 2u * n + 1u] = x.b;
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn decode(
+    @builtin(workgroup_id) group_id: vec3<u32>,
+    @builtin(local_invocation_index) tid: u32,
+) {
+    let linear = group_id.x + group_id.y * params.groups_x;
+    let split = linear % params.splits;
+    let row_block = linear / params.splits % params.row_blocks;
+    let kv_head = linear / params.splits / params.row_blocks % params.kv_heads;
+    let batch = linear / params.splits / params.row_blocks / params.kv_heads;
+    if (batch >= params.batch) {
+        return;
+    }
+    let row_first = row_block * ROWS;
+
+    // The sequence's keys are oldest .. length; a bad length never leaves its own slots.
+    var length = kv_lens[batch];
+    var oldest = 0u;
+    if (params.cache.rolling == 0u) {
+        length = min(length, params.cache.capacity);
+    } else {
+        oldest = length - min(length, params.cache.capacity);
+    }
+    let first_new = length - min(length, params.seq_q); // place of row 0
+    if (params.window != 0u) {
+        oldest = max(oldest, first_new + 1u - min(first_new + 1u, params.window));
+    }
+    // An even share for every split.
+    let share = (length - oldest) / params.splits;
+    let rest = (length - oldest) % params.splits;
+    let begin = oldest + split * share + min(split, rest);
+    let end = begin + share + select(0u, 1u, split < rest);
+
+    stage_q(tid, batch, kv_head, row_first, first_new);
+
+    // Keys that each row sees.
+    var low: array<u32, ROWS>;
+    var high: array<u32, ROWS>;
+    for (var r = 0u; r < ROWS; r++) {
+        let i = (row_first + r) / params.programs;
+        low[r] = 0u;
+        high[r] = length;
+        if (params.causal != 0u) {
+            // One past its own place; rows before the first key see none.
+            let past = length + i + 1u;
+            high[r] = past - min(past, params.seq_q);
+        }
+        if (params.window != 0u) {
+            low[r] = high[r] - min(high[r], params.window);
+        }
+        if (i >= params.seq_q) {
+            high[r] = 0u;
+        }
+    }
+
+    var m: array<vec4<f32>, VECS>; // running maxima, in base 2
+    var l: array<vec4<f32>, VECS>; // running sums over this invocation's keys alone
+    for (var i = 0u; i < VECS; i++) {
+        m[i] = vec4(MASKED);
+        l[i] = vec4(0.0);
+    }
+    var acc: array<vec4<f32>, STATES * COLS>;
+    for (var i = 0u; i < STATES * COLS; i++) {
+        acc[i] = vec4(0.0);
+    }
+    var group = 0u;
+    var lane = tid;
+    if (KEY_GROUPS > 1u) {
+        group = tid / LANES;
+        lane = tid % LANES;
+    }
+    workgroupBarrier(); // q is staged
+
+    for (var first = begin; first < end; first += BLOCK_K) {
+        // S = Q·Kᵀ
+        var places: array<vec2<u32>, KEYS_EACH>;
+        var key_rows: array<u32, KEYS_EACH>;
+        for (var k = 0u; k < KEYS_EACH; k++) {
+            // Keys past the last one repeat it; they are masked.
+            places[k] = key_place(batch, min(first + k * THREADS + tid, end - 1u));
+            key_rows[k] = row_at(params.cache.k, places[k], kv_head);
+        }
+        var s: array<f32, KEYS_EACH * STATES>;
+        for (var i = 0u; i < KEYS_EACH * STATES; i++) {
+            s[i] = 0.0;
+        }
+        for (var u = 0u; u < UNITS; u++) {
+            let turns = TAIL_QUADS == 0u || u < PAIR_QUADS;
+            var x: array<Pairs, KEYS_EACH>;
+            for (var k = 0u; k < KEYS_EACH; k++) {
+                x[k] = load_unit(true, key_rows[k], u);
+            }
+            for (var r = 0u; r < ROWS; r++) {
+                let qa = tile[Q_AT + 2u * (u * ROWS + r)];
+                let qb = tile[Q_AT + 2u * (u * ROWS + r) + 1u];
+                for (var k = 0u; k < KEYS_EACH; k++) {
+                    let i = k * STATES + r;
+                    s[i] = dot_add(qb, x[k].b, dot_add(qa, x[k].a, s[i]));
+                    if (STREAMS == 2u && turns) {
+                        s[i + ROWS] = dot_add(-qa, x[k].b, dot_add(qb, x[k].a, s[i + ROWS]));
+                    }
+                }
+            }
+        }
+        for (var k = 0u; k < KEYS_EACH; k++) {
+            let key = first + k * THREADS + tid;
+            for (var r = 0u; r < ROWS; r++) {
+                let i = k * STATES + r;
+                if (MIX) {
+                    let program = programs[kv_head * params.programs
+                        + (row_first + r) % params.programs];
+                    let re = s[i];
+                    let im = s[i + ROWS];
+                    s[i] = program.phases.x * re + program.phases.y * im;
+                    s[i + ROWS] = program.phases.z * re + program.phases.w * im;
+                }
+                let sees = key < end && key >= low[r] && key < high[r];
+                for (var t = 0u; t < STREAMS; t++) {
+                    var score = s[i + t * ROWS];
+                    if (params.softcap != 0.0) {
+                        score = params.softcap * tanh_of(score);
+                    }
+                    s[i + t * ROWS] = select(MASKED, score, sees);
+                }
+            }
+        }
+
+        // Maxima: of this invocation's keys, of a segment, of the block.
+        for (var v = 0u; v < VECS; v++) {
+            var top = vec4(MASKED);
+            for (var j = 0u; j < 4u; j++) {
+                if (4u * v + j < STATES) {
+                    for (var k = 0u; k < KEYS_EACH; k++) {
+                        top[j] = max(top[j], s[k * STATES + 4u * v + j]);
+                    }
+                }
+            }
+            tile[RED_AT + tid * VECS + v] = top;
+        }
+        workgroupBarrier(); // maxima of invocations; p and rows of v of the last step are read
+        for (var k = 0u; k < KEYS_EACH; k++) {
+            value_rows[k * THREADS + tid] = row_at(params.cache.v, places[k], kv_head);
+        }
+        for (var n = tid; n < SEGMENTS * VECS; n += THREADS) {
+            var top = vec4(MASKED);
+            for (var i = n; i < THREADS * VECS; i += SEGMENTS * VECS) {
+                top = max(top, tile[RED_AT + i]);
+            }
+            tile[SEG_AT + n] = top;
+        }
+        workgroupBarrier(); // maxima of segments
+
+        // P = exp2(S − m), and the old state rescaled where a maximum moved.
+        for (var v = 0u; v < VECS; v++) {
+            var top = m[v];
+            for (var i = 0u; i < SEGMENTS; i++) {
+                top = max(top, tile[SEG_AT + i * VECS + v]);
+            }
+            // A row without a visible key yet keeps p = 0: exp2(MASKED − 0).
+            let base = select(top, vec4(0.0), top == vec4(MASKED));
+            let alpha = exp2(m[v] - base);
+            if (any(top != m[v])) {
+                for (var j = 0u; j < 4u; j++) {
+                    if (4u * v + j < STATES) {
+                        for (var c = 0u; c < COLS; c++) {
+                            acc[(4u * v + j) * COLS + c] *= alpha[j];
+                        }
+                    }
+                }
+            }
+            m[v] = top;
+            l[v] *= alpha;
+            for (var k = 0u; k < KEYS_EACH; k++) {
+                var p = vec4(MASKED);
+                for (var j = 0u; j < 4u; j++) {
+                    if (4u * v + j < STATES) {
+                        p[j] = s[k * STATES + 4u * v + j];
+                    }
+                }
+                p = exp2(p - base);
+                l[v] += p;
+                tile[P_AT + (k * THREADS + tid) * VECS + v] = p;
+            }
+        }
+        workgroupBarrier(); // p and rows of v
+
+        // acc += P·V
+        if (group < KEY_GROUPS) {
+            let keys = min(BLOCK_K, end - first);
+            for (var key = group; key < keys; key += KEY_GROUPS) {
+                let row = value_rows[key];
+                var p: array<vec4<f32>, VECS>;
+                for (var v = 0u; v < VECS; v++) {
+                    p[v] = tile[P_AT + key * VECS + v];
+                }
+                for (var c = 0u; c < COLS; c++) {
+                    let x = value_quad(row, min(c * LANES + lane, V_QUADS - 1u));
+                    for (var i = 0u; i < STATES; i++) {
+                        acc[i * COLS + c] = fma(vec4(p[i / 4u][i % 4u]), x, acc[i * COLS + c]);
+                    }
+                }
+            }
+        }
+    }
+
+    // Sums over all keys of the split, in a fixed order.
+    for (var v = 0u; v < VECS; v++) {
+        tile[RED_AT + tid * VECS + v] = l[v];
+    }
+    workgroupBarrier(); // sums of invocations
+    for (var n = tid; n < SEGMENTS * VECS; n += THREADS) {
+        var sum = vec4(0.0);
+        for (var i = n; i < THREADS * VECS; i += SEGMENTS * VECS) {
+            sum += tile[RED_AT + i];
+        }
+        tile[SEG_AT + n] = sum;
+    }
+    workgroupBarrier(); // sums of segments
+    for (var v = 0u; v < VECS; v++) {
+        var sum = vec4(0.0);
+        for (var i = 0u; i < SEGMENTS; i++) {
+            sum += tile[SEG_AT + i * VECS + v];
+        }
+        l[v] = sum;
+    }
+
+    for (var i = 0u; i < STATES; i++) {
+        if (KEY_GROUPS > 1u) {
+            workgroupBarrier(); // the memory below is read
+            tile[tid] = acc[i];
+            workgroupBarrier(); // sums of key groups
+            var sum = tile[lane];
+            for (var g = 1u; g < KEY_GROUPS; g++) {
+                sum += tile[g * LANES + lane];
+            }
+            acc[i] = sum;
+        }
+        let row = row_first + i % ROWS;
+        let stream = i / ROWS;
+        let program = programs[kv_head * params.programs + row % params.programs];
+        if (row / params.programs < params.seq_q && stream < program.streams && group == 0u) {
+            var top = m[i / 4u][i % 4u];
+            var sum = l[i / 4u][i % 4u];
+            var scale = 1.0;
+            if (SINKS) {
+                // A key without a value: it moves the maximum and joins the sum.
+                let old = top;
+                let sink = select(program.sink0, program.sink1, stream == 1u);
+                top = max(old, sink);
+                let base = select(top, 0.0, top == MASKED);
+                scale = exp2(old - base);
+                sum = sum * scale + exp2(sink - base);
+            }
+            // No visible key: the output is zero and the log-sum-exp minus infinity.
+            let inverse = select(scale / sum, 0.0, sum == 0.0);
+            let head = select(program.head0, program.head1, stream == 1u);
+            for (var c = 0u; c < COLS; c++) {
+                let column = c * LANES + lane;
+                if (column < V_QUADS) {
+                    let x = acc[i * COLS + c] * inverse;
+                    store_row(split, batch, head, row / params.programs, column, x);
+                }
+            }
+            if (tid == 0u) {
+                let value = (top + log2(sum)) * LN_2;
+                store_lse(split, batch, head, row / params.programs,
+                    select(value, params.minus_infinity, sum == 0.0));
+            }
+        }
+    }
+}

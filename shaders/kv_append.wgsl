@@ -1,0 +1,100 @@
+// Appends new keys and values to a cache: rotates K, converts, and finds each row's place.
+//
+// One workgroup: WORKGROUP pieces. One invocation: one piece (what shares a scale; four channels of
+// a float cache) of K or V of one new row of one kv head.
+
+override WORKGROUP: u32;
+override HEAD_DIM: u32;
+override VALUE_DIM: u32;
+override K_PIECES: u32; // pieces of a row
+override V_PIECES: u32;
+
+struct Params {
+    batch: u32,
+    seq: u32,       // new rows of a sequence, at most
+    kv_heads: u32,
+    groups_x: u32,  // workgroups along x
+    packed: u32,    // 1: new rows of all sequences lie one behind the other, see lens
+    rows: u32,      // packed: rows of all sequences
+    plane_k: u32,   // table plane of k
+    among_keys: u32, // 1: positions follow from the lengths
+    k: Rows,        // new rows; plane: sequence
+    v: Rows,
+    cache: Cache,
+    rotary: Rotary,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+// [B] rows of each sequence before the call; packed: then [B + 1] where its new rows start and end
+@group(0) @binding(10) var<storage, read> lens: array<u32>;
+
+// A new row of one head.
+struct Source {
+    k: u32,     // its first entry in k
+    v: u32,
+    batch: u32,
+    s: u32,     // as the rotation counts rows
+}
+
+fn value_quad(source: Source, quad: u32) -> vec4<f32> {
+    return load_v(source.v + quad);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn kv_append(
+    @builtin(workgroup_id) group_id: vec3<u32>,
+    @builtin(local_invocation_index) tid: u32,
+) {
+    let item = (group_id.x + group_id.y * params.groups_x) * WORKGROUP + tid;
+    let piece = item % (K_PIECES + V_PIECES);
+    let row = item / (K_PIECES + V_PIECES);
+    let head = row % params.kv_heads;
+    let i = row / params.kv_heads % params.seq;
+    let batch = row / params.kv_heads / params.seq;
+    if (batch >= params.batch) {
+        return;
+    }
+
+    var count = params.seq;
+    var input = vec2(batch, i);
+    if (params.packed != 0u) {
+        let start = min(lens[params.batch + batch], params.rows);
+        let end = clamp(lens[params.batch + batch + 1u], start, params.rows);
+        count = min(end - start, params.seq);
+        input = vec2(0u, start + i);
+    }
+    if (i >= count) {
+        return;
+    }
+    // What a bad length asks for beyond the sequence's own slots is left out.
+    let capacity = params.cache.capacity;
+    let length = lens[batch];
+    var slot = length + i;
+    if (params.cache.rolling != 0u) {
+        // Of two rows for one slot, the later one stays.
+        if (count - i > capacity) {
+            return;
+        }
+        slot = slot % capacity;
+    } else if (length >= capacity || i >= capacity - length) {
+        return;
+    }
+    let place = place_of(batch, slot);
+    if (place.x >= params.cache.planes) {
+        return;
+    }
+
+    let k = row_at(params.k, input, head);
+    let v = row_at(params.v, input, head);
+    // Ids are given row by row.
+    var s = select(i, input.y, params.rotary.use_ids != 0u);
+    if (params.among_keys != 0u) {
+        s = length + i;
+    }
+    let source = Source(k, v, batch, s);
+    if (piece < K_PIECES) {
+        store_key(row_at(params.cache.k, place, head), source, piece);
+    } else {
+        store_value(row_at(params.cache.v, place, head), source, piece - K_PIECES);
+    }
+}

@@ -1,0 +1,82 @@
+// Merges attention over parts of the keys into attention over all of them:
+//     out = Σ e^(lse_p − M) out_p / Σ e^(lse_p − M)      lse = M + ln Σ e^(lse_p − M)
+// with M the largest of the lse_p and of the sink, which adds e^(sink − M) to the sum.
+//
+// One workgroup: WORKGROUP groups of four channels. One invocation: one of them, over all parts in
+// their order.
+
+override WORKGROUP: u32;
+override COLUMNS: u32;  // D_v / 4
+
+const MASKED: f32 = -1.0e38; // finite: infinities need not survive in WGSL
+const LN_2: f32 = 0.69314718055994530942;
+const LOG2_E: f32 = 1.44269504088896340736;
+
+// Where a tensor lies: offset and strides in groups of four channels.
+struct Quads {
+    offset: u32,
+    batch: u32,
+    head: u32,
+    row: u32,
+}
+
+struct Params {
+    parts: u32,
+    batch: u32,
+    heads: u32,
+    seq: u32,
+    groups_x: u32,       // workgroups along x
+    store_lse: u32,
+    minus_infinity: f32,
+    pad: u32,
+    part: Quads,         // of parts: part, head counted on over the batches, row
+    out: Quads,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<uniform> sinks: array<vec4<f32>, SINK_QUADS>; // [H] in base 2; MASKED: none
+@group(0) @binding(3) var<storage, read> lse_parts: array<f32>;         // [P, B, H, S], natural log
+@group(0) @binding(7) var<storage, read_write> lse: array<f32>;         // [B, H, S], natural log
+
+@compute @workgroup_size(WORKGROUP)
+fn merge(
+    @builtin(workgroup_id) group_id: vec3<u32>,
+    @builtin(local_invocation_index) tid: u32,
+) {
+    let item = (group_id.x + group_id.y * params.groups_x) * WORKGROUP + tid;
+    let column = item % COLUMNS;
+    let row = item / COLUMNS;
+    let rows = params.batch * params.heads * params.seq;
+    if (row >= rows) {
+        return;
+    }
+    let i = row % params.seq;
+    let head = row / params.seq;
+    let h = head % params.heads;
+
+    let sink = sinks[h / 4u][h % 4u];
+    var top = sink;
+    for (var p = 0u; p < params.parts; p++) {
+        top = max(top, lse_parts[p * rows + row] * LOG2_E);
+    }
+    // Nothing to see in any part: the output is zero and the log-sum-exp minus infinity.
+    let base = select(top, 0.0, top <= MASKED);
+    var sum = exp2(sink - base);
+    var x = vec4(0.0);
+    for (var p = 0u; p < params.parts; p++) {
+        let part_lse = lse_parts[p * rows + row] * LOG2_E;
+        // The output of an empty part may be anything.
+        if (part_lse > MASKED) {
+            let weight = exp2(part_lse - base);
+            sum += weight;
+            x += weight * load_part(params.part.offset + p * params.part.batch
+                + head * params.part.head + i * params.part.row + column);
+        }
+    }
+    let inverse = select(1.0 / sum, 0.0, sum == 0.0);
+    store_out(params.out.offset + head / params.heads * params.out.batch + h * params.out.head
+        + i * params.out.row + column, x * inverse);
+    if (params.store_lse != 0u && column == 0u) {
+        lse[row] = select((base + log2(sum)) * LN_2, params.minus_infinity, sum == 0.0);
+    }
+}

@@ -1,0 +1,56 @@
+// Rows of q and k in units: groups of four pairs of the rotated part, then of eight channels of the
+// tail. The kernel says how a group of four channels is loaded: load_qk(is_k, row, quad).
+
+const UNITS: u32 = PAIR_QUADS + TAIL_QUADS;
+const ALIGNED: bool = BLOCK_PAIRS % 4u == 0u && PAIRS % 2u == 0u; // no group of channels straddles
+
+// Four pairs of one row: first and second members.
+struct Pairs {
+    a: vec4<f32>,
+    b: vec4<f32>,
+}
+
+// Channels d .. d + 3 of a row; d need not be a multiple of four. Channels past the head are zero.
+fn channels(is_k: bool, row: u32, d: u32) -> vec4<f32> {
+    let i = d / 4u;
+    let last = HEAD_DIM / 4u - 1u;
+    if (ALIGNED || d % 4u == 0u) {
+        return select(vec4(0.0), load_qk(is_k, row, min(i, last)), i <= last);
+    }
+    let lo = select(vec4(0.0), load_qk(is_k, row, min(i, last)), i <= last);
+    let hi = select(vec4(0.0), load_qk(is_k, row, min(i + 1u, last)), i < last);
+    switch (d % 4u) {
+        case 1u: { return vec4(lo.yzw, hi.x); }
+        case 2u: { return vec4(lo.zw, hi.xy); }
+        default: { return vec4(lo.w, hi.xyz); }
+    }
+}
+
+// Unit u of a row. Pairs past the last one pad it with zeros; of the tail, the first four channels
+// are a and the next four b.
+fn load_unit(is_k: bool, row: u32, u: u32) -> Pairs {
+    if (TAIL_QUADS > 0u && u >= PAIR_QUADS) {
+        let d = 2u * PAIRS + 8u * (u - PAIR_QUADS);
+        return Pairs(channels(is_k, row, d), channels(is_k, row, d + 4u));
+    }
+    var x: Pairs;
+    if ((is_k && K_INTERLEAVED) || (!is_k && Q_INTERLEAVED)) {
+        let lo = load_qk(is_k, row, 2u * u);
+        // The last unit of an odd number of groups has no second group.
+        let hi = load_qk(is_k, row, min(2u * u + 1u, HEAD_DIM / 4u - 1u));
+        x = Pairs(vec4(lo.xz, hi.xz), vec4(lo.yw, hi.yw));
+    } else {
+        let j = 4u * u;
+        var a = j;
+        if (BLOCK_PAIRS < PAIRS) {
+            a += j / BLOCK_PAIRS * BLOCK_PAIRS;
+        }
+        x = Pairs(channels(is_k, row, a), channels(is_k, row, a + BLOCK_PAIRS));
+    }
+    if (PAIRS % 4u == 0u) {
+        return x;
+    }
+    let exists = vec4(4u * u) + vec4(0u, 1u, 2u, 3u) < vec4(PAIRS);
+    return Pairs(select(vec4(0.0), x.a, exists), select(vec4(0.0), x.b, exists));
+}
+

@@ -1,0 +1,380 @@
+//! How keys and values are kept: storage types, paging, bytes a token, and what the host can check
+//! of a block table before anything runs.
+
+use crate::{DType, Error, Result};
+
+/// How the rows of a cache are stored. K and V choose independently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CacheType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// One f32 scale a row (token and head), then a signed byte a channel: `x ≈ scale · q`,
+    /// `scale = max|x| / 127`. A row is `1 + D/4` words of 32 bits.
+    Int8,
+    /// Blocks of 32 channels with one f16 scale d each, four bits a channel: `x ≈ d (q − 8)`, with
+    /// `−8 d` the entry of largest magnitude (the q4_0 of ggml). A row is D/8 words of codes, lowest
+    /// bits first, then the scales, two a word. D must be a multiple of 32.
+    Q4,
+}
+
+impl CacheType {
+    /// Elements of a row of `dim` channels as a [`Layout`](crate::Layout) counts them: channels of
+    /// the float types, 32-bit words of the quantised ones.
+    pub const fn row(self, dim: u32) -> u32 {
+        match self {
+            CacheType::F32 | CacheType::F16 => dim,
+            CacheType::Int8 => 1 + dim / 4,
+            CacheType::Q4 => dim / 8 + (dim / 32).div_ceil(2),
+        }
+    }
+
+    /// Bytes of one element of [`CacheType::row`].
+    pub const fn element_bytes(self) -> u64 {
+        match self {
+            CacheType::F16 => 2,
+            CacheType::F32 | CacheType::Int8 | CacheType::Q4 => 4,
+        }
+    }
+
+    /// Bytes of a row of `dim` channels.
+    pub const fn row_bytes(self, dim: u32) -> u64 {
+        self.row(dim) as u64 * self.element_bytes()
+    }
+
+    /// Elements that strides and offsets must be multiples of, which is also what the shaders
+    /// count in: four channels, or one word.
+    pub(crate) const fn unit(self) -> u32 {
+        match self {
+            CacheType::F32 | CacheType::F16 => 4,
+            CacheType::Int8 | CacheType::Q4 => 1,
+        }
+    }
+
+    /// Pieces of a row that the append kernel writes one at a time: what shares a scale.
+    pub(crate) const fn pieces(self, dim: u32) -> u32 {
+        match self {
+            CacheType::F32 | CacheType::F16 => dim / 4,
+            CacheType::Int8 => 1,
+            CacheType::Q4 => dim / 32,
+        }
+    }
+}
+
+impl From<DType> for CacheType {
+    fn from(dtype: DType) -> Self {
+        match dtype {
+            DType::F32 => CacheType::F32,
+            DType::F16 => CacheType::F16,
+        }
+    }
+}
+
+impl core::fmt::Display for CacheType {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            CacheType::F32 => "f32",
+            CacheType::F16 => "f16",
+            CacheType::Int8 => "int8",
+            CacheType::Q4 => "q4",
+        })
+    }
+}
+
+/// The cache of one layer, as the kernels that write and read it agree on it. It has one of two
+/// shapes:
+///
+/// ```text
+/// contiguous   K [B, H_kv, capacity, D]          V [B, H_kv, capacity, D_v]
+/// paged        K [pages, H_kv, page_size, D]     V [pages, H_kv, page_size, D_v]
+///              block_table u32 [B, max_pages]: slot s of sequence b lies on page
+///              block_table[b, s / page_size], in its row s mod page_size
+/// ```
+///
+/// K is rotated, V raw: exactly what plain RoPE keeps. RoPE++ adds nothing to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CacheFormat {
+    /// H_kv: what W_k really has (for EH, half of the configuration's `num_key_value_heads`).
+    pub kv_heads: u32,
+    /// D: channels of K, a multiple of 8 up to 576.
+    pub head_dim: u32,
+    /// D_v: channels of V, a multiple of 8 up to 512.
+    pub value_dim: u32,
+    /// Storage of K.
+    pub k: CacheType,
+    /// Storage of V.
+    pub v: CacheType,
+    /// Whether rows are found through a block table.
+    pub paged: bool,
+    /// Whether the token at position p lies in slot `p mod capacity`, over the token that was
+    /// there: a cache for sliding windows. Otherwise p is the slot, and a full cache is full.
+    pub rolling: bool,
+}
+
+impl CacheFormat {
+    /// Contiguous, f32, D_v = D, not rolling.
+    pub fn new(kv_heads: u32, head_dim: u32) -> Self {
+        Self {
+            kv_heads,
+            head_dim,
+            value_dim: head_dim,
+            k: CacheType::F32,
+            v: CacheType::F32,
+            paged: false,
+            rolling: false,
+        }
+    }
+
+    /// Bytes that one token takes in this layer, K and V.
+    pub fn bytes_per_token(&self) -> u64 {
+        u64::from(self.kv_heads)
+            * (self.k.row_bytes(self.head_dim) + self.v.row_bytes(self.value_dim))
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let invalid =
+            |what, needed, got: u32| Err(Error::Invalid { what, needed, got: got.to_string() });
+        if self.kv_heads == 0 {
+            return invalid("kv_heads", "at least 1", 0);
+        }
+        if self.head_dim == 0 || self.head_dim > 576 || !self.head_dim.is_multiple_of(8) {
+            return invalid("head_dim", "a multiple of 8 from 8 to 576", self.head_dim);
+        }
+        if self.value_dim == 0 || self.value_dim > 512 || !self.value_dim.is_multiple_of(8) {
+            return invalid("value_dim", "a multiple of 8 from 8 to 512", self.value_dim);
+        }
+        for (what, stored, dim) in
+            [("head_dim", self.k, self.head_dim), ("value_dim", self.v, self.value_dim)]
+        {
+            if stored == CacheType::Q4 && !dim.is_multiple_of(32) {
+                return invalid(what, "a multiple of 32 for q4", dim);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which components a model attends with, as far as its cache is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Components {
+    /// RoPE: the real component alone.
+    Plain,
+    /// RoPE++ EC (equal cache): both components, as many kv heads as the plain model.
+    EqualCache,
+    /// RoPE++ EH (equal heads): both components, half of the kv heads.
+    EqualHeads,
+}
+
+/// A model, as far as its cache is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ModelShape {
+    /// Attention layers.
+    pub layers: u32,
+    /// `num_key_value_heads` of the configuration; EH projects half as many.
+    pub kv_heads: u32,
+    /// D.
+    pub head_dim: u32,
+    /// D_v.
+    pub value_dim: u32,
+    /// Components.
+    pub components: Components,
+    /// Storage of K.
+    pub k: CacheType,
+    /// Storage of V.
+    pub v: CacheType,
+}
+
+impl ModelShape {
+    /// The cache of one layer, contiguous and not rolling.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an odd number of kv heads with [`Components::EqualHeads`], and for
+    /// sizes that no cache has.
+    pub fn cache(&self) -> Result<CacheFormat> {
+        let kv_heads = match self.components {
+            Components::Plain | Components::EqualCache => self.kv_heads,
+            Components::EqualHeads if self.kv_heads.is_multiple_of(2) => self.kv_heads / 2,
+            Components::EqualHeads => {
+                return Err(Error::Invalid {
+                    what: "kv_heads",
+                    needed: "even for EH, which halves them",
+                    got: self.kv_heads.to_string(),
+                });
+            }
+        };
+        let Self { head_dim, value_dim, k, v, .. } = *self;
+        let format = CacheFormat { value_dim, k, v, ..CacheFormat::new(kv_heads, head_dim) };
+        format.check()?;
+        Ok(format)
+    }
+
+    /// Bytes that one token takes in the caches of all layers.
+    ///
+    /// ```
+    /// use phasor::plan::cache::{CacheType, Components, ModelShape};
+    ///
+    /// // The 376M models of the RoPE++ paper (arXiv 2512.07525): 8 layers, 4 kv heads of 128.
+    /// let bytes = |components| {
+    ///     let (k, v) = (CacheType::F16, CacheType::F16);
+    ///     ModelShape { layers: 8, kv_heads: 4, head_dim: 128, value_dim: 128, components, k, v }
+    ///         .bytes_per_token()
+    /// };
+    /// assert_eq!(bytes(Components::Plain)?, 16384);
+    /// assert_eq!(bytes(Components::EqualCache)?, 16384);
+    /// assert_eq!(bytes(Components::EqualHeads)?, 8192);
+    /// # Ok::<(), phasor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`ModelShape::cache`].
+    pub fn bytes_per_token(&self) -> Result<u64> {
+        Ok(u64::from(self.layers) * self.cache()?.bytes_per_token())
+    }
+}
+
+/// A block table as the host knows it, to be checked before it is uploaded. The device clamps what
+/// it reads, but cannot report it.
+#[derive(Debug, Clone, Copy)]
+pub struct Pages<'a> {
+    /// `[B, max_pages]`, page numbers.
+    pub table: &'a [u32],
+    /// Entries a sequence.
+    pub max_pages: u32,
+    /// Pages of the pool.
+    pub pages: u32,
+    /// Rows of a page.
+    pub page_size: u32,
+}
+
+impl Pages<'_> {
+    /// Checks an append of `new[b]` rows to sequences of `lens[b]`: there is room, the pages exist,
+    /// and no page that is written belongs to another sequence or to another place of its own.
+    /// Pages that are only read may be shared (a common prefix).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the lists do not fit each other, [`Error::CacheFull`],
+    /// [`Error::UnknownPage`], [`Error::SharedPage`].
+    pub fn check_append(&self, lens: &[u32], new: &[u32]) -> Result<()> {
+        let entries = self.max_pages as usize;
+        let fits =
+            lens.len() == new.len() && Some(self.table.len()) == lens.len().checked_mul(entries);
+        if !fits || self.page_size == 0 || !self.page_size.is_multiple_of(8) {
+            return Err(Error::Invalid {
+                what: "block table",
+                needed: "max_pages entries and two lengths a sequence, pages of a multiple of 8 rows",
+                got: format!(
+                    "{} entries of {entries}, {} and {} lengths, pages of {}",
+                    self.table.len(),
+                    lens.len(),
+                    new.len(),
+                    self.page_size,
+                ),
+            });
+        }
+        let capacity = u64::from(self.max_pages) * u64::from(self.page_size);
+        check_room(u32::try_from(capacity).unwrap_or(u32::MAX), lens, new)?;
+        // How often each page is used, and by whom it is written.
+        let mut uses = vec![0u32; self.pages as usize];
+        let used = |b: usize| {
+            let end = lens[b] + new[b];
+            &self.table[b * entries..][..end.div_ceil(self.page_size) as usize]
+        };
+        for sequence in 0..lens.len() {
+            for (entry, &page) in used(sequence).iter().enumerate() {
+                match uses.get_mut(page as usize) {
+                    Some(n) => *n += 1,
+                    None => {
+                        let (sequence, entry) = (sequence as u32, entry as u32);
+                        return Err(Error::UnknownPage {
+                            sequence,
+                            entry,
+                            page,
+                            pages: self.pages,
+                        });
+                    }
+                }
+            }
+        }
+        for sequence in 0..lens.len() {
+            let first = (lens[sequence] / self.page_size) as usize;
+            let written = used(sequence).iter().enumerate().skip(first);
+            for (entry, &page) in written.filter(|_| new[sequence] > 0) {
+                if uses[page as usize] > 1 {
+                    let (sequence, entry) = (sequence as u32, entry as u32);
+                    return Err(Error::SharedPage { sequence, entry, page });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks that sequences of `lens[b]` rows have room for `new[b]` more. Not for rolling caches,
+/// which always have.
+///
+/// # Errors
+/// [`Error::CacheFull`] for the first sequence that has not.
+pub fn check_room(capacity: u32, lens: &[u32], new: &[u32]) -> Result<()> {
+    for (sequence, (&len, &new)) in (0u32..).zip(lens.iter().zip(new)) {
+        let needed = u64::from(len) + u64::from(new);
+        if needed > u64::from(capacity) {
+            return Err(Error::CacheFull { sequence, needed, capacity: capacity.into() });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantised_rows_are_as_small_as_they_say() {
+        assert_eq!(CacheType::F32.row_bytes(128), 512);
+        assert_eq!(CacheType::F16.row_bytes(128), 256);
+        assert_eq!(CacheType::Int8.row_bytes(128), 132);
+        // 4.5 bits a channel.
+        assert_eq!(CacheType::Q4.row_bytes(128), 72);
+        assert_eq!(CacheType::Q4.row_bytes(96), 56);
+    }
+
+    #[test]
+    fn equal_heads_halve_the_cache_and_need_an_even_number() {
+        let mut model = ModelShape {
+            layers: 3,
+            kv_heads: 3,
+            head_dim: 64,
+            value_dim: 64,
+            components: Components::EqualHeads,
+            k: CacheType::F16,
+            v: CacheType::Int8,
+        };
+        assert!(matches!(model.bytes_per_token(), Err(Error::Invalid { what: "kv_heads", .. })));
+        model.kv_heads = 4;
+        assert_eq!(model.bytes_per_token(), Ok(3 * 2 * (128 + 68)));
+        model.components = Components::EqualCache;
+        assert_eq!(model.bytes_per_token(), Ok(3 * 4 * (128 + 68)));
+    }
+
+    #[test]
+    fn block_tables_that_would_write_where_they_must_not_are_refused() {
+        let pages = |table| Pages { table, max_pages: 3, pages: 5, page_size: 8 };
+        // Page 0 is a shared prefix.
+        let table = [0, 1, 9, 0, 2, 3];
+        pages(&table).check_append(&[8, 10], &[8, 10]).unwrap();
+        let full = pages(&table).check_append(&[8, 20], &[8, 5]);
+        assert_eq!(full, Err(Error::CacheFull { sequence: 1, needed: 25, capacity: 24 }));
+        let unknown = pages(&table).check_append(&[16, 10], &[1, 1]);
+        assert_eq!(unknown, Err(Error::UnknownPage { sequence: 0, entry: 2, page: 9, pages: 5 }));
+        let shared = pages(&table).check_append(&[7, 10], &[1, 1]);
+        assert_eq!(shared, Err(Error::SharedPage { sequence: 0, entry: 0, page: 0 }));
+        // Nothing is written into a sequence that gets nothing.
+        pages(&table).check_append(&[7, 10], &[0, 1]).unwrap();
+        let twice = [1, 1, 0, 2, 3, 4];
+        let own = pages(&twice).check_append(&[8, 0], &[1, 1]);
+        assert_eq!(own, Err(Error::SharedPage { sequence: 0, entry: 1, page: 1 }));
+        assert!(pages(&table).check_append(&[8], &[8]).is_err());
+    }
+}

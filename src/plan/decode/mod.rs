@@ -1,0 +1,305 @@
+//! Planning a decode call: rows, tile, splits, workspace.
+
+mod problem;
+mod rows;
+mod shader;
+mod tile;
+
+pub use problem::{DecodeProblem, DecodeShape};
+pub use tile::DecodeTile;
+
+use crate::plan::merge::{MergePlan, MergeProblem};
+use crate::plan::{Capabilities, Shader};
+use crate::{DType, Error, Result};
+pub(crate) use rows::Programs;
+
+/// How one [`DecodeProblem`] will run: tile, splits, shaders. Pure data; printing it says
+/// everything that was decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecodePlan {
+    pub(crate) problem: DecodeProblem,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) programs: Programs,
+    tile: DecodeTile,
+    splits: u32,
+    shader: Shader,
+    merge: Option<MergePlan>,
+}
+
+impl DecodePlan {
+    /// Plans with the tile and the splits that suit `capabilities`.
+    fn new(problem: &DecodeProblem, capabilities: &Capabilities) -> Result<Self> {
+        problem.check()?;
+        let programs = Programs::new(problem);
+        let tile = DecodeTile::choose(problem, &programs, problem.units(), capabilities)?;
+        let splits = Self::choose_splits(problem, &programs, &tile, capabilities);
+        Self::with_parts(problem, capabilities, tile, splits)
+    }
+
+    /// Plans with a tile and a number of splits of the caller's choice, as tuners and tests do.
+    /// Results differ between them by rounding only.
+    ///
+    /// # Errors
+    /// As [`DecodeProblem::plan`]; [`Error::Invalid`] for a tile that makes no sense or no splits,
+    /// [`Error::Limit`] for a tile that the device has no room for.
+    pub fn with_parts(
+        problem: &DecodeProblem,
+        capabilities: &Capabilities,
+        tile: DecodeTile,
+        splits: u32,
+    ) -> Result<Self> {
+        problem.check()?;
+        tile.check()?;
+        if splits == 0 || splits > 1 << 16 {
+            let needed = "from 1 to 65536";
+            return Err(Error::Invalid { what: "splits", needed, got: splits.to_string() });
+        }
+        let caps = capabilities;
+        let programs = Programs::new(problem);
+        // One split writes the result itself, where the device can bind all that this takes.
+        let alone = shader::storage_buffers(problem, false) <= caps.max_storage_buffers;
+        let merge = match splits {
+            1 if alone => None,
+            _ => {
+                let merge = MergeProblem {
+                    value_dim: problem.cache.value_dim,
+                    part_dtype: DType::F32,
+                    out_dtype: problem.out_dtype,
+                    lse: problem.lse,
+                    sinks: problem.sinks.clone(),
+                };
+                Some(merge.plan(caps)?)
+            }
+        };
+        let shader = shader::shader(problem, &programs, &tile, merge.is_some());
+        let limits = [
+            (
+                "max_compute_workgroup_storage_size",
+                u64::from(shader.workgroup_bytes),
+                u64::from(caps.max_workgroup_bytes),
+            ),
+            (
+                "max_compute_invocations_per_workgroup",
+                u64::from(shader.workgroup_size),
+                u64::from(caps.max_invocations),
+            ),
+            (
+                "max_compute_workgroup_size_x",
+                u64::from(shader.workgroup_size),
+                u64::from(caps.max_workgroup_size),
+            ),
+            (
+                "max_storage_buffers_per_shader_stage",
+                u64::from(shader.storage_buffers),
+                u64::from(caps.max_storage_buffers),
+            ),
+            ("max_uniform_buffer_binding_size", programs.bytes(), caps.max_uniform_binding),
+        ];
+        for (limit, needed, available) in limits {
+            Capabilities::need(limit, "decode", needed, available)?;
+        }
+        let (problem, capabilities) = (problem.clone(), capabilities.clone());
+        Ok(Self { problem, capabilities, programs, tile, splits, shader, merge })
+    }
+
+    /// Enough workgroups to fill the device, and enough keys in each to be worth one. A function of
+    /// the problem's maxima alone, so that a sequence gets the same bits in every call.
+    fn choose_splits(
+        problem: &DecodeProblem,
+        programs: &Programs,
+        tile: &DecodeTile,
+        caps: &Capabilities,
+    ) -> u32 {
+        // Compute units cannot be asked for: two to four workgroups for each of a large GPU's.
+        let (wanted, least_keys) = if caps.software { (16, 512) } else { (512, 128) };
+        let blocks = (programs.each * problem.max_seq_q).div_ceil(tile.rows);
+        let groups =
+            u64::from(problem.max_batch) * u64::from(problem.cache.kv_heads) * u64::from(blocks);
+        let keys = match problem.window {
+            Some(window) => problem.max_kv.min(window.saturating_add(problem.max_seq_q - 1)),
+            None => problem.max_kv,
+        };
+        let splits = (wanted / groups.max(1)).min(u64::from(keys / least_keys));
+        splits.max(1) as u32
+    }
+
+    /// The problem that this plan solves.
+    pub fn problem(&self) -> &DecodeProblem {
+        &self.problem
+    }
+
+    /// The tile.
+    pub fn tile(&self) -> &DecodeTile {
+        &self.tile
+    }
+
+    /// Parts that the keys of every sequence are cut into.
+    pub fn splits(&self) -> u32 {
+        self.splits
+    }
+
+    /// The shader of the first dispatch, as it will be compiled.
+    pub fn shader(&self) -> &Shader {
+        &self.shader
+    }
+
+    /// The plan of the second dispatch, which merges the splits; `None` where one does it all.
+    pub fn merge(&self) -> Option<&MergePlan> {
+        self.merge.as_ref()
+    }
+
+    /// Bytes of scratch memory that the caller must provide for calls up to the problem's maxima;
+    /// 0 where one dispatch does it all.
+    pub fn workspace_bytes(&self) -> u64 {
+        let p = &self.problem;
+        self.workspace(&DecodeShape { batch: p.max_batch, seq_q: p.max_seq_q }).1
+    }
+
+    /// Where the log-sum-exps start in the workspace of a call, and its bytes.
+    pub(crate) fn workspace(&self, shape: &DecodeShape) -> (u64, u64) {
+        if self.merge.is_none() {
+            return (0, 0);
+        }
+        let heads = self.problem.heads.heads().len() as u64;
+        let rows = u64::from(self.splits) * u64::from(shape.batch) * heads * u64::from(shape.seq_q);
+        let out = 4 * rows * u64::from(self.problem.cache.value_dim);
+        // The merge binds both parts on their own.
+        let lse_at = out.next_multiple_of(u64::from(self.capabilities.storage_alignment).max(16));
+        (lse_at, (lse_at + 4 * rows).next_multiple_of(16))
+    }
+
+    /// Blocks of rows that a kv head's queries are cut into.
+    pub(crate) fn row_blocks(&self, seq_q: u32) -> u32 {
+        (self.programs.each * seq_q).div_ceil(self.tile.rows)
+    }
+
+    /// Bytes of q, K, V and the outputs of a call over `keys` keys a sequence, each counted once.
+    pub fn bytes(&self, shape: &DecodeShape, keys: u32) -> u64 {
+        let p = &self.problem;
+        let n = u64::from;
+        let (rows, cache) = (n(shape.batch) * n(shape.seq_q), &p.cache);
+        let q = rows * n(p.heads.q_heads()) * n(cache.head_dim) * p.q_dtype.size();
+        let out = rows
+            * p.heads.heads().len() as u64
+            * (n(cache.value_dim) * p.out_dtype.size() + if p.lse { 4 } else { 0 });
+        q + out + n(shape.batch) * n(keys) * cache.bytes_per_token()
+    }
+}
+
+impl core::fmt::Display for DecodePlan {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let p = &self.problem;
+        writeln!(
+            f,
+            "decode: {} query heads, {} kv heads, {} output heads, D {}, D_v {}, up to {} x {} rows over {} keys, scale {:.6}",
+            p.heads.q_heads(),
+            p.cache.kv_heads,
+            p.heads.heads().len(),
+            p.cache.head_dim,
+            p.cache.value_dim,
+            p.max_batch,
+            p.max_seq_q,
+            p.max_kv,
+            p.softmax_scale,
+        )?;
+        writeln!(
+            f,
+            "  path: {} dispatch{}, {} split{}, {} stream{} a row, {} cache, query {}, storage q {} k {} v {} out {}, arithmetic f32",
+            if self.merge.is_some() { 2 } else { 1 },
+            if self.merge.is_some() { "es" } else { "" },
+            self.splits,
+            if self.splits == 1 { "" } else { "s" },
+            self.programs.streams,
+            if self.programs.streams == 1 { "" } else { "s" },
+            if p.cache.paged { "paged" } else { "contiguous" },
+            if p.rotate_q { "rotated in the kernel" } else { "rotated before" },
+            p.q_dtype,
+            p.cache.k,
+            p.cache.v,
+            p.out_dtype,
+        )?;
+        writeln!(f, "  tile: {}", self.tile)?;
+        write!(
+            f,
+            "  {} bytes of workgroup memory, {} storage buffers, workspace {} bytes",
+            self.shader.workgroup_bytes,
+            self.shader.storage_buffers,
+            self.workspace_bytes(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HeadMap;
+    use crate::plan::cache::CacheFormat;
+    use crate::reflect::{host_layout, host_struct, wgsl_layout};
+    use rows::Program;
+
+    host_struct!(Program { source, head0, head1, streams, phases, sink0, sink1, pad0, pad1 });
+
+    fn problem(heads: HeadMap, kv_heads: u32) -> DecodeProblem {
+        DecodeProblem::new(heads, CacheFormat::new(kv_heads, 64), 4, 4096)
+    }
+
+    #[test]
+    fn host_struct_is_the_shaders() {
+        let problem = problem(HeadMap::ropepp(4).unwrap(), 2);
+        let plan = problem.plan(&Capabilities::webgpu_default()).unwrap();
+        assert_eq!(host_layout::<Program>(), wgsl_layout(&plan.shader().source, "Program"));
+    }
+
+    #[test]
+    fn both_components_share_a_row() {
+        let both = Programs::new(&problem(HeadMap::ropepp(4).unwrap(), 2));
+        assert_eq!((both.each, both.streams, both.mix, both.turn), (2, 2, false, false));
+        let imaginary = Programs::new(&problem(HeadMap::imago(4).unwrap(), 2));
+        assert_eq!((imaginary.each, imaginary.streams, imaginary.turn), (2, 1, true));
+        // Query head 0 feeds three output heads, head 3 none: rows of kv head 1 are filled up.
+        let real = |source| crate::OutputHead { source, phase: crate::Phase::REAL };
+        let heads = [0, 0, 0, 1, 2].map(real).to_vec();
+        let uneven = Programs::new(&problem(HeadMap::new(4, heads).unwrap(), 2));
+        assert_eq!((uneven.each, uneven.streams, uneven.mix), (3, 2, true));
+        let streams: Vec<u32> = uneven.rows.iter().map(|row| row.streams).collect();
+        assert_eq!(streams, [2, 1, 1, 1, 0, 0]);
+    }
+
+    #[test]
+    fn splits_depend_on_the_maxima_alone_and_cost_a_workspace() {
+        let caps = Capabilities::webgpu_default();
+        let mut problem = problem(HeadMap::ropepp(4).unwrap(), 2);
+        let plan = problem.plan(&caps).unwrap();
+        assert_eq!(plan.splits(), 4096 / 128);
+        assert!(plan.merge().is_some());
+        let rows = 32 * 4 * 8 * u64::from(problem.max_seq_q);
+        assert_eq!(plan.workspace_bytes(), rows * 65 * 4);
+        problem.max_kv = 200;
+        let short = problem.plan(&caps).unwrap();
+        assert_eq!((short.splits(), short.workspace_bytes()), (1, 0));
+        assert!(short.merge().is_none());
+        // Nine tensors: with eight bindings, a second dispatch takes the outputs.
+        (problem.rotate_q, problem.cache.paged, problem.lse) = (true, true, true);
+        let crowded = problem.plan(&caps).unwrap();
+        assert_eq!((crowded.splits(), crowded.merge().is_some()), (1, true));
+        assert!(crowded.shader().storage_buffers <= 8);
+    }
+
+    #[test]
+    fn every_shape_has_a_plan_within_the_default_limits() {
+        let caps = Capabilities::webgpu_default();
+        for head_dim in (8..=256).step_by(8) {
+            for heads in [HeadMap::plain(8).unwrap(), HeadMap::ropepp(8).unwrap()] {
+                let cache = CacheFormat::new(1, head_dim);
+                let mut problem = DecodeProblem::new(heads, cache, 1, 4096);
+                problem.max_seq_q = 16;
+                let plan = problem.plan(&caps).unwrap();
+                assert!(plan.shader().workgroup_bytes <= 16 << 10, "{plan}");
+            }
+        }
+        // DeepSeek's multi-head latent attention.
+        let cache = CacheFormat { value_dim: 512, ..CacheFormat::new(1, 576) };
+        let problem = DecodeProblem::new(HeadMap::plain(128).unwrap(), cache, 1, 4096);
+        problem.plan(&caps).unwrap();
+    }
+}

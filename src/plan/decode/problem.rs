@@ -1,0 +1,181 @@
+//! What a decode kernel computes.
+
+use super::DecodePlan;
+use crate::plan::Capabilities;
+use crate::plan::cache::CacheFormat;
+use crate::plan::merge::check_sinks;
+use crate::rotary::Pairing;
+use crate::{DType, Error, HeadMap, Phase, Result};
+
+/// Attention of the newest 1 to 16 rows of each sequence over its cache, those rows included: one
+/// token of generation, or a speculative draft. Fill in what differs from [`DecodeProblem::new`].
+///
+/// ```text
+/// q [B, H_q, S_q, D]   out [B, H_out, S_q, D_v]   K, V: the cache
+/// kv_lens u32 [B]: rows of each sequence in the cache, the new ones included, on the device
+/// row i of sequence b has position p = kv_lens[b] − S_q + i
+///
+/// s = scale · (cos φ · S_re + sin φ · S_im)    s = c tanh(s / c) with a softcap    hidden unless
+/// p − window < j ≤ p    out = Σ e^s_j V_j / (e^sink + Σ e^s_j)    lse = ln (e^sink + Σ e^s_j)
+/// ```
+///
+/// in this order. Query head h reads kv head `h / (H_q / H_kv)`; K and V are read once for all query
+/// heads of a kv head, all rows and both components, up to 16 softmax states a workgroup.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecodeProblem {
+    /// Output heads, and the query head and phase of each.
+    pub heads: HeadMap,
+    /// The cache; its kv heads divide the query heads.
+    pub cache: CacheFormat,
+    /// Channels that rotate, even, at most D. Read only where a phase other than real or the
+    /// rotation of q asks for pairs.
+    pub rotary_dim: u32,
+    /// Where the pairs lie. With [`Pairing::InterleavedToHalf`] the cache holds K half-split, and q
+    /// comes so as well unless it is rotated here.
+    pub pairing: Pairing,
+    /// Whether q comes un-rotated and is rotated on its way into the kernel.
+    pub rotate_q: bool,
+    /// Whether a row sees no row after it. Without, all rows of a call see each other.
+    pub causal: bool,
+    /// Sliding window: a row sees only the `window` keys that end at its own place, itself included.
+    /// Keys before the window are never read. Needs the causal mask. In a rolling cache, the window
+    /// and the rows of a call must fit the capacity: `window + S_q − 1 <= capacity`.
+    pub window: Option<u32>,
+    /// Factor on every score before the softmax, finite.
+    pub softmax_scale: f32,
+    /// Softcap c > 0 (Gemma 2): every scaled score s becomes `c tanh(s / c)`, before the masks.
+    pub softcap: Option<f32>,
+    /// Attention sinks (gpt-oss), one logit an output head, or none: each joins the denominator and
+    /// the log-sum-exp of its head as a key without a value would, after all else. −∞ is no sink.
+    pub sinks: Vec<f32>,
+    /// Storage of q.
+    pub q_dtype: DType,
+    /// Storage of the output.
+    pub out_dtype: DType,
+    /// Whether the natural log-sum-exp of every output row is written.
+    pub lse: bool,
+    /// The most sequences that a call has.
+    pub max_batch: u32,
+    /// The most rows of a sequence that a call has, from 1 to 16.
+    pub max_seq_q: u32,
+    /// The most keys that a sequence is expected to have. It decides about splits, and so about
+    /// speed; longer sequences are right as well.
+    pub max_kv: u32,
+}
+
+impl DecodeProblem {
+    /// Causal decode of one row a sequence, in f32, all of D rotated, half-split, q rotated before
+    /// the call, scale `D^(−1/2)`, no window, softcap, sinks or log-sum-exp.
+    pub fn new(heads: HeadMap, cache: CacheFormat, max_batch: u32, max_kv: u32) -> Self {
+        Self {
+            heads,
+            cache,
+            rotary_dim: cache.head_dim,
+            pairing: Pairing::Half,
+            rotate_q: false,
+            causal: true,
+            window: None,
+            softmax_scale: (f64::from(cache.head_dim).powf(-0.5)) as f32,
+            softcap: None,
+            sinks: Vec::new(),
+            q_dtype: DType::F32,
+            out_dtype: DType::F32,
+            lse: false,
+            max_batch,
+            max_seq_q: 1,
+            max_kv,
+        }
+    }
+
+    /// Decides how the problem runs on a device.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for numbers that no plan fits, [`Error::Limit`] where the device has no
+    /// room for any plan.
+    pub fn plan(&self, capabilities: &Capabilities) -> Result<DecodePlan> {
+        DecodePlan::new(self, capabilities)
+    }
+
+    /// Whether pairs matter: a query that is turned or rotated, or two scores from one query.
+    fn needs_pairs(&self) -> bool {
+        self.rotate_q || self.heads.heads().iter().any(|head| head.phase != Phase::REAL)
+    }
+
+    /// Rotated pairs, and pairs and tail channels in groups of four pairs, as the shader walks them.
+    pub(super) fn pairs(&self) -> (u32, u32, u32) {
+        // Where pairs do not matter, all channels count as pairs of a half-split head.
+        let dim = self.cache.head_dim;
+        let rotary_dim = if self.needs_pairs() { self.rotary_dim } else { dim };
+        let pairs = rotary_dim / 2;
+        (pairs, pairs.div_ceil(4), (dim - rotary_dim).div_ceil(8))
+    }
+
+    pub(super) fn units(&self) -> u32 {
+        let (_, pair_quads, tail_quads) = self.pairs();
+        pair_quads + tail_quads
+    }
+
+    /// Whether q and k lie interleaved, and blocks of half-split pairs.
+    pub(super) fn pair_layout(&self) -> (bool, bool, u32) {
+        match self.pairing {
+            _ if !self.needs_pairs() => (false, false, 1),
+            Pairing::Half => (false, false, 1),
+            Pairing::Interleaved => (true, true, 1),
+            Pairing::InterleavedToHalf => (self.rotate_q, false, 1),
+            Pairing::HalfBlocks(n) => (false, false, n),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        self.cache.check()?;
+        let invalid = |what, needed, got: String| Err(Error::Invalid { what, needed, got });
+        let q_heads = self.heads.q_heads();
+        if !q_heads.is_multiple_of(self.cache.kv_heads) {
+            let got = format!("{} for {q_heads} query heads", self.cache.kv_heads);
+            return invalid("kv_heads", "a divisor of the query heads", got);
+        }
+        if self.max_seq_q == 0 || self.max_seq_q > 16 {
+            return invalid("max_seq_q", "from 1 to 16", self.max_seq_q.to_string());
+        }
+        if !self.softmax_scale.is_finite() {
+            return invalid("softmax_scale", "finite", self.softmax_scale.to_string());
+        }
+        if self.window.is_some_and(|window| window == 0 || !self.causal) {
+            let got = format!("{:?}, causal: {}", self.window, self.causal);
+            return invalid("window", "at least 1, with the causal mask", got);
+        }
+        if self.softcap.is_some_and(|cap| !(cap.is_finite() && cap > 0.0)) {
+            return invalid("softcap", "finite and above 0", format!("{:?}", self.softcap));
+        }
+        let heads_out = self.heads.heads().len();
+        if !self.sinks.is_empty() && self.sinks.len() != heads_out {
+            let got = format!("{} for {heads_out} output heads", self.sinks.len());
+            return invalid("sinks", "one an output head, or none", got);
+        }
+        check_sinks(&self.sinks)?;
+        if self.needs_pairs() {
+            if self.rotary_dim == 0 || self.rotary_dim > self.cache.head_dim {
+                let got = format!("{} of {}", self.rotary_dim, self.cache.head_dim);
+                return invalid("rotary_dim", "from 2 to head_dim", got);
+            }
+            self.pairing.check(self.rotary_dim)?;
+            if let Pairing::HalfBlocks(n) = self.pairing
+                && n > 1
+                && !(self.rotary_dim / (2 * n)).is_multiple_of(4)
+            {
+                let got = format!("{} in {n} blocks", self.rotary_dim);
+                return invalid("rotary_dim", "a multiple of 8 in every block", got);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sizes that change from call to call, within the problem's maxima.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DecodeShape {
+    /// B.
+    pub batch: u32,
+    /// S_q: rows of each sequence.
+    pub seq_q: u32,
+}

@@ -1,0 +1,126 @@
+//! How a workgroup is cut into invocations, rows, keys and channels.
+
+use super::{DecodeProblem, Programs};
+use crate::plan::Capabilities;
+use crate::{Error, Result};
+
+/// Partial results of a reduction over the invocations, `SEGMENTS` of the shader.
+const SEGMENTS: u32 = 8;
+
+/// Softmax states of a workgroup at most: their accumulators are an invocation's registers.
+const MAX_STATES: u32 = 16;
+
+/// Sizes of one workgroup's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DecodeTile {
+    /// Invocations of a workgroup.
+    pub threads: u32,
+    /// Keys an invocation and step.
+    pub keys_each: u32,
+    /// Query rows of a workgroup: query heads of one kv head times rows of the sequence.
+    pub rows: u32,
+}
+
+/// Where things lie in the workgroup array, in `vec4<f32>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Memory {
+    pub(super) p_at: u32,
+    pub(super) red_at: u32,
+    pub(super) seg_at: u32,
+    pub(super) len: u32,
+}
+
+impl DecodeTile {
+    /// Keys of a step.
+    pub const fn block_k(&self) -> u32 {
+        self.threads * self.keys_each
+    }
+
+    /// Sets of invocations that share the keys in P·V, invocations of a set, and groups of four
+    /// channels an invocation.
+    pub(super) fn columns(&self, value_dim: u32) -> (u32, u32, u32) {
+        let quads = value_dim / 4;
+        match self.threads / quads {
+            0 | 1 => (1, self.threads, quads.div_ceil(self.threads)),
+            groups => (groups, quads, 1),
+        }
+    }
+
+    pub(super) fn memory(&self, units: u32, streams: u32) -> Memory {
+        let vecs = (streams * self.rows).div_ceil(4);
+        let q = 2 * units * self.rows;
+        let p = self.block_k() * vecs;
+        let red = self.threads * vecs;
+        let (red_at, seg_at) = (q + p, q + p + red);
+        Memory { p_at: q, red_at, seg_at, len: seg_at + SEGMENTS * vecs }
+    }
+
+    pub(super) fn bytes(&self, units: u32, streams: u32) -> u32 {
+        16 * self.memory(units, streams).len + 4 * self.block_k()
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let parts = [self.threads, self.keys_each, self.rows];
+        if parts.iter().any(|&part| part == 0 || part > 1024) {
+            let got = format!("{self:?}");
+            return Err(Error::Invalid {
+                what: "tile",
+                needed: "made of parts from 1 to 1024",
+                got,
+            });
+        }
+        Ok(())
+    }
+
+    /// As many rows as K and V can serve at once within the device's limits.
+    pub(super) fn choose(
+        problem: &DecodeProblem,
+        programs: &Programs,
+        units: u32,
+        caps: &Capabilities,
+    ) -> Result<Self> {
+        let quads = problem.cache.value_dim / 4;
+        let limit = caps.max_invocations.min(caps.max_workgroup_size);
+        // A CPU wants one invocation for every column of V, so that all share the weight of a key,
+        // and work enough between two barriers. A GPU wants more of them in flight.
+        let (threads, keys_each) = match caps.software {
+            true => (quads.next_multiple_of(8).min(64), 4),
+            false => (128, 1),
+        };
+        let threads = threads.min(limit.max(1));
+        let all = programs.each.max(1).saturating_mul(problem.max_seq_q.max(1));
+        let most = (MAX_STATES / programs.streams).min(all);
+        let mut least = u32::MAX;
+        for rows in (1..=most).rev() {
+            // Blocks of equal size.
+            let rows = all.div_ceil(all.div_ceil(rows));
+            for keys_each in (1..=keys_each).rev() {
+                let tile = Self { threads, keys_each, rows };
+                let bytes = tile.bytes(units, programs.streams);
+                if bytes <= caps.max_workgroup_bytes {
+                    return Ok(tile);
+                }
+                least = least.min(bytes);
+            }
+        }
+        Err(Error::Limit {
+            limit: "max_compute_workgroup_storage_size",
+            what: "the smallest decode tile",
+            needed: u64::from(least),
+            available: u64::from(caps.max_workgroup_bytes),
+        })
+    }
+}
+
+impl core::fmt::Display for DecodeTile {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "{} query rows x {} keys, {} invocations of {} keys",
+            self.rows,
+            self.block_k(),
+            self.threads,
+            self.keys_each
+        )
+    }
+}

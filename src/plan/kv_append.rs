@@ -1,0 +1,251 @@
+//! Planning an append to a cache.
+
+use crate::plan::cache::{CacheFormat, CacheType};
+use crate::plan::{Capabilities, Shader};
+use crate::rotary::Pairing;
+use crate::{DType, Error, Result};
+
+macro_rules! wgsl {
+    ($name:literal) => {
+        include_str!(concat!("../../shaders/", $name, ".wgsl"))
+    };
+}
+
+/// New keys and values of B sequences into their cache, in one dispatch: K rotated on its way
+/// where asked, both converted to what the cache stores.
+///
+/// ```text
+/// k [B, H_kv, S, D]   v [B, H_kv, S, D_v]   lens u32 [B]: rows before the call, on the device
+/// row i of sequence b has position lens[b] + i, and goes into slot lens[b] + i (rolling: mod capacity)
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct KvAppendProblem {
+    /// The cache.
+    pub cache: CacheFormat,
+    /// Whether K comes un-rotated.
+    pub rotate: bool,
+    /// Channels that rotate, even, at most D. Read only where K is rotated; likewise the pairing.
+    pub rotary_dim: u32,
+    /// Channels of each pair.
+    pub pairing: Pairing,
+    /// Storage of the new rows.
+    pub dtype: DType,
+}
+
+impl KvAppendProblem {
+    /// New rows in f32, all of D rotated, half-split.
+    pub fn new(cache: CacheFormat) -> Self {
+        Self {
+            cache,
+            rotate: true,
+            rotary_dim: cache.head_dim,
+            pairing: Pairing::Half,
+            dtype: DType::F32,
+        }
+    }
+
+    /// Decides how the append runs on a device.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for numbers that no plan fits, [`Error::Limit`] where the device has too
+    /// few storage bindings or invocations.
+    pub fn plan(&self, capabilities: &Capabilities) -> Result<KvAppendPlan> {
+        KvAppendPlan::new(self, capabilities)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.cache.check()?;
+        if self.rotate {
+            if self.rotary_dim == 0 || self.rotary_dim > self.cache.head_dim {
+                return Err(Error::Invalid {
+                    what: "rotary_dim",
+                    needed: "even, from 2 to head_dim",
+                    got: format!("{} of {}", self.rotary_dim, self.cache.head_dim),
+                });
+            }
+            self.pairing.check(self.rotary_dim)?;
+        }
+        Ok(())
+    }
+}
+
+/// Sizes that change from call to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KvAppendShape {
+    /// B.
+    pub batch: u32,
+    /// S: new rows of a sequence; with packed rows, the most that any sequence may have.
+    pub seq: u32,
+    /// Packed rows: how many there are of all sequences together. K and V are
+    /// `[1, H_kv, rows, D]` then, and `lens` is u32 `[B + B + 1]`: the lengths, and behind them
+    /// where the rows of each sequence start and the last ones end (`cu_seqlens`).
+    pub packed: Option<u32>,
+}
+
+impl KvAppendShape {
+    /// `seq` new rows for each of `batch` sequences.
+    pub fn new(batch: u32, seq: u32) -> Self {
+        Self { batch, seq, packed: None }
+    }
+}
+
+/// How a [`KvAppendProblem`] will run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KvAppendPlan {
+    pub(crate) problem: KvAppendProblem,
+    pub(crate) capabilities: Capabilities,
+    shader: Shader,
+}
+
+/// Invocations of a workgroup: a divisor of what every device offers.
+const WORKGROUP: u32 = 64;
+
+impl KvAppendPlan {
+    fn new(problem: &KvAppendProblem, caps: &Capabilities) -> Result<Self> {
+        problem.check()?;
+        let cache = &problem.cache;
+        let mut overrides = vec![
+            ("WORKGROUP", f64::from(WORKGROUP)),
+            ("HEAD_DIM", f64::from(cache.head_dim)),
+            ("VALUE_DIM", f64::from(cache.value_dim)),
+            ("K_PIECES", f64::from(cache.k.pieces(cache.head_dim))),
+            ("V_PIECES", f64::from(cache.v.pieces(cache.value_dim))),
+        ];
+        if problem.rotate {
+            let pairs = problem.rotary_dim / 2;
+            let (read, write, blocks) = match problem.pairing {
+                Pairing::Half => (false, false, 1),
+                Pairing::Interleaved => (true, true, 1),
+                Pairing::InterleavedToHalf => (true, false, 1),
+                Pairing::HalfBlocks(n) => (false, false, n),
+            };
+            let block_pairs = pairs / blocks;
+            let by_quads = !read && block_pairs.is_multiple_of(4);
+            overrides.extend([
+                ("PAIRS", f64::from(pairs)),
+                ("BLOCK_PAIRS", f64::from(block_pairs)),
+                ("READ_INTERLEAVED", f64::from(u8::from(read))),
+                ("WRITE_INTERLEAVED", f64::from(u8::from(write))),
+                ("BY_QUADS", f64::from(u8::from(by_quads))),
+            ]);
+        }
+        let shader = Shader {
+            label: format!(
+                "kv_append D{} Dv{} {} to {} {}{}{}",
+                cache.head_dim,
+                cache.value_dim,
+                problem.dtype,
+                cache.k,
+                cache.v,
+                if cache.paged { " paged" } else { "" },
+                if problem.rotate { " rotating" } else { "" },
+            ),
+            source: Self::files(problem).concat(),
+            entry: "kv_append",
+            overrides,
+            workgroup_size: WORKGROUP,
+            workgroup_bytes: 0,
+            storage_buffers: 5 + u32::from(cache.paged) + 2 * u32::from(problem.rotate),
+        };
+        let (needed, available) = (u64::from(WORKGROUP), u64::from(caps.max_invocations));
+        Capabilities::need(
+            "max_compute_invocations_per_workgroup",
+            "kv_append",
+            needed,
+            available,
+        )?;
+        let needed = u64::from(shader.storage_buffers);
+        let available = u64::from(caps.max_storage_buffers);
+        Capabilities::need("max_storage_buffers_per_shader_stage", "kv_append", needed, available)?;
+        Ok(Self { problem: problem.clone(), capabilities: caps.clone(), shader })
+    }
+
+    fn files(problem: &KvAppendProblem) -> [&'static str; 9] {
+        let (k, v) = match problem.dtype {
+            DType::F32 => (wgsl!("io/k_f32"), wgsl!("io/v_f32")),
+            DType::F16 => (wgsl!("io/k_f16"), wgsl!("io/v_f16")),
+        };
+        let write_k = match problem.cache.k {
+            CacheType::F32 => wgsl!("cache/write_k_f32"),
+            CacheType::F16 => wgsl!("cache/write_k_f16"),
+            CacheType::Int8 => wgsl!("cache/write_k_int8"),
+            CacheType::Q4 => wgsl!("cache/write_k_q4"),
+        };
+        let write_v = match problem.cache.v {
+            CacheType::F32 => wgsl!("cache/write_v_f32"),
+            CacheType::F16 => wgsl!("cache/write_v_f16"),
+            CacheType::Int8 => wgsl!("cache/write_v_int8"),
+            CacheType::Q4 => wgsl!("cache/write_v_q4"),
+        };
+        let place = match problem.cache.paged {
+            true => wgsl!("cache/paged"),
+            false => wgsl!("cache/contiguous"),
+        };
+        let rotate = match problem.rotate {
+            true => wgsl!("kv_append/rotate"),
+            false => wgsl!("kv_append/ready"),
+        };
+        let rows = wgsl!("cache/rows");
+        [k, v, write_k, write_v, rows, place, wgsl!("rotary"), rotate, wgsl!("kv_append")]
+    }
+
+    /// The problem that this plan solves.
+    pub fn problem(&self) -> &KvAppendProblem {
+        &self.problem
+    }
+
+    /// The shader with its overrides, as it will be compiled.
+    pub fn shader(&self) -> &Shader {
+        &self.shader
+    }
+
+    /// Bytes that one call needs to move: new rows once in, cache rows once out, and the table's
+    /// entries once a row.
+    pub fn bytes(&self, shape: &KvAppendShape) -> u64 {
+        let p = &self.problem;
+        let all = u64::from(shape.batch) * u64::from(shape.seq);
+        let rows = shape.packed.map_or(all, u64::from);
+        let channels = u64::from(p.cache.head_dim) + u64::from(p.cache.value_dim);
+        let read = u64::from(p.cache.kv_heads) * channels * p.dtype.size();
+        let table = if p.rotate { 4 * u64::from(p.rotary_dim) } else { 0 };
+        rows * (read + p.cache.bytes_per_token() + table)
+    }
+
+    /// Workgroups of a call.
+    pub(crate) fn groups(&self, shape: &KvAppendShape) -> Result<u64> {
+        let cache = &self.problem.cache;
+        let pieces =
+            u64::from(cache.k.pieces(cache.head_dim)) + u64::from(cache.v.pieces(cache.value_dim));
+        let rows = u64::from(shape.batch) * u64::from(shape.seq);
+        let items = rows.saturating_mul(u64::from(cache.kv_heads) * pieces);
+        // Room for the surplus of workgroups in the last row of them.
+        if items > u64::from(u32::MAX) - (1 << 24) {
+            return Err(Error::IndexOverflow { tensor: "new rows", index: items });
+        }
+        Ok(items.div_ceil(u64::from(WORKGROUP)))
+    }
+}
+
+impl core::fmt::Display for KvAppendPlan {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let p = &self.problem;
+        write!(
+            f,
+            "kv_append: {} kv heads, D {}, D_v {}, {} to K {} and V {}, {}{}{}\n  path: one dispatch, {} invocations a workgroup, {} storage buffers, workspace 0 bytes",
+            p.cache.kv_heads,
+            p.cache.head_dim,
+            p.cache.value_dim,
+            p.dtype,
+            p.cache.k,
+            p.cache.v,
+            if p.cache.paged { "paged" } else { "contiguous" },
+            if p.cache.rolling { ", rolling" } else { "" },
+            match p.rotate {
+                true => format!(", rotating {} channels, {:?}", p.rotary_dim, p.pairing),
+                false => String::new(),
+            },
+            WORKGROUP,
+            self.shader.storage_buffers,
+        )
+    }
+}

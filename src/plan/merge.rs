@@ -1,0 +1,225 @@
+//! Planning the merge of attention over parts of the keys.
+
+use crate::plan::{Capabilities, Shader};
+use crate::{DType, Error, Result};
+
+macro_rules! wgsl {
+    ($name:literal) => {
+        include_str!(concat!("../../shaders/", $name, ".wgsl"))
+    };
+}
+
+/// Merges the results of attention over P disjoint sets of keys into the result over all of them,
+/// exactly: splits of a long cache, a shared prefix and what follows it (cascade), or the parts
+/// that several devices hold.
+///
+/// ```text
+/// out_p [B, H, S, D_v], lse_p f32 [B, H, S], natural log, p = 0 .. P
+/// out = Σ e^(lse_p − M) out_p / Σ e^(lse_p − M)     lse = M + ln Σ e^(lse_p − M)     M = max lse_p
+/// ```
+///
+/// A part that saw no key has lse −∞; its output is not read. The order of summation is that of the
+/// parts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MergeProblem {
+    /// D_v: a multiple of 4.
+    pub value_dim: u32,
+    /// Storage of the parts' outputs.
+    pub part_dtype: DType,
+    /// Storage of the output.
+    pub out_dtype: DType,
+    /// Whether the natural log-sum-exp of the whole is written.
+    pub lse: bool,
+    /// Attention sinks that no part has counted yet, one logit a head, or none: each joins the
+    /// denominator and the log-sum-exp of its head. −∞ is no sink.
+    pub sinks: Vec<f32>,
+}
+
+impl MergeProblem {
+    /// All in f32, no log-sum-exp, no sinks.
+    pub fn new(value_dim: u32) -> Self {
+        Self {
+            value_dim,
+            part_dtype: DType::F32,
+            out_dtype: DType::F32,
+            lse: false,
+            sinks: Vec::new(),
+        }
+    }
+
+    /// Decides how the merge runs on a device.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for numbers that no plan fits, [`Error::Limit`] where the device has too
+    /// few storage bindings or invocations.
+    pub fn plan(&self, capabilities: &Capabilities) -> Result<MergePlan> {
+        MergePlan::new(self, capabilities)
+    }
+
+    fn check(&self) -> Result<()> {
+        let invalid = |what, needed, got| Err(Error::Invalid { what, needed, got });
+        if self.value_dim == 0 || !self.value_dim.is_multiple_of(4) || self.value_dim > 1 << 16 {
+            let got = self.value_dim.to_string();
+            return invalid("value_dim", "a multiple of 4 from 4 to 65536", got);
+        }
+        check_sinks(&self.sinks)
+    }
+}
+
+/// Refuses sinks that are no logits.
+pub(crate) fn check_sinks(sinks: &[f32]) -> Result<()> {
+    if sinks.iter().any(|sink| sink.is_nan() || *sink == f32::INFINITY) {
+        let got = format!("{sinks:?}");
+        return Err(Error::Invalid { what: "sinks", needed: "finite or −∞", got });
+    }
+    Ok(())
+}
+
+/// `MASKED` of the shaders.
+const MASKED: f32 = -1.0e38;
+
+/// A sink as shaders keep it: in units of log 2, so that `exp2` serves.
+pub(crate) fn sink_in_base_2(sink: Option<&f32>) -> f32 {
+    match sink {
+        Some(&x) if x > f32::NEG_INFINITY => {
+            ((f64::from(x) * core::f64::consts::LOG2_E) as f32).max(MASKED)
+        }
+        _ => MASKED,
+    }
+}
+
+/// Sizes that change from call to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MergeShape {
+    /// P.
+    pub parts: u32,
+    /// B.
+    pub batch: u32,
+    /// H: output heads.
+    pub heads: u32,
+    /// S: query rows.
+    pub seq: u32,
+}
+
+/// How a [`MergeProblem`] will run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MergePlan {
+    pub(crate) problem: MergeProblem,
+    pub(crate) capabilities: Capabilities,
+    shader: Shader,
+}
+
+/// Invocations of a workgroup: a divisor of what every device offers.
+const WORKGROUP: u32 = 64;
+
+impl MergePlan {
+    fn new(problem: &MergeProblem, caps: &Capabilities) -> Result<Self> {
+        problem.check()?;
+        let parts = match problem.part_dtype {
+            DType::F32 => wgsl!("merge/parts_f32"),
+            DType::F16 => wgsl!("merge/parts_f16"),
+        };
+        let out = match problem.out_dtype {
+            DType::F32 => wgsl!("io/out_f32"),
+            DType::F16 => wgsl!("io/out_f16"),
+        };
+        let sinks = format!("const SINK_QUADS: u32 = {}u;\n\n", Self::sink_quads(problem));
+        let shader = Shader {
+            label: format!(
+                "merge Dv{} {}{}",
+                problem.value_dim, problem.part_dtype, problem.out_dtype
+            ),
+            source: [&sinks, parts, out, wgsl!("merge")].concat(),
+            entry: "merge",
+            overrides: vec![
+                ("WORKGROUP", f64::from(WORKGROUP)),
+                ("COLUMNS", f64::from(problem.value_dim / 4)),
+            ],
+            workgroup_size: WORKGROUP,
+            workgroup_bytes: 0,
+            storage_buffers: 4,
+        };
+        let limits = [
+            (
+                "max_compute_invocations_per_workgroup",
+                WORKGROUP.into(),
+                caps.max_invocations.into(),
+            ),
+            (
+                "max_storage_buffers_per_shader_stage",
+                shader.storage_buffers.into(),
+                caps.max_storage_buffers.into(),
+            ),
+            (
+                "max_uniform_buffer_binding_size",
+                16 * Self::sink_quads(problem) as u64,
+                caps.max_uniform_binding,
+            ),
+        ];
+        for (limit, needed, available) in limits {
+            Capabilities::need(limit, "merge", needed, available)?;
+        }
+        Ok(Self { problem: problem.clone(), capabilities: caps.clone(), shader })
+    }
+
+    /// Vectors of the table of sinks: few sizes, so that problems share a shader.
+    fn sink_quads(problem: &MergeProblem) -> usize {
+        problem.sinks.len().div_ceil(4).next_power_of_two().max(4)
+    }
+
+    /// The table of sinks, in base 2.
+    pub(crate) fn sinks(&self) -> Vec<f32> {
+        let all = 0..4 * Self::sink_quads(&self.problem);
+        all.map(|head| sink_in_base_2(self.problem.sinks.get(head))).collect()
+    }
+
+    /// The problem that this plan solves.
+    pub fn problem(&self) -> &MergeProblem {
+        &self.problem
+    }
+
+    /// The shader with its overrides, as it will be compiled.
+    pub fn shader(&self) -> &Shader {
+        &self.shader
+    }
+
+    /// Bytes that one call needs to move, each counted once.
+    pub fn bytes(&self, shape: &MergeShape) -> u64 {
+        let p = &self.problem;
+        let rows = u64::from(shape.batch) * u64::from(shape.heads) * u64::from(shape.seq);
+        let row = |dtype: DType| u64::from(p.value_dim) * dtype.size();
+        rows * (u64::from(shape.parts) * (row(p.part_dtype) + 4) + row(p.out_dtype))
+            + if p.lse { 4 * rows } else { 0 }
+    }
+
+    /// Workgroups of a call.
+    pub(crate) fn groups(&self, shape: &MergeShape) -> Result<u64> {
+        let heads = u64::from(shape.batch).saturating_mul(u64::from(shape.heads));
+        let rows = heads.saturating_mul(u64::from(shape.seq));
+        let items = rows.saturating_mul(u64::from(self.problem.value_dim / 4));
+        let lses = rows.saturating_mul(u64::from(shape.parts));
+        // Room for the surplus of workgroups in the last row of them.
+        let largest = items.max(lses);
+        if largest > u64::from(u32::MAX) - (1 << 24) {
+            return Err(Error::IndexOverflow { tensor: "rows of the merge", index: largest });
+        }
+        Ok(items.div_ceil(u64::from(WORKGROUP)))
+    }
+}
+
+impl core::fmt::Display for MergePlan {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let p = &self.problem;
+        write!(
+            f,
+            "merge: D_v {}, parts {}, out {}{}{}\n  path: one dispatch, {} invocations a workgroup, {} storage buffers, workspace 0 bytes",
+            p.value_dim,
+            p.part_dtype,
+            p.out_dtype,
+            if p.lse { ", log-sum-exp" } else { "" },
+            if p.sinks.is_empty() { "" } else { ", sinks" },
+            WORKGROUP,
+            self.shader.storage_buffers,
+        )
+    }
+}

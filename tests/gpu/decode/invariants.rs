@@ -1,0 +1,100 @@
+//! What holds bit for bit.
+
+use phasor::{HeadMap, plan::cache::CacheType};
+
+use super::{Case, Inputs, small};
+use crate::harness::{HostCache, Slots, lab};
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+fn case(lens: &[u32]) -> Case {
+    let mut case = small(HeadMap::ropepp(4).unwrap(), 2, 32, lens);
+    case.splits = Some(3);
+    case
+}
+
+#[test]
+fn paged_is_contiguous() {
+    let types = [CacheType::F32, CacheType::F16, CacheType::Int8, CacheType::Q4];
+    for stored in types {
+        let mut contiguous = case(&[1, 50, 120]);
+        (contiguous.problem.cache.k, contiguous.problem.cache.v) = (stored, stored);
+        let mut paged = contiguous.clone();
+        paged.slots = Slots::Paged { page_size: 8, max_pages: 16 };
+        let run = |case: &Case| case.run(&case.inputs().unwrap()).unwrap();
+        let (a, b) = (run(&contiguous), run(&paged));
+        assert_eq!(bits(&a.out), bits(&b.out), "{stored}");
+        assert_eq!(bits(&a.lse), bits(&b.lse), "{stored}");
+    }
+}
+
+/// One sequence alone, and the same one between others.
+#[test]
+fn the_batch_around_changes_nothing() {
+    let many = case(&[64, 50, 120]);
+    let inputs = many.inputs().unwrap();
+    let together = many.run(&inputs).unwrap();
+    for b in 0..3 {
+        let mut one = case(&[many.lens[b]]);
+        // The same plan: as large a batch as before could come.
+        one.problem.max_batch = 3;
+        one.slots = many.slots;
+        let q_plane = inputs.q.len() / 3;
+        let alone = Inputs {
+            q: inputs.q[b * q_plane..][..q_plane].to_vec(),
+            k: vec![inputs.k[b].clone()],
+            v: vec![inputs.v[b].clone()],
+            k_cache: HostCache::new(one.slots, CacheType::F32, 1, 2, 32),
+            v_cache: HostCache::new(one.slots, CacheType::F32, 1, 2, 32),
+        };
+        let alone = alone.filled(many.lens[b]);
+        let got = one.run(&alone).unwrap();
+        let plane = together.out.len() / 3;
+        assert_eq!(bits(&got.out), bits(&together.out[b * plane..][..plane]));
+    }
+}
+
+impl Inputs {
+    /// The caches of a single sequence, filled from its rows.
+    fn filled(mut self, len: u32) -> Self {
+        let rows = self.k[0].chunks(32).zip(self.v[0].chunks(32));
+        for ((head, slot), (k, v)) in (0..2).flat_map(|h| (0..len).map(move |s| (h, s))).zip(rows) {
+            self.k_cache.set([0, head, slot], k).unwrap();
+            self.v_cache.set([0, head, slot], v).unwrap();
+        }
+        self
+    }
+}
+
+/// A length that is too large counts as the capacity; without keys there is nothing to see.
+#[test]
+fn bad_lengths_stay_within_their_sequence() {
+    for slots in [Slots::Contiguous { capacity: 48 }, Slots::Paged { page_size: 8, max_pages: 6 }] {
+        let mut case = case(&[48, 48, 48]);
+        case.slots = slots;
+        let inputs = case.inputs().unwrap();
+        let full = case.run(&inputs).unwrap();
+        let bad = case.run_on(lab(), &inputs, &[u32::MAX, 49, 48]).unwrap();
+        assert_eq!(bits(&bad.out), bits(&full.out));
+        let empty = case.run_on(lab(), &inputs, &[0, 48, 0]).unwrap();
+        let plane = empty.out.len() / 3;
+        assert!(empty.out[..plane].iter().all(|&x| x == 0.0));
+        assert!(empty.lse[..8].iter().all(|&x| x == f32::NEG_INFINITY));
+        assert_eq!(bits(&empty.out[plane..2 * plane]), bits(&full.out[plane..2 * plane]));
+    }
+}
+
+/// Rows before the first key of a sequence that is shorter than the call see nothing.
+#[test]
+fn more_rows_than_keys() {
+    let mut case = case(&[3, 3]);
+    case.seq_q = 5;
+    let inputs = case.inputs().unwrap();
+    let got = case.run_on(lab(), &inputs, &[3, 3]).unwrap();
+    for (row, lse) in got.lse.iter().enumerate() {
+        assert_eq!(*lse == f32::NEG_INFINITY, row % 5 < 2, "row {row}");
+    }
+    assert!(got.out.iter().all(|x| x.is_finite()));
+}

@@ -1,0 +1,280 @@
+//! Decode, held to the oracle over caches whose unused slots and pages are NaN.
+
+mod invariants;
+mod tables;
+mod wrong_calls;
+
+use phasor::{
+    DType, HeadMap, Layout,
+    gpu::{BlockTable, CacheBindings, CosSin, Positions},
+    kernels::decode::{Decode, DecodeBindings},
+    oracle::{self, Attention, AttentionInputs, Real},
+    plan::{
+        cache::{CacheFormat, CacheType},
+        decode::{DecodePlan, DecodeProblem, DecodeShape, DecodeTile},
+    },
+    rotary::RopeConfig,
+    wgpu,
+};
+use phasor_kit::{
+    gpu::Gpu,
+    tolerance::{Bound, compare, stored},
+};
+
+use crate::harness::{HostCache, Lab, Place, Placed, Result, Slots, lab, random};
+
+/// One decode call.
+#[derive(Debug, Clone)]
+pub struct Case {
+    pub problem: DecodeProblem,
+    pub seq_q: u32,
+    /// Rows of each sequence, the new ones included.
+    pub lens: Vec<u32>,
+    pub slots: Slots,
+    pub splits: Option<u32>,
+    pub tile: Option<DecodeTile>,
+    /// Frequencies of the queries, where the kernel rotates them.
+    pub rope: Option<RopeConfig>,
+    pub seed: u64,
+}
+
+/// Both components, two query heads a kv head, a few keys.
+pub fn small(heads: HeadMap, kv_heads: u32, dim: u32, lens: &[u32]) -> Case {
+    let cache = CacheFormat::new(kv_heads, dim);
+    let longest = lens.iter().copied().max().unwrap_or(0);
+    let problem =
+        DecodeProblem { lse: true, ..DecodeProblem::new(heads, cache, lens.len() as u32, longest) };
+    Case {
+        problem,
+        seq_q: 1,
+        lens: lens.to_vec(),
+        slots: Slots::Contiguous { capacity: longest + 5 },
+        splits: None,
+        tile: None,
+        rope: None,
+        seed: 1,
+    }
+}
+
+/// The numbers of a call: queries `[B, H_q, S_q, D]`, and the rows of each sequence, `[H_kv, len,
+/// D]` and `[H_kv, len, D_v]`, as the cache holds them.
+pub struct Inputs {
+    pub q: Vec<f32>,
+    pub k: Vec<Vec<f32>>,
+    pub v: Vec<Vec<f32>>,
+    pub k_cache: HostCache,
+    pub v_cache: HostCache,
+}
+
+pub struct Outcome {
+    pub out: Vec<f32>,
+    pub lse: Vec<f32>,
+}
+
+impl Case {
+    pub fn batch(&self) -> u32 {
+        self.lens.len() as u32
+    }
+
+    fn q_shape(&self) -> [u32; 4] {
+        let p = &self.problem;
+        [self.batch(), p.heads.q_heads(), self.seq_q, p.cache.head_dim]
+    }
+
+    fn out_shape(&self) -> [u32; 4] {
+        let p = &self.problem;
+        [self.batch(), p.heads.heads().len() as u32, self.seq_q, p.cache.value_dim]
+    }
+
+    pub fn format(&self) -> CacheFormat {
+        CacheFormat { paged: self.slots.paged(), ..self.problem.cache }
+    }
+
+    pub fn inputs(&self) -> Result<Inputs> {
+        let p = &self.problem;
+        let heads = p.cache.kv_heads;
+        let capacity = self.slots.capacity();
+        let side = |stored: CacheType, dim: u32, seed: u64| -> Result<(Vec<Vec<f32>>, HostCache)> {
+            let mut cache = HostCache::new(self.slots, stored, self.batch(), heads, dim);
+            let mut sequences = Vec::new();
+            for (b, &len) in self.lens.iter().enumerate() {
+                let x = random([1, heads, len, dim], 1.5, DType::F32, seed + b as u64);
+                let mut kept = Vec::new();
+                for head in 0..heads {
+                    for position in 0..len {
+                        let row = &x[((head * len + position) * dim) as usize..][..dim as usize];
+                        let slot = if p.cache.rolling { position % capacity } else { position };
+                        let place = [b as u32, head, slot];
+                        cache.set(place, row)?;
+                        kept.extend(cache.get(place)?);
+                    }
+                }
+                sequences.push(kept);
+            }
+            Ok((sequences, cache))
+        };
+        let (k, k_cache) = side(p.cache.k, p.cache.head_dim, self.seed + 100)?;
+        let (v, v_cache) = side(p.cache.v, p.cache.value_dim, self.seed + 200)?;
+        let q = random(self.q_shape(), 1.5, p.q_dtype, self.seed);
+        Ok(Inputs { q, k, v, k_cache, v_cache })
+    }
+
+    pub fn plan(&self, lab: &Lab) -> Result<DecodePlan> {
+        let problem = DecodeProblem {
+            cache: self.format(),
+            max_seq_q: self.problem.max_seq_q.max(self.seq_q),
+            max_batch: self.problem.max_batch.max(self.batch()),
+            rotate_q: self.rope.is_some(),
+            ..self.problem.clone()
+        };
+        let caps = lab.gpu.capabilities();
+        let plan = problem.plan(&caps)?;
+        let tile = self.tile.unwrap_or(*plan.tile());
+        let splits = self.splits.unwrap_or(plan.splits());
+        Ok(DecodePlan::with_parts(&problem, &caps, tile, splits)?)
+    }
+
+    pub fn run(&self, inputs: &Inputs) -> Result<Outcome> {
+        self.run_on(lab(), inputs, &self.lens)
+    }
+
+    /// Runs with lengths that need not be true.
+    pub fn run_on(&self, lab: &Lab, inputs: &Inputs, lens: &[u32]) -> Result<Outcome> {
+        let gpu = &lab.gpu;
+        let plan = self.plan(lab)?;
+        let kernel: Decode = lab.decode(&plan)?;
+        let p = plan.problem();
+        let q = Placed::input(gpu, p.q_dtype, Place::Gaps.layout(self.q_shape())?, &inputs.q);
+        let out = Placed::output(gpu, p.out_dtype, Place::BshdGaps.layout(self.out_shape())?);
+        let lse_shape = {
+            let [b, h, s, _] = self.out_shape();
+            [b, h, s, 1]
+        };
+        let lse = Placed::output(gpu, DType::F32, Layout::bhsd(lse_shape)?);
+        let (k, v) = (inputs.k_cache.upload(gpu), inputs.v_cache.upload(gpu));
+        let kv_lens = gpu.upload_u32(lens);
+        let table = gpu.upload_u32(&self.slots.table(self.batch()));
+        let bytes = plan.workspace_bytes() as usize;
+        let workspace = gpu.output(bytes / 4, DType::F32);
+        let rope = self.rope_table(gpu)?;
+        let bindings = DecodeBindings {
+            q: q.tensor(),
+            cache: CacheBindings {
+                k: inputs.k_cache.tensor(&k),
+                v: inputs.v_cache.tensor(&v),
+                block_table: self.block_table(&table),
+            },
+            kv_lens: kv_lens.as_entire_buffer_binding(),
+            out: out.tensor(),
+            lse: p.lse.then(|| lse.binding()),
+            rotation: rope.as_ref().map(|(buffer, shape)| {
+                let binding = buffer.as_entire_buffer_binding();
+                (CosSin { binding, shape: *shape }, Positions::AmongKeys)
+            }),
+            workspace: (bytes > 0).then(|| workspace.as_entire_buffer_binding()),
+        };
+        let shape = DecodeShape { batch: self.batch(), seq_q: self.seq_q };
+        let call = kernel.bind(&gpu.device, &shape, &bindings)?;
+        gpu.run(|encoder| call.encode(encoder));
+        Ok(Outcome { out: out.read(gpu)?, lse: if p.lse { lse.read(gpu)? } else { Vec::new() } })
+    }
+
+    fn block_table<'a>(&self, table: &'a wgpu::Buffer) -> Option<BlockTable<'a>> {
+        match self.slots {
+            Slots::Contiguous { .. } => None,
+            Slots::Paged { max_pages, .. } => {
+                Some(BlockTable { binding: table.as_entire_buffer_binding(), max_pages })
+            }
+        }
+    }
+
+    fn rope_table(&self, gpu: &Gpu) -> Result<Option<(wgpu::Buffer, phasor::rotary::TableShape)>> {
+        let Some(config) = &self.rope else { return Ok(None) };
+        let positions = self.slots.capacity().max(self.lens.iter().copied().max().unwrap_or(0));
+        let table = config.table(positions, u64::from(positions))?;
+        Ok(Some((gpu.upload_bytes(table.as_bytes()), table.shape()?)))
+    }
+
+    /// What the formula gives, sequence by sequence.
+    pub fn reference<R: Real>(&self, inputs: &Inputs) -> Result<Attention<R>> {
+        let p = &self.problem;
+        let narrow = |x: &[f32]| x.iter().map(|&x| R::from_f64(f64::from(x))).collect::<Vec<R>>();
+        let [_, q_heads, seq_q, dim] = self.q_shape();
+        let mut whole = Attention { out: Vec::new(), lse: Vec::new() };
+        for (b, &len) in self.lens.iter().enumerate() {
+            let plane = (q_heads * seq_q * dim) as usize;
+            let mut q = narrow(&inputs.q[b * plane..][..plane]);
+            let q_shape = [1, q_heads, seq_q, dim];
+            if let Some(config) = &self.rope {
+                let frequencies = config.frequencies(u64::from(self.slots.capacity()))?;
+                let first = len - seq_q;
+                q = oracle::rope(&q, q_shape, p.rotary_dim, p.pairing, |_, s, pair| {
+                    let (cos, sin) = frequencies.cos_sin(first + s, pair as usize);
+                    (R::from_f64(cos), R::from_f64(sin))
+                })?;
+            }
+            let (k, v) = (narrow(&inputs.k[b]), narrow(&inputs.v[b]));
+            let rotary_dim = if self.needs_pairs() { p.rotary_dim } else { 0 };
+            let attention = AttentionInputs {
+                q: &q,
+                q_shape,
+                k: &k,
+                k_shape: [1, p.cache.kv_heads, len, dim],
+                v: &v,
+                v_shape: [1, p.cache.kv_heads, len, p.cache.value_dim],
+                rotary_dim,
+                pairing: p.pairing,
+                heads: p.heads.heads(),
+                softmax_scale: f64::from(p.softmax_scale),
+                causal: p.causal,
+                q_offset: None,
+                kv_lens: None,
+            };
+            let oldest =
+                if p.cache.rolling { i64::from(len) - i64::from(self.slots.capacity()) } else { 0 };
+            let modify = |place: oracle::Place, score: R| {
+                let score = match p.softcap.map(|cap| R::from_f64(f64::from(cap))) {
+                    // tanh x = 1 − 2 / (e^2x + 1)
+                    Some(cap) => {
+                        let (one, two) = (R::from_f64(1.0), R::from_f64(2.0));
+                        cap - cap * two / ((two * score / cap).exp() + one)
+                    }
+                    None => score,
+                };
+                let start = p.window.map_or(i64::MIN, |w| place.position - i64::from(w));
+                let key = place.key as i64;
+                (key > start && key >= oldest).then_some(score)
+            };
+            let sinks: Vec<f64> = p.sinks.iter().map(|&sink| f64::from(sink)).collect();
+            let sinks = (!sinks.is_empty()).then_some(sinks.as_slice());
+            let mut one = oracle::attention_with(&attention, &modify, sinks)?;
+            whole.out.append(&mut one.out);
+            whole.lse.append(&mut one.lse);
+        }
+        Ok(whole)
+    }
+
+    fn needs_pairs(&self) -> bool {
+        self.rope.is_some()
+            || self.problem.heads.heads().iter().any(|head| head.phase != phasor::Phase::REAL)
+    }
+
+    pub fn check(&self) -> Result {
+        let inputs = self.inputs()?;
+        self.hold(&inputs, &self.run(&inputs)?)
+    }
+
+    pub fn hold(&self, inputs: &Inputs, outcome: &Outcome) -> Result {
+        let truth = self.reference::<f64>(inputs)?;
+        let naive = self.reference::<f32>(inputs)?;
+        let dtype = self.problem.out_dtype;
+        let bound = Bound::computed(&stored(&naive.out, dtype), &truth.out, dtype);
+        compare("out", &outcome.out, &truth.out, &bound, self.out_shape())?;
+        let [b, h, s, _] = self.out_shape();
+        if self.problem.lse {
+            let bound = Bound::computed(&naive.lse, &truth.lse, DType::F32);
+            compare("lse", &outcome.lse, &truth.lse, &bound, [b, h, s, 1])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! Tables of cases.
+
+use phasor::{
+    DType, HeadMap, OutputHead, Phase,
+    plan::{
+        cache::CacheType,
+        decode::{DecodeProblem, DecodeTile},
+    },
+    rotary::{Pairing, RopeConfig},
+};
+
+use super::{Case, small};
+use crate::harness::{Slots, run_table};
+
+fn both() -> HeadMap {
+    HeadMap::ropepp(4).unwrap()
+}
+
+fn case(twist: impl FnOnce(&mut Case)) -> Case {
+    let mut case = small(both(), 2, 16, &[1, 37, 130, 70]);
+    twist(&mut case);
+    case
+}
+
+fn run(cases: Vec<(impl Into<String>, Case)>) {
+    let cases: Vec<_> = cases.into_iter().map(|(name, case)| (name.into(), case)).collect();
+    run_table(&cases, Case::check);
+}
+
+#[test]
+fn lengths_around_a_step_and_splits() {
+    let tile = DecodeTile { threads: 16, keys_each: 2, rows: 2 };
+    let lens = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100];
+    let cases = [1, 2, 3, 7, 40].map(|splits| {
+        let case = Case { splits: Some(splits), tile: Some(tile), ..small(both(), 2, 16, &lens) };
+        (format!("{splits} splits"), case)
+    });
+    run(cases.to_vec());
+}
+
+#[test]
+fn head_dims() {
+    let mut cases = Vec::new();
+    for (dim, value_dim) in
+        [(8, 8), (24, 24), (40, 72), (72, 40), (128, 128), (256, 256), (8, 256), (256, 8)]
+    {
+        cases.push((
+            format!("D {dim}, D_v {value_dim}"),
+            case(|c| {
+                c.problem = DecodeProblem {
+                    cache: phasor::plan::cache::CacheFormat {
+                        value_dim,
+                        ..phasor::plan::cache::CacheFormat::new(2, dim)
+                    },
+                    ..small(both(), 2, dim, &[1, 37, 130, 70]).problem
+                };
+            }),
+        ));
+    }
+    // Multi-head latent attention: keys of 512 + 64 channels, of which values are the first 512.
+    let mut mla = small(HeadMap::plain(5).unwrap(), 1, 576, &[33, 9]);
+    mla.problem.cache.value_dim = 512;
+    cases.push(("D 576, D_v 512".into(), mla));
+    run(cases);
+}
+
+#[test]
+fn heads() {
+    let head = |source, phi| OutputHead { source, phase: Phase::radians(phi) };
+    let mixed = HeadMap::new(4, vec![head(0, 0.3), head(0, 2.0), head(3, 1.0), head(2, 0.0)]);
+    let three = HeadMap::new(2, [0.0, 0.5, 1.0].map(|phi| head(1, phi)).to_vec());
+    let cases = [
+        ("plain", HeadMap::plain(4), 2),
+        ("plain, one kv head for all", HeadMap::plain(8), 1),
+        ("plain, a kv head each", HeadMap::plain(3), 3),
+        ("both", HeadMap::ropepp(2), 2),
+        ("both, more states than a workgroup has", HeadMap::ropepp(12), 1),
+        ("imaginary", HeadMap::imago(4), 2),
+        ("every other imaginary", HeadMap::imagx(4), 2),
+        ("mixtures, and query heads of none", mixed, 2),
+        ("three of one", three, 1),
+    ]
+    .map(|(name, heads, kv_heads)| (name, small(heads.unwrap(), kv_heads, 16, &[1, 37, 130])));
+    run(cases.to_vec());
+}
+
+#[test]
+fn drafts() {
+    let mut cases = Vec::new();
+    for seq_q in [2, 3, 8, 16] {
+        for causal in [true, false] {
+            cases.push((
+                format!("{seq_q} rows, causal: {causal}"),
+                case(|c| {
+                    c.seq_q = seq_q;
+                    c.lens = vec![16, 37, 130, 70];
+                    c.problem.causal = causal;
+                    c.splits = Some(3);
+                }),
+            ));
+        }
+    }
+    run(cases);
+}
+
+#[test]
+fn storage() {
+    let mut cases = Vec::new();
+    let types = [CacheType::F32, CacheType::F16, CacheType::Int8, CacheType::Q4];
+    for k in types {
+        for v in types {
+            cases.push((format!("k {k}, v {v}"), {
+                let mut case = small(both(), 2, 32, &[1, 37, 90]);
+                (case.problem.cache.k, case.problem.cache.v) = (k, v);
+                case
+            }));
+        }
+    }
+    cases.push((
+        "f16 outside".into(),
+        case(|c| {
+            (c.problem.q_dtype, c.problem.out_dtype) = (DType::F16, DType::F16);
+        }),
+    ));
+    cases.push((
+        "f16 outside, split".into(),
+        case(|c| {
+            (c.problem.q_dtype, c.problem.out_dtype) = (DType::F16, DType::F16);
+            c.splits = Some(4);
+        }),
+    ));
+    run(cases);
+}
+
+#[test]
+fn pairings_and_rotation() {
+    let (half, blocks) = (Pairing::Half, Pairing::HalfBlocks(2));
+    let (interleaved, to_half) = (Pairing::Interleaved, Pairing::InterleavedToHalf);
+    let mut cases = Vec::new();
+    for (pairing, dim, rotary_dim) in [
+        (half, 32, 32),
+        (half, 40, 16),
+        (half, 40, 20),
+        (half, 24, 6),
+        (interleaved, 32, 32),
+        (interleaved, 40, 20),
+        (interleaved, 24, 6),
+        (to_half, 40, 16),
+        (to_half, 24, 6),
+        (blocks, 32, 32),
+        (blocks, 40, 16),
+    ] {
+        for rotate in [false, true] {
+            let mut case = small(both(), 2, dim, &[3, 37, 70]);
+            (case.problem.rotary_dim, case.problem.pairing) = (rotary_dim, pairing);
+            case.seq_q = 2;
+            case.tile = Some(DecodeTile { threads: 16, keys_each: 1, rows: 4 });
+            let config = RopeConfig { rotary_dim, pairing, ..RopeConfig::new(dim, 10_000.0) };
+            case.rope = rotate.then_some(config);
+            cases.push((format!("{pairing:?}, {rotary_dim} of {dim}, rotate: {rotate}"), case));
+        }
+    }
+    run(cases);
+}
+
+#[test]
+fn windows_softcaps_and_sinks() {
+    let mut cases = Vec::new();
+    let tile = Some(DecodeTile { threads: 16, keys_each: 1, rows: 4 });
+    for (splits, seq_q) in [(1, 4), (3, 1)] {
+        let lens = vec![4, 37, 130, 70];
+        let new = |window, softcap, sinks: &[f32]| {
+            case(|c| {
+                (c.seq_q, c.lens, c.splits) = (seq_q, lens.clone(), Some(splits));
+                c.tile = tile;
+                (c.problem.window, c.problem.softcap) = (window, softcap);
+                c.problem.sinks = sinks.to_vec();
+            })
+        };
+        let name = format!("{splits} splits, {seq_q} rows");
+        for window in [1, 5, 1000] {
+            cases.push((format!("{name}, window {window}"), new(Some(window), None, &[])));
+        }
+        for cap in [0.5, 50.0] {
+            cases.push((format!("{name}, softcap {cap}"), new(None, Some(cap), &[])));
+        }
+        let sinks = [0.0, 3.0, -2.0, f32::NEG_INFINITY, 1.0, 80.0, -80.0, 0.5];
+        cases.push((format!("{name}, sinks"), new(None, None, &sinks)));
+        cases.push((format!("{name}, all"), new(Some(9), Some(3.0), &sinks)));
+    }
+    run(cases);
+}
+
+#[test]
+fn paged_and_rolling() {
+    let mut cases = Vec::new();
+    for page_size in [8, 24, 64] {
+        let slots = Slots::Paged { page_size, max_pages: 200u32.div_ceil(page_size) };
+        cases.push((format!("pages of {page_size}"), case(|c| c.slots = slots)));
+    }
+    for slots in [Slots::Contiguous { capacity: 40 }, Slots::Paged { page_size: 8, max_pages: 5 }] {
+        for (seq_q, window) in [(1, None), (1, Some(40)), (4, Some(37)), (3, Some(5))] {
+            cases.push((
+                format!("rolling {slots:?}, {seq_q} rows, window {window:?}"),
+                case(|c| {
+                    (c.slots, c.seq_q, c.problem.window) = (slots, seq_q, window);
+                    c.lens = vec![4, 39, 40, 41, 130];
+                    c.problem.cache.rolling = true;
+                    c.splits = Some(2);
+                }),
+            ));
+        }
+    }
+    run(cases);
+}

@@ -1,0 +1,136 @@
+//! Merging parts, held to the oracle and to attention over all keys.
+
+use phasor::{
+    DType, Error, Layout, Tensor,
+    kernels::merge::{Merge, MergeBindings},
+    oracle::{self, Attention, Real},
+    plan::merge::{MergeProblem, MergeShape},
+};
+use phasor_kit::tolerance::{Bound, compare, stored};
+
+use crate::harness::{Place, Placed, Result, lab, random, run_table};
+
+#[derive(Debug, Clone)]
+struct Case {
+    problem: MergeProblem,
+    shape: MergeShape,
+    /// Every n-th part of a row saw no key, and holds NaN; 1: all of them.
+    empty: Option<usize>,
+}
+
+impl Case {
+    fn new(parts: u32, value_dim: u32) -> Self {
+        let problem = MergeProblem { lse: true, ..MergeProblem::new(value_dim) };
+        let shape = MergeShape { parts, batch: 2, heads: 3, seq: 5 };
+        Self { problem, shape, empty: None }
+    }
+
+    fn check(&self) -> Result {
+        let gpu = &lab().gpu;
+        let MergeShape { parts, batch, heads, seq } = self.shape;
+        let p = &self.problem;
+        let dim = p.value_dim;
+        let shape = [parts, batch * heads, seq, dim];
+        let mut x = random(shape, 2.0, p.part_dtype, 1);
+        let mut lses = random([parts, batch, heads, seq], 8.0, DType::F32, 2);
+        for n in 0..lses.len() {
+            if self.empty.is_some_and(|every| n % every == 0) {
+                lses[n] = f32::NEG_INFINITY;
+                x[n * dim as usize..][..dim as usize].fill(f32::NAN);
+            }
+        }
+        let part = Placed::input(gpu, p.part_dtype, Place::Gaps.layout(shape)?, &x);
+        let lse_parts = gpu.upload(&lses, DType::F32);
+        let out_shape = [batch, heads, seq, dim];
+        let out = Placed::output(gpu, p.out_dtype, Place::BshdGaps.layout(out_shape)?);
+        let lse = Placed::output(gpu, DType::F32, Layout::bhsd([batch, heads, seq, 1])?);
+        let kernel = Merge::new(&gpu.device, &p.plan(&gpu.capabilities())?)?;
+        let bindings = MergeBindings {
+            parts: part.tensor(),
+            lse_parts: lse_parts.as_entire_buffer_binding(),
+            out: out.tensor(),
+            lse: p.lse.then(|| lse.binding()),
+        };
+        let call = kernel.bind(&gpu.device, &self.shape, &bindings)?;
+        gpu.run(|encoder| call.encode(encoder));
+
+        let truth = self.reference::<f64>(&x, &lses)?;
+        let naive = self.reference::<f32>(&x, &lses)?;
+        let bound = Bound::computed(&stored(&naive.out, p.out_dtype), &truth.out, p.out_dtype);
+        compare("out", &out.read(gpu)?, &truth.out, &bound, out_shape)?;
+        let bound = Bound::computed(&naive.lse, &truth.lse, DType::F32);
+        compare("lse", &lse.read(gpu)?, &truth.lse, &bound, [batch, heads, seq, 1])?;
+        Ok(())
+    }
+
+    fn reference<R: Real>(&self, x: &[f32], lses: &[f32]) -> Result<Attention<R>> {
+        let narrow = |x: &[f32]| x.iter().map(|&x| R::from_f64(f64::from(x))).collect::<Vec<R>>();
+        let n = self.shape.parts as usize;
+        let parts = x.chunks(x.len() / n).zip(lses.chunks(lses.len() / n));
+        let parts: Vec<_> =
+            parts.map(|(out, lse)| Attention { out: narrow(out), lse: narrow(lse) }).collect();
+        let MergeShape { batch, heads, seq, .. } = self.shape;
+        let rows = 0..(batch * heads * seq) as usize;
+        let head = |row: usize| row / seq as usize % heads as usize;
+        let sinks: Vec<R> = match self.problem.sinks.as_slice() {
+            [] => Vec::new(),
+            sinks => rows.map(|row| R::from_f64(f64::from(sinks[head(row)]))).collect(),
+        };
+        Ok(oracle::merge_states(&parts, (!sinks.is_empty()).then_some(&sinks))?)
+    }
+}
+
+#[test]
+fn parts() {
+    let mut cases = Vec::new();
+    for parts in [1, 2, 7, 33] {
+        for value_dim in [4, 64, 72] {
+            cases.push((format!("{parts} parts of {value_dim}"), Case::new(parts, value_dim)));
+        }
+    }
+    for every in [1, 2, 3] {
+        let case = Case { empty: Some(every), ..Case::new(4, 8) };
+        cases.push((format!("one of {every} empty"), case));
+    }
+    for empty in [None, Some(1), Some(2)] {
+        let mut case = Case { empty, ..Case::new(4, 8) };
+        case.problem.sinks = vec![1.0, f32::NEG_INFINITY, -30.0];
+        cases.push((format!("sinks, empty: {empty:?}"), case));
+    }
+    for (part_dtype, out_dtype) in [(DType::F16, DType::F32), (DType::F32, DType::F16)] {
+        let mut case = Case::new(3, 16);
+        (case.problem.part_dtype, case.problem.out_dtype) = (part_dtype, out_dtype);
+        cases.push((format!("{part_dtype} to {out_dtype}"), case));
+    }
+    run_table(&cases, Case::check);
+}
+
+#[test]
+fn wrong_calls() {
+    let gpu = &lab().gpu;
+    let plan = MergeProblem::new(8).plan(&gpu.capabilities()).unwrap();
+    let kernel = Merge::new(&gpu.device, &plan).unwrap();
+    let data = gpu.upload(&[0.0; 256], DType::F32);
+    let out = gpu.output(256, DType::F32);
+    let tensor = |buffer, shape| Tensor::new(buffer, DType::F32, Layout::bhsd(shape).unwrap());
+    let bind = |parts, lse: bool, out| {
+        let bindings = MergeBindings {
+            parts: tensor(&data, [parts, 2, 1, 8]),
+            lse_parts: data.as_entire_buffer_binding(),
+            out: tensor(out, [1, 2, 1, 8]),
+            lse: lse.then(|| data.as_entire_buffer_binding()),
+        };
+        let shape = MergeShape { parts: 3, batch: 1, heads: 2, seq: 1 };
+        kernel.bind(&gpu.device, &shape, &bindings).map(drop)
+    };
+    bind(3, false, &out).unwrap();
+    assert!(matches!(bind(2, false, &out), Err(Error::Shape { tensor: "parts", .. })));
+    assert!(matches!(bind(3, true, &out), Err(Error::Binding { tensor: "lse", .. })));
+    assert!(matches!(bind(3, false, &data), Err(Error::Overlap { .. })));
+    for problem in [
+        MergeProblem { value_dim: 6, ..MergeProblem::new(8) },
+        MergeProblem { sinks: vec![f32::NAN], ..MergeProblem::new(8) },
+    ] {
+        assert!(matches!(problem.plan(&gpu.capabilities()), Err(Error::Invalid { .. })));
+    }
+}

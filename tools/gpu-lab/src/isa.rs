@@ -1,0 +1,391 @@
+//! The share of multiply-adds in a kernel's hot loops, read off its disassembly.
+//!
+//! The rule: a *hot loop* is an innermost loop that holds multiply-adds and no barrier, and counts
+//! whole. Multiply-adds outside of such loops, where a compiler unrolled the walk over channels or keys
+//! altogether, count in runs from the first to the last between two barriers, which leaves the staging
+//! of tiles out; a run with under a tenth of the part's multiply-adds is not hot. What comes before the
+//! first exponential of the walk over key tiles belongs to Q·Kᵀ, and what comes behind the last to P·V.
+//! Every instruction counts once; an AMD dual instruction counts as the two that it is, and an Adreno
+//! repeat as often as it repeats. Waits, delays, nops, clause and yield marks are not counted: they take
+//! no issue slot of an arithmetic unit.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::gpus::Vendor;
+
+/// Parts that a kernel's hot loops fall into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Parts {
+    /// No multiply-adds to speak of.
+    None,
+    /// Q·Kᵀ before the first exponential of the key loop, P·V behind the last.
+    QkAndPv,
+}
+
+/// Multiply-adds among the instructions of one part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    pub fma: u32,
+    pub all: u32,
+}
+
+impl Share {
+    pub fn percent(&self) -> Option<f64> {
+        (self.all > 0).then(|| 100.0 * f64::from(self.fma) / f64::from(self.all))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Fma,
+    Exp,
+    Barrier,
+    Hint,
+    Other,
+}
+
+/// One instruction: its class, how many it stands for, and its mnemonic.
+#[derive(Debug, Clone)]
+struct Instruction {
+    class: Class,
+    count: u32,
+}
+
+/// Instructions in their order, and the loops among them as ranges of instructions.
+#[derive(Debug, Default)]
+struct Listing {
+    code: Vec<Instruction>,
+    labels: HashMap<String, usize>,
+    loops: Vec<(usize, usize)>,
+}
+
+impl Listing {
+    fn label(&mut self, name: &str) {
+        self.labels.insert(name.to_owned(), self.code.len());
+    }
+
+    fn push(&mut self, class: Class, count: u32) {
+        self.code.push(Instruction { class, count });
+    }
+
+    /// A jump from the instruction last pushed; only a jump back makes a loop.
+    fn jump(&mut self, target: &str) {
+        if let Some(&start) = self.labels.get(target) {
+            self.loops.push((start, self.code.len()));
+        }
+    }
+
+    fn parse(vendor: Vendor, text: &str) -> Self {
+        let mut listing = Self::default();
+        let text = match vendor {
+            Vendor::Nvidia => &loops_in_place(text),
+            _ => text,
+        };
+        for line in text.lines() {
+            match vendor {
+                Vendor::Amd => listing.amd(line),
+                Vendor::Nvidia => listing.nvidia(line),
+                Vendor::Intel => listing.intel(line),
+                Vendor::Adreno => listing.adreno(line),
+                Vendor::Apple => listing.apple(line),
+            }
+        }
+        listing
+    }
+
+    /// `BB12:` and `v_dual_fmac_f32 v1, v2, v3 :: v_dual_fmac_f32 v4, v5, v6 ; bytes`.
+    fn amd(&mut self, line: &str) {
+        let text = line.split(';').next().unwrap_or_default();
+        if let Some(label) = text.strip_suffix(':').filter(|l| l.starts_with("BB")) {
+            return self.label(label);
+        }
+        if !line.starts_with('\t') {
+            return;
+        }
+        for half in text.split("::") {
+            let mut words = half.split_whitespace();
+            let Some(op) = words.next() else { continue };
+            let fma = ["v_fma_f", "v_fmac", "v_dual_fma", "v_pk_fma_f", "v_mad_f32", "v_mac_f32"];
+            let hint = ["s_nop", "s_delay_alu", "s_waitcnt", "s_wait_", "s_clause", "s_sleep"];
+            let class = match op {
+                _ if fma.iter().any(|p| op.starts_with(p)) => Class::Fma,
+                _ if op.starts_with("v_exp_f32") => Class::Exp,
+                _ if op.starts_with("s_barrier") => Class::Barrier,
+                _ if hint.iter().any(|p| op.starts_with(p)) => Class::Hint,
+                _ => Class::Other,
+            };
+            self.push(class, 1);
+            if (op.starts_with("s_cbranch") || op == "s_branch")
+                && let Some(target) = words.next()
+            {
+                self.jump(target);
+            }
+        }
+    }
+
+    /// `block 7 L3 [6] -> {`, `r1 = ffma r2 r3 r4 // delay=4` and `} -> [7, 8]`.
+    fn nvidia(&mut self, line: &str) {
+        if let Some(block) = line.strip_prefix("block") {
+            if let Some(number) = block.split_whitespace().find(|w| w.parse::<u32>().is_ok()) {
+                self.label(number);
+            }
+        } else if let Some(next) = line.strip_prefix("} -> [") {
+            for number in next.trim_end_matches(']').split(", ") {
+                self.jump(number);
+            }
+        } else if line.starts_with(' ') {
+            let text = line.split("//").next().unwrap_or_default();
+            let text = text.split_once('=').map_or(text, |(_, right)| right);
+            let op = text.split_whitespace().find(|w| !w.starts_with(['@', '!'])).unwrap_or("");
+            let class = match op.split('.').next().unwrap_or_default() {
+                "ffma" => Class::Fma,
+                "mufu" if op.contains("ex") => Class::Exp,
+                "bar" => Class::Barrier,
+                "nop" | "" => Class::Hint,
+                _ => Class::Other,
+            };
+            self.push(class, 1);
+        }
+    }
+
+    /// `LABEL3:`, `mad(16) g1<1>F ...` and `while(16) JIP: LABEL3`.
+    fn intel(&mut self, line: &str) {
+        if let Some(label) = line.strip_suffix(':').filter(|l| l.starts_with("LABEL")) {
+            return self.label(label);
+        }
+        if !line.starts_with(|c: char| c.is_ascii_lowercase() || c == '(') {
+            return;
+        }
+        let text = match line.strip_prefix('(') {
+            Some(predicated) => predicated.split_once(") ").map_or("", |(_, rest)| rest),
+            None => line,
+        };
+        let op = text.split(['(', ' ']).next().unwrap_or_default();
+        let class = match op.split('.').next().unwrap_or_default() {
+            "mad" | "mac" => Class::Fma,
+            "math" if text.starts_with("math exp") => Class::Exp,
+            "sync" if text.starts_with("sync bar") => Class::Barrier,
+            "sync" | "nop" => Class::Hint,
+            _ => Class::Other,
+        };
+        self.push(class, 1);
+        if op == "while"
+            && let Some(target) = text.split_whitespace().find(|w| w.starts_with("LABEL"))
+        {
+            self.jump(target);
+        }
+    }
+
+    /// `MESA: info: l12:` and `MESA: info: (ss)(rpt1)mad.f32 r1.x, ...`.
+    fn adreno(&mut self, line: &str) {
+        let Some(line) = line.strip_prefix("MESA: info: ") else { return };
+        if let Some(label) = line.strip_suffix(':').filter(|l| is_number(l.strip_prefix('l'))) {
+            return self.label(label);
+        }
+        let mut text = line;
+        let mut count = 1;
+        while let Some((mark, rest)) = text.strip_prefix('(').and_then(|t| t.split_once(')')) {
+            if let Some(repeats) = mark.strip_prefix("rpt") {
+                count += repeats.parse::<u32>().unwrap_or(0);
+            }
+            text = rest;
+        }
+        let Some(op) = text.split_whitespace().next() else { return };
+        if !op.starts_with(|c: char| c.is_ascii_lowercase()) || op.ends_with(':') {
+            return;
+        }
+        let class = match op {
+            "mad.f32" => Class::Fma,
+            "exp2" => Class::Exp,
+            _ if op.starts_with("bar.") || op == "bar" => Class::Barrier,
+            "nop" => Class::Hint,
+            _ => Class::Other,
+        };
+        self.push(class, if class == Class::Hint { 1 } else { count });
+        if let Some((_, target)) = text.split_once('#') {
+            self.jump(target.trim());
+        }
+    }
+
+    /// `  1a: 8e15...  ffma  r1, r2, r3, r4`: a jump names the distance from its own address.
+    fn apple(&mut self, line: &str) {
+        let Some((address, rest)) = line.trim_start().split_once(": ") else { return };
+        let mut words = rest.split_whitespace();
+        let (Some(bytes), Some(op)) = (words.next(), words.next()) else { return };
+        let Ok(address) = i64::from_str_radix(address, 16) else { return };
+        if !bytes.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return;
+        }
+        self.label(&address.to_string());
+        let class = match op {
+            "ffma" => Class::Fma,
+            "exp2" => Class::Exp,
+            "barrier" => Class::Barrier,
+            "wait" | "nop" => Class::Hint,
+            _ => Class::Other,
+        };
+        self.push(class, 1);
+        if op == "jmp_any"
+            && let Some(distance) = words.next().and_then(|w| w.parse::<i64>().ok())
+        {
+            self.jump(&(address + distance).to_string());
+        }
+    }
+
+    /// Instructions and multiply-adds of a range.
+    fn share(&self, range: std::ops::Range<usize>) -> Share {
+        let mut share = Share::default();
+        for instruction in &self.code[range] {
+            if instruction.class != Class::Hint {
+                share.all += instruction.count;
+            }
+            if instruction.class == Class::Fma {
+                share.fma += instruction.count;
+            }
+        }
+        share
+    }
+
+    /// Places of the instructions of one class in a range.
+    fn find(
+        &self,
+        class: Class,
+        range: std::ops::Range<usize>,
+    ) -> impl DoubleEndedIterator<Item = usize> {
+        range.filter(move |&i| self.code[i].class == class)
+    }
+
+    /// The innermost loop around an instruction.
+    fn innermost(&self, at: usize) -> Option<(usize, usize)> {
+        let around = self.loops.iter().filter(|&&(start, end)| start <= at && at < end);
+        around.copied().min_by_key(|(start, end)| end - start)
+    }
+
+    /// The hot loops and runs of a range, by the rule at the head of this file.
+    fn hot(&self, range: std::ops::Range<usize>) -> Share {
+        let mut pieces: Vec<(usize, usize)> = Vec::new();
+        let mut run: Option<(usize, usize)> = None;
+        for at in range {
+            match self.code[at].class {
+                Class::Barrier => pieces.extend(run.take()),
+                Class::Fma => match self.innermost(at) {
+                    Some(own) if self.find(Class::Barrier, own.0..own.1).next().is_none() => {
+                        if !pieces.contains(&own) {
+                            pieces.push(own);
+                        }
+                    }
+                    _ => run = Some((run.map_or(at, |(first, _)| first), at + 1)),
+                },
+                _ => {}
+            }
+        }
+        pieces.extend(run);
+        let shares = || pieces.iter().map(|&(start, end)| self.share(start..end));
+        let all: u32 = shares().map(|share| share.fma).sum();
+        shares().filter(|share| 10 * share.fma >= all).fold(Share::default(), |sum, share| Share {
+            fma: sum.fma + share.fma,
+            all: sum.all + share.all,
+        })
+    }
+}
+
+/// NAK moves the body of a loop of one block to the end of the listing: puts it back behind the block
+/// that it comes from and returns to.
+fn loops_in_place(text: &str) -> String {
+    let number = |word: &str| word.trim_matches(['[', ']', ',']).parse::<usize>().ok();
+    let mut blocks: Vec<(usize, Option<usize>, String)> = Vec::new();
+    for line in text.lines() {
+        if line.starts_with("block") {
+            let own = line.split_whitespace().skip(1).find_map(number).unwrap_or(blocks.len());
+            let from = line.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+            blocks.push((own, from.and_then(|(from, _)| number(from)), String::new()));
+        }
+        let Some((own, from, body)) = blocks.last_mut() else { continue };
+        body.push_str(line);
+        body.push('\n');
+        if let Some((_, next)) = line.split_once("} -> ")
+            && !(number(next).is_some() && number(next) == *from && from.is_some_and(|f| f < *own))
+        {
+            *from = None;
+        }
+    }
+    let mut order: Vec<usize> = (0..blocks.len()).collect();
+    order.sort_by_key(|&i| match blocks[i].1 {
+        Some(from) => (from, 1, i),
+        None => (blocks[i].0, 0, i),
+    });
+    order.into_iter().map(|i| blocks[i].2.as_str()).collect()
+}
+
+fn is_number(text: Option<&str>) -> bool {
+    text.is_some_and(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The shares of Q·Kᵀ and of P·V. `None` where the disassembly has no loop with multiply-adds around
+/// exponentials.
+pub fn qk_and_pv(vendor: Vendor, disassembly: &str) -> Option<(Share, Share)> {
+    let listing = Listing::parse(vendor, disassembly);
+    // The walk over key tiles: the loop with multiply-adds that holds the most exponentials.
+    let exponentials =
+        |&(start, end): &(usize, usize)| listing.find(Class::Exp, start..end).count();
+    let body = listing
+        .loops
+        .iter()
+        .copied()
+        .filter(|&(start, end)| listing.find(Class::Fma, start..end).next().is_some())
+        .max_by_key(|body| (exponentials(body), core::cmp::Reverse(body.1 - body.0)))?;
+    let first = listing.find(Class::Exp, body.0..body.1).next()?;
+    let last = listing.find(Class::Exp, body.0..body.1).next_back()?;
+    Some((listing.hot(body.0..first), listing.hot(last..body.1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loops_of_their_own_are_counted_whole() {
+        let text = "BB0:\n\ts_mov_b32 s0, 0\nBB1:\n\tv_mov_b32 v0, v1\nBB2:\n\tds_load_b128 v[0:3], v4\n\
+            \ts_waitcnt lgkmcnt(0)\n\tv_fma_f32 v1, v2, v3, v1\n\
+            \tv_dual_fmac_f32 v1, v2, v3 :: v_dual_mov_b32 v5, v6 ; 00\n\ts_cbranch_scc1 BB2 ; bf85\n\
+            BB3:\n\tv_exp_f32_e32 v1, v1\n\ts_barrier\n\tv_fma_f32 v1, v2, v3, v1\n\
+            \tds_load_b128 v[0:3], v4\n\tv_fma_f32 v1, v2, v3, v1\n\ts_branch BB1\nBB4:\n";
+        let (qk, pv) = qk_and_pv(Vendor::Amd, text).unwrap();
+        assert_eq!(qk, Share { fma: 2, all: 5 });
+        assert_eq!(pv, Share { fma: 2, all: 3 });
+    }
+
+    #[test]
+    fn nvidia_blocks_make_loops() {
+        let text = "block.u 0 L0 [] -> {\n  r0 = mov r1 // delay=1\n} -> [1]\nblock 1 L1 [0, 2] -> {\n\
+            \x20 r1 = ffma.ftz r2 r3 r4 // delay=1\n  r5 = lds.b32 [r1] // delay=1\n  nop // delay=1\n\
+            \x20 r2 = mufu.exp2.f32 r1 // delay=2\n  r1 = ffma r2 r3 r4 // delay=1\n} -> [1, 2]\n";
+        let (qk, pv) = qk_and_pv(Vendor::Nvidia, text).unwrap();
+        assert_eq!((qk, pv), (Share { fma: 1, all: 1 }, Share { fma: 1, all: 1 }));
+    }
+
+    #[test]
+    fn repeats_and_hints_count_as_stated() {
+        let mut listing = Listing::default();
+        listing.adreno("MESA: info: l3:");
+        listing.adreno("MESA: info: (ss)(rpt1)mad.f32 r19.z, r25.w, (r)r23.x, (r)(last)r19.z");
+        listing.adreno("MESA: info: (rpt5)nop");
+        listing.adreno("MESA: info: br p0.y, #l3");
+        assert_eq!(listing.share(0..3), Share { fma: 2, all: 3 });
+        assert_eq!(listing.loops, [(0, 3)]);
+        let mut listing = Listing::default();
+        listing.intel("LABEL6:");
+        listing.intel(
+            "(+f0.0) if(8)   JIP:  LABEL0          UIP:  LABEL0              { align1 1Q };",
+        );
+        listing.intel("mad(16)         g1<1>F          g2<8,8,1>F      g3<8,8,1>F  { align1 1H };");
+        listing.intel("sync nop(1)                     null<0,1,0>UB   { align1 WE_all 1N };");
+        listing.intel(
+            "while(8)        JIP:  LABEL6                                    { align1 1Q };",
+        );
+        assert_eq!(listing.share(0..4), Share { fma: 1, all: 3 });
+        assert_eq!(listing.loops, [(0, 4)]);
+    }
+}

@@ -1,0 +1,103 @@
+//! The part that runs with a GPU's driver: a process of its own for each, which writes one line of
+//! JSON a variant to standard output. Two drivers write their disassembly there as well, before it.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result};
+use phasor::plan::attention::Tile;
+use phasor::{Capabilities, wgpu};
+use serde::{Deserialize, Serialize};
+
+use crate::gpus::{Gpu, Vendor};
+use crate::statistics::Statistics;
+use crate::variants::{Selection, variants};
+use crate::vulkan::{self, Driver};
+use crate::{isa, spirv};
+
+/// What stands before a line of JSON.
+pub const MARK: &str = "@gpu-lab ";
+
+/// One kernel on one GPU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub gpu: String,
+    pub driver: String,
+    pub variant: String,
+    pub head_dim: u32,
+    /// The plan as it prints itself.
+    pub plan: String,
+    /// None where the driver refused the kernel: then `error` says why.
+    pub statistics: Option<Statistics>,
+    pub error: Option<String>,
+}
+
+/// A line from the probe: a record, and what the parent needs to complete it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Message {
+    pub record: Record,
+    pub parts: isa::Parts,
+    pub disassembly: String,
+    pub wgsl: String,
+}
+
+/// What the crate would see: a device with all the limits of the adapter, and subgroups.
+fn capabilities() -> Result<Capabilities> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN;
+    let instance = wgpu::Instance::new(descriptor);
+    pollster::block_on(async {
+        let adapter = instance
+            .request_adapter(&wgpu::RequestAdapterOptions::default())
+            .await
+            .context("wgpu finds no adapter")?;
+        let (device, _queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                required_limits: adapter.limits(),
+                required_features: adapter.features() & wgpu::Features::SUBGROUP,
+                ..Default::default()
+            })
+            .await
+            .context("wgpu makes no device")?;
+        Ok(Capabilities::of(&device))
+    })
+}
+
+/// Compiles all variants with the driver that the loader finds.
+pub fn probe(gpu: &Gpu, selection: Selection, tile: Option<Tile>) -> Result<()> {
+    let caps = capabilities()?;
+    let driver = Driver::open()?;
+    for variant in variants(&caps, selection, tile)? {
+        let mut record = Record {
+            gpu: gpu.name.into(),
+            driver: driver.description.clone(),
+            variant: variant.name,
+            head_dim: variant.head_dim,
+            plan: String::new(),
+            statistics: None,
+            error: None,
+        };
+        let (mut disassembly, mut wgsl) = (String::new(), String::new());
+        let compiled = variant.planned.map_err(anyhow::Error::from).and_then(|(shader, plan)| {
+            record.plan = plan;
+            let spirv = spirv::compile(&shader, driver.robust_buffers)?;
+            let compiled = driver.compile(&spirv, shader.entry, caps.subgroup.is_some())?;
+            let workgroup = [shader.workgroup_size, shader.workgroup_bytes];
+            record.statistics = Some(Statistics::new(gpu, &compiled, workgroup));
+            wgsl = shader.source;
+            Ok(compiled.disassembly)
+        });
+        match compiled {
+            Ok(text) => disassembly = text,
+            Err(error) => record.error = Some(format!("{error:#}")),
+        }
+        if matches!(gpu.vendor, Vendor::Apple | Vendor::Adreno) {
+            disassembly.clear(); // it is on standard output
+        }
+        vulkan::flush_c_output();
+        let message = Message { record, parts: variant.parts, disassembly, wgsl };
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "\n{MARK}{}", serde_json::to_string(&message)?)?;
+        out.flush()?;
+    }
+    Ok(())
+}

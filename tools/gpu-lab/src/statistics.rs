@@ -1,0 +1,109 @@
+//! One form for the statistics that each driver names in its own way.
+
+use serde::{Deserialize, Serialize};
+
+use crate::gpus::{Gpu, Vendor};
+use crate::isa::Share;
+use crate::vulkan::Compiled;
+
+/// How many of something run at once on one unit of the GPU, as far as the driver tells: by registers,
+/// and on AMD by workgroup memory as well.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Occupancy {
+    pub value: f64,
+    pub unit: String,
+}
+
+/// What a compiler made of one kernel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// Registers of 32 bits an invocation (AMD: vector registers; Intel: live at most, of 128, or of
+    /// 256 on lnl and bmg).
+    pub registers: f64,
+    /// Values that registers had no room for (instructions that spill or fill, or registers).
+    pub spills: f64,
+    /// Bytes of scratch memory an invocation, private arrays included.
+    pub scratch: f64,
+    pub workgroup_bytes: u32,
+    pub invocations: u32,
+    pub subgroup_size: u32,
+    pub occupancy: Option<Occupancy>,
+    /// NVIDIA: warps an SM by workgroup memory, which its driver's occupancy leaves out. An SM has
+    /// 64 KiB on Turing and 100 on Ampere (GA10x) and Ada (CUDA C++ Programming Guide, compute
+    /// capabilities), of which each workgroup costs 1 KiB more on the latter two.
+    pub warps_by_memory: Option<f64>,
+    pub instructions: f64,
+    /// From the disassembly, which the parent of the probe reads.
+    pub qk: Option<Share>,
+    pub pv: Option<Share>,
+}
+
+impl Statistics {
+    pub fn new(gpu: &Gpu, compiled: &Compiled, workgroup: [u32; 2]) -> Self {
+        let get = |name: &str| compiled.statistics.get(name).copied();
+        let sum = |names: &[&str]| names.iter().filter_map(|name| get(name)).sum::<f64>();
+        let first = |names: &[&str]| names.iter().find_map(|name| get(name)).unwrap_or(f64::NAN);
+        let [invocations, workgroup_bytes] = workgroup;
+        let (registers, spills, scratch) = match gpu.vendor {
+            Vendor::Amd => (
+                first(&["VGPRs"]),
+                sum(&["Spilled SGPRs", "Spilled VGPRs"]),
+                first(&["Scratch size"]),
+            ),
+            Vendor::Nvidia => (
+                first(&["Number of GPRs"]),
+                // "Spills to reg" are moves from one register file to another, and touch no memory.
+                sum(&["Spills to memory", "Fills from memory"]),
+                first(&["SLM size"]),
+            ),
+            // Vectors of four.
+            Vendor::Adreno => {
+                (4.0 * first(&["Registers used"]), sum(&["STP Count", "LDP Count"]), 0.0)
+            }
+            // Halves.
+            Vendor::Apple => {
+                (0.5 * first(&["GPRs"]), sum(&["Spills", "Fills"]), first(&["Scratch"]))
+            }
+            Vendor::Intel => (
+                first(&["Max live registers"]),
+                sum(&["Spill count", "Fill count"]),
+                first(&["Scratch Memory Size"]),
+            ),
+        };
+        let occupancy = |value: f64, unit: &str| Some(Occupancy { value, unit: unit.into() });
+        let occupancy = match gpu.vendor {
+            Vendor::Amd => occupancy(first(&["Subgroups per SIMD"]), "waves/SIMD"),
+            Vendor::Nvidia => occupancy(first(&["Max warps/SM"]), "warps/SM"),
+            Vendor::Adreno => occupancy(first(&["Max Waves Per Core"]), "waves/core"),
+            Vendor::Apple => occupancy(first(&["Threads"]), "threads/core"),
+            Vendor::Intel => occupancy(f64::from(compiled.subgroup_size), "lanes"),
+        };
+        let warps = (gpu.vendor == Vendor::Nvidia).then(|| {
+            let (room, system) = if gpu.name == "turing" { (64, 0) } else { (100, 1) };
+            let each = workgroup_bytes.max(1) + (system << 10);
+            f64::from((room << 10) / each * invocations.div_ceil(32))
+        });
+        Self {
+            registers,
+            warps_by_memory: warps,
+            spills,
+            scratch,
+            workgroup_bytes,
+            invocations,
+            subgroup_size: compiled.subgroup_size,
+            occupancy,
+            instructions: first(&["Instructions", "Instruction count", "Instruction Count"]),
+            qk: None,
+            pv: None,
+        }
+    }
+
+    pub fn spills(&self) -> bool {
+        self.spills > 0.0 || self.scratch > 0.0
+    }
+
+    /// The smaller share of the two parts, in per cent.
+    pub fn worst_share(&self) -> Option<f64> {
+        [self.qk, self.pv].into_iter().flatten().filter_map(|s| s.percent()).min_by(f64::total_cmp)
+    }
+}

@@ -1,0 +1,99 @@
+//! The kernels that are compiled: every default plan for the sizes that models have.
+
+use clap::ValueEnum;
+use phasor::plan::Shader;
+use phasor::plan::attention::{AttentionPlan, AttentionProblem, Tile};
+use phasor::plan::rope::RopeProblem;
+use phasor::{Capabilities, DType, HeadMap};
+
+use crate::isa::Parts;
+
+/// Which variants to compile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Selection {
+    /// Attention with D 64 and 128 in f32.
+    Core,
+    /// All head dimensions and storage types.
+    All,
+}
+
+pub struct Variant {
+    pub name: String,
+    pub head_dim: u32,
+    pub parts: Parts,
+    /// The shader and what its plan prints; an error where the device has no room for it.
+    pub planned: phasor::Result<(Shader, String)>,
+}
+
+/// The variants for one device. A tile, where given, takes the place of the plans' own.
+pub fn variants(
+    caps: &Capabilities,
+    selection: Selection,
+    tile: Option<Tile>,
+) -> phasor::Result<Vec<Variant>> {
+    let mut variants = Vec::new();
+    let dims: &[u32] = match selection {
+        Selection::Core => &[64, 128],
+        Selection::All => &[32, 64, 80, 96, 128, 192, 256],
+    };
+    let dtypes: &[DType] = match selection {
+        Selection::Core => &[DType::F32],
+        Selection::All => &[DType::F32, DType::F16],
+    };
+    for &dim in dims {
+        for &dtype in dtypes {
+            for (name, heads) in [("plain", HeadMap::plain(8)?), ("fused", HeadMap::ropepp(8)?)] {
+                let problem = AttentionProblem {
+                    q_dtype: dtype,
+                    kv_dtype: dtype,
+                    out_dtype: dtype,
+                    ..AttentionProblem::new(heads, 2, dim)
+                };
+                variants.push(attention(name, &problem, caps, tile));
+            }
+        }
+        if selection == Selection::All {
+            let rotating = AttentionProblem {
+                rotate_q: true,
+                ..AttentionProblem::new(HeadMap::ropepp(8)?, 2, dim)
+            };
+            variants.push(attention("fused, rotating q", &rotating, caps, tile));
+        }
+    }
+    if tile.is_none() && selection == Selection::All {
+        for dtype in [DType::F32, DType::F16] {
+            for (name, in_place, aligned) in
+                [("apart", false, true), ("in place", true, true), ("by channel", false, false)]
+            {
+                let problem =
+                    RopeProblem { dtype, in_place, aligned, ..RopeProblem::new(8, 2, 128) };
+                let plan = problem.plan(caps);
+                variants.push(Variant {
+                    name: format!("rope D128 {dtype} {name}"),
+                    head_dim: 128,
+                    parts: Parts::None,
+                    planned: plan.map(|plan| (plan.shader().clone(), plan.to_string())),
+                });
+            }
+        }
+    }
+    Ok(variants)
+}
+
+fn attention(
+    name: &str,
+    problem: &AttentionProblem,
+    caps: &Capabilities,
+    tile: Option<Tile>,
+) -> Variant {
+    let plan = match tile {
+        Some(tile) => AttentionPlan::with_tile(problem, caps, tile),
+        None => problem.plan(caps),
+    };
+    Variant {
+        name: format!("prefill D{} {} {name}", problem.head_dim, problem.kv_dtype),
+        head_dim: problem.head_dim,
+        parts: Parts::QkAndPv,
+        planned: plan.map(|plan| (plan.shader().clone(), plan.to_string())),
+    }
+}
