@@ -3,7 +3,6 @@
 //! control in one thing.
 
 mod dims;
-mod features;
 mod heads;
 mod rotary;
 mod sequences;

@@ -5,9 +5,10 @@ mod placed;
 mod rotation;
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     error::Error,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use phasor::{
@@ -42,7 +43,25 @@ pub struct Lab {
 /// The adapter with all that it has.
 pub fn lab() -> &'static Lab {
     static LAB: OnceLock<Lab> = OnceLock::new();
-    LAB.get_or_init(|| Lab::new(Gpu::new()))
+    take_turns(LAB.get_or_init(|| Lab::new(Gpu::new())))
+}
+
+/// On OpenGL, tests run one at a time: a context belongs to one thread, and wgpu gives up waiting
+/// for it after a second, which is less than a software adapter takes to compile a shader.
+fn take_turns(lab: &'static Lab) -> &'static Lab {
+    static ALL: Mutex<()> = Mutex::new(());
+    thread_local! {
+        // Every test has a thread of its own, and what a thread holds goes with it.
+        static TURN: Cell<Option<MutexGuard<'static, ()>>> = const { Cell::new(None) };
+    }
+    if lab.gpu.info.backend == wgpu::Backend::Gl {
+        TURN.with(|turn| {
+            let mine = turn.take();
+            let mine = mine.unwrap_or_else(|| ALL.lock().unwrap_or_else(PoisonError::into_inner));
+            turn.set(Some(mine));
+        });
+    }
+    lab
 }
 
 /// Workgroups that [`narrow`] takes along one dimension.
@@ -54,7 +73,7 @@ pub const NARROW_BINDING: u64 = 1 << 18;
 /// bindings that tests can reach their ends.
 pub fn narrow() -> &'static Lab {
     static NARROW: OnceLock<Lab> = OnceLock::new();
-    NARROW.get_or_init(|| {
+    let narrow = NARROW.get_or_init(|| {
         let least = wgpu::Limits::defaults();
         let limits = |all| wgpu::Limits {
             max_compute_workgroups_per_dimension: NARROW_WORKGROUPS,
@@ -67,7 +86,8 @@ pub fn narrow() -> &'static Lab {
             ..all
         };
         Lab::new(Gpu::with(|adapter| (limits(adapter.limits()), wgpu::Features::empty())))
-    })
+    });
+    take_turns(narrow)
 }
 
 impl Lab {
