@@ -92,16 +92,40 @@ impl Decode {
     /// # Errors
     /// [`Error::Limit`] when the device has less room than the plan was made for.
     pub fn new(device: &wgpu::Device, plan: &DecodePlan) -> Result<Self> {
-        let caps = Capabilities::of(device);
-        let plan = DecodePlan::with_parts(plan.problem(), &caps, *plan.tile(), plan.splits())?;
-        let table = plan.programs.table();
+        let plan = Self::replan(device, plan)?;
         Ok(Self {
             pipeline: Pipeline::new(device, plan.shader()),
             merge: plan.merge().map(|merge| Merge::new(device, merge)).transpose()?,
-            programs: uniform_buffer(device, "decode programs", bytemuck::cast_slice(&table)),
+            programs: Self::programs(device, &plan),
             unused: Unused::new(device),
             plan,
         })
+    }
+
+    /// The same plan, every check repeated against the real device.
+    fn replan(device: &wgpu::Device, plan: &DecodePlan) -> Result<DecodePlan> {
+        let caps = Capabilities::of(device);
+        DecodePlan::with_parts(plan.problem(), &caps, *plan.tile(), plan.splits())
+    }
+
+    fn programs(device: &wgpu::Device, plan: &DecodePlan) -> wgpu::Buffer {
+        let table = plan.programs.table();
+        uniform_buffer(device, "decode programs", bytemuck::cast_slice(&table))
+    }
+
+    /// A kernel for another plan with the very same shader, without compiling that again: problems
+    /// that differ in scale, mask, window, softcap, maxima or, within limits, head counts. `None`
+    /// where the shaders differ.
+    ///
+    /// # Errors
+    /// As [`Decode::new`].
+    pub fn reuse(&self, device: &wgpu::Device, plan: &DecodePlan) -> Result<Option<Self>> {
+        let plan = Self::replan(device, plan)?;
+        if plan.shader() != self.plan.shader() {
+            return Ok(None);
+        }
+        let merge = plan.merge().map(|merge| Merge::new(device, merge)).transpose()?;
+        Ok(Some(Self { merge, programs: Self::programs(device, &plan), plan, ..self.clone() }))
     }
 
     /// The plan that runs.

@@ -7,6 +7,7 @@ mod attention;
 mod decode;
 mod harness;
 mod invariants;
+mod kv_append;
 mod merge;
 mod rope;
 mod wrong_calls;

@@ -3,6 +3,7 @@
 
 mod compiled;
 mod external;
+mod serving;
 mod translate;
 mod variants;
 

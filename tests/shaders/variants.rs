@@ -8,6 +8,8 @@ use phasor::plan::rope::{Direction, RopeProblem};
 use phasor::rotary::Pairing;
 use phasor::{Capabilities, DType, Error, HeadMap, OutputHead, Phase};
 
+use crate::serving;
+
 /// A shader with a name to be found by.
 pub struct Variant {
     pub name: String,
@@ -36,6 +38,23 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
         let plan = problem.plan(&device).expect("room for every rotation");
         let f16 = problem.dtype == DType::F16;
         add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+    }
+    for device in devices().into_iter().take(2) {
+        for problem in serving::appends() {
+            let plan = problem.plan(&device).expect("room for every append");
+            let f16 = problem.dtype == DType::F16;
+            add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+        }
+        for problem in serving::merges() {
+            let plan = problem.plan(&device).expect("room for every merge");
+            let f16 = [problem.part_dtype, problem.out_dtype].contains(&DType::F16);
+            add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+        }
+        for problem in serving::decodes() {
+            let plan = problem.plan(&device).expect("room for every decode");
+            let f16 = [problem.q_dtype, problem.out_dtype].contains(&DType::F16);
+            add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+        }
     }
     // Sizes decide on the tile, and the tile on the device; the other choices are the same on any.
     let sized = devices().into_iter().map(|device| (device, attention_sizes()));

@@ -134,25 +134,30 @@ fn storage() {
 
 #[test]
 fn pairings_and_rotation() {
+    let (half, blocks) = (Pairing::Half, Pairing::HalfBlocks(2));
+    let (interleaved, to_half) = (Pairing::Interleaved, Pairing::InterleavedToHalf);
     let mut cases = Vec::new();
-    let pairings =
-        [Pairing::Half, Pairing::Interleaved, Pairing::InterleavedToHalf, Pairing::HalfBlocks(2)];
-    for pairing in pairings {
-        for (dim, rotary_dim) in [(32, 32), (40, 16), (40, 20), (24, 6)] {
-            if pairing == Pairing::HalfBlocks(2) && rotary_dim % 16 != 0 {
-                continue;
-            }
-            for rotate in [false, true] {
-                let mut case = small(both(), 2, dim, &[3, 37, 70]);
-                (case.problem.rotary_dim, case.problem.pairing) = (rotary_dim, pairing);
-                case.seq_q = 2;
-                case.rope = rotate.then(|| RopeConfig {
-                    rotary_dim,
-                    pairing,
-                    ..RopeConfig::new(dim, 10_000.0)
-                });
-                cases.push((format!("{pairing:?}, {rotary_dim} of {dim}, rotate: {rotate}"), case));
-            }
+    for (pairing, dim, rotary_dim) in [
+        (half, 32, 32),
+        (half, 40, 16),
+        (half, 40, 20),
+        (half, 24, 6),
+        (interleaved, 32, 32),
+        (interleaved, 40, 20),
+        (interleaved, 24, 6),
+        (to_half, 40, 16),
+        (to_half, 24, 6),
+        (blocks, 32, 32),
+        (blocks, 40, 16),
+    ] {
+        for rotate in [false, true] {
+            let mut case = small(both(), 2, dim, &[3, 37, 70]);
+            (case.problem.rotary_dim, case.problem.pairing) = (rotary_dim, pairing);
+            case.seq_q = 2;
+            case.tile = Some(DecodeTile { threads: 16, keys_each: 1, rows: 4 });
+            let config = RopeConfig { rotary_dim, pairing, ..RopeConfig::new(dim, 10_000.0) };
+            case.rope = rotate.then_some(config);
+            cases.push((format!("{pairing:?}, {rotary_dim} of {dim}, rotate: {rotate}"), case));
         }
     }
     run(cases);
@@ -161,27 +166,27 @@ fn pairings_and_rotation() {
 #[test]
 fn windows_softcaps_and_sinks() {
     let mut cases = Vec::new();
-    for splits in [1, 3] {
-        for seq_q in [1, 4] {
-            let lens = vec![4, 37, 130, 70];
-            let new = |window, softcap, sinks: &[f32]| {
-                case(|c| {
-                    (c.seq_q, c.lens, c.splits) = (seq_q, lens.clone(), Some(splits));
-                    (c.problem.window, c.problem.softcap) = (window, softcap);
-                    c.problem.sinks = sinks.to_vec();
-                })
-            };
-            let name = format!("{splits} splits, {seq_q} rows");
-            for window in [1, 5, 64, 1000] {
-                cases.push((format!("{name}, window {window}"), new(Some(window), None, &[])));
-            }
-            for cap in [0.5, 5.0, 50.0] {
-                cases.push((format!("{name}, softcap {cap}"), new(None, Some(cap), &[])));
-            }
-            let sinks = [0.0, 3.0, -2.0, f32::NEG_INFINITY, 1.0, 80.0, -80.0, 0.5];
-            cases.push((format!("{name}, sinks"), new(None, None, &sinks)));
-            cases.push((format!("{name}, all"), new(Some(9), Some(3.0), &sinks)));
+    let tile = Some(DecodeTile { threads: 16, keys_each: 1, rows: 4 });
+    for (splits, seq_q) in [(1, 4), (3, 1)] {
+        let lens = vec![4, 37, 130, 70];
+        let new = |window, softcap, sinks: &[f32]| {
+            case(|c| {
+                (c.seq_q, c.lens, c.splits) = (seq_q, lens.clone(), Some(splits));
+                c.tile = tile;
+                (c.problem.window, c.problem.softcap) = (window, softcap);
+                c.problem.sinks = sinks.to_vec();
+            })
+        };
+        let name = format!("{splits} splits, {seq_q} rows");
+        for window in [1, 5, 1000] {
+            cases.push((format!("{name}, window {window}"), new(Some(window), None, &[])));
         }
+        for cap in [0.5, 50.0] {
+            cases.push((format!("{name}, softcap {cap}"), new(None, Some(cap), &[])));
+        }
+        let sinks = [0.0, 3.0, -2.0, f32::NEG_INFINITY, 1.0, 80.0, -80.0, 0.5];
+        cases.push((format!("{name}, sinks"), new(None, None, &sinks)));
+        cases.push((format!("{name}, all"), new(Some(9), Some(3.0), &sinks)));
     }
     run(cases);
 }

@@ -125,8 +125,4 @@ impl HostCache {
     pub fn is_blank(&self) -> bool {
         self.bytes.iter().all(|&byte| byte == 0xff)
     }
-
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
 }

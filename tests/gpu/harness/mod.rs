@@ -85,8 +85,12 @@ impl Lab {
         Ok(kernel.reuse(device, plan)?.ok_or("the same shader, but not to be shared")?)
     }
 
+    /// A kernel for the plan; one that another plan compiled serves, where the shaders are the same.
     pub fn decode(&self, plan: &DecodePlan) -> phasor::Result<Decode> {
-        cached(&self.decodes, format!("{plan:?}"), || Decode::new(&self.gpu.device, plan))
+        let shader = format!("{:?}", plan.shader());
+        let kernel = cached(&self.decodes, shader, || Decode::new(&self.gpu.device, plan))?;
+        let again = kernel.reuse(&self.gpu.device, plan)?;
+        again.map_or_else(|| Decode::new(&self.gpu.device, plan), Ok)
     }
 
     pub fn rope(&self, problem: &RopeProblem) -> phasor::Result<Rope> {
