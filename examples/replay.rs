@@ -63,8 +63,7 @@ impl Tally {
     /// A case passes when every implementation does.
     fn case(&mut self, case: &Case, runners: &[Box<dyn Runner + '_>]) {
         let mut line = String::new();
-        // Frequencies are computed on the host, whatever rotates by them.
-        let runners = if matches!(case, Case::Frequencies(_)) { &runners[..1] } else { runners };
+        let runners = if case.on_host() { &runners[..1] } else { runners };
         for runner in runners {
             let name = runner.name();
             match replay::run(case, runner.as_ref()) {

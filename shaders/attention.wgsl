@@ -9,11 +9,14 @@
 // output heads. TX × TY invocations: in Q·Kᵀ, invocation (tx, ty) owns 2 ROW_PAIRS queries and
 // 4 KEY_QUADS keys; in P·V the same queries and 4 COLS channels of V.
 //
-// Tiles hold vectors that are read whole, in the order the inner loops want them:
-//     q  [pair, row pair]  (a of row 0, a of row 1, b of row 0, b of row 1)
-//     k  [pair, a|b, key quad]  four keys, BLOCK_K / 4 apart
-//     v  [key, column]  four channels
-//     p  [key, row pair]  (re 0, re 1, im 0, im 1), or with one stream (0, 1 of key c, of key c+1)
+// Tiles hold groups of four vectors that one invocation reads together, so that the bounds of one
+// index are checked for four reads; a fifth that is never used keeps neighbouring groups in
+// different banks:
+//     q  [unit, row pair]  four pairs: (a of row 0, a of row 1, b of row 0, b of row 1)
+//     k  [unit, a|b, key quad]  four pairs: four keys, BLOCK_K / 4 apart
+//     v  [key quad, column]  four keys: four channels
+//     p  [key quad, row pair]  four keys: (re 0, re 1, im 0, im 1); with one stream
+//        [key quad, two row pairs]  each of them: (0, 1 of keys 0 and 1), (0, 1 of keys 2 and 3)
 
 override WORKGROUP: u32;                     // THREADS; an override so that wgpu heeds the checks asked for
 const THREADS: u32 = TX * TY;
@@ -26,6 +29,7 @@ const UNITS: u32 = PAIR_QUADS + TAIL_QUADS;  // groups of four pairs (eight chan
 const STATES: u32 = STREAMS * ROWS;          // softmax states an invocation
 const STATE_VECS: u32 = (STATES + 3u) / 4u;
 const V_COLS: u32 = TX * COLS;               // columns a V tile, padding included
+const P_GROUPS: u32 = (ROW_PAIRS * STREAMS + 1u) / 2u; // groups of p an invocation and key quad
 const V_STEPS: u32 = BLOCK_KQ / V_QUADS;     // V tiles a K tile
 const ALIGNED: bool = BLOCK_PAIRS % 4u == 0u && PAIRS % 2u == 0u; // no group of channels straddles
 const MASKED: f32 = -1.0e38;                 // finite: infinities need not survive in WGSL
@@ -61,6 +65,10 @@ struct Params {
     extent_k: u32,            // rows of a ragged k, or pages
     table_stride: u32,        // pages that the block table has for a sequence
     place_among_keys: u32,    // 1: a query's position is its place among the keys
+    blocks_batch: u32,        // strides of the block list
+    blocks_row: u32,
+    causal: u32,
+    pad0: u32,                // a struct within a uniform starts at a multiple of 16 bytes
     q: Quads,
     k: Quads,
     v: Quads,
@@ -89,7 +97,7 @@ struct Program {
 @group(0) @binding(1) var<uniform> programs: array<Program, PROGRAM_SLOTS>;
 @group(0) @binding(7) var<storage, read_write> lse: array<f32>;  // [B, H_out, S_q] or [H_out, rows], natural log
 
-var<workgroup> shared_tile: array<vec4<f32>, SHARED>;
+var<workgroup> shared_tile: array<array<vec4<f32>, 5>, SHARED>;
 
 // Queries of one sequence: the first one's row in q, and how many.
 struct Rows {
@@ -197,11 +205,11 @@ fn stage_q(tid: u32, work: Work, first: u32, unit0: u32, units: u32) {
         let u = i / BLOCK_QP;
         let x = query_unit(work, first + 2u * rp, unit0 + u);
         let y = query_unit(work, first + 2u * rp + 1u, unit0 + u);
-        let at = Q_AT + 4u * u * BLOCK_QP + rp;
-        shared_tile[at] = vec4(x.a.x, y.a.x, x.b.x, y.b.x);
-        shared_tile[at + BLOCK_QP] = vec4(x.a.y, y.a.y, x.b.y, y.b.y);
-        shared_tile[at + 2u * BLOCK_QP] = vec4(x.a.z, y.a.z, x.b.z, y.b.z);
-        shared_tile[at + 3u * BLOCK_QP] = vec4(x.a.w, y.a.w, x.b.w, y.b.w);
+        let at = Q_AT + u * BLOCK_QP + rp;
+        shared_tile[at][0] = vec4(x.a.x, y.a.x, x.b.x, y.b.x);
+        shared_tile[at][1] = vec4(x.a.y, y.a.y, x.b.y, y.b.y);
+        shared_tile[at][2] = vec4(x.a.z, y.a.z, x.b.z, y.b.z);
+        shared_tile[at][3] = vec4(x.a.w, y.a.w, x.b.w, y.b.w);
     }
 }
 
@@ -221,27 +229,41 @@ fn stage_k(tid: u32, work: Work, head: u32, first: u32, unit0: u32, units: u32) 
         let x1 = key_half(work, head, key + BLOCK_KQ, unit0 + u, half);
         let x2 = key_half(work, head, key + 2u * BLOCK_KQ, unit0 + u, half);
         let x3 = key_half(work, head, key + 3u * BLOCK_KQ, unit0 + u, half);
-        // First and second members take turns in the tile.
-        let split = !interleaved(true, unit0 + u);
-        let step = select(1u, 2u, split) * BLOCK_KQ;
-        let at = K_AT + (8u * u + select(4u, 1u, split) * half) * BLOCK_KQ + kq;
-        shared_tile[at] = vec4(x0.x, x1.x, x2.x, x3.x);
-        shared_tile[at + step] = vec4(x0.y, x1.y, x2.y, x3.y);
-        shared_tile[at + 2u * step] = vec4(x0.z, x1.z, x2.z, x3.z);
-        shared_tile[at + 3u * step] = vec4(x0.w, x1.w, x2.w, x3.w);
+        let c0 = vec4(x0.x, x1.x, x2.x, x3.x);
+        let c1 = vec4(x0.y, x1.y, x2.y, x3.y);
+        let c2 = vec4(x0.z, x1.z, x2.z, x3.z);
+        let c3 = vec4(x0.w, x1.w, x2.w, x3.w);
+        let at = K_AT + 2u * u * BLOCK_KQ + kq;
+        if (interleaved(true, unit0 + u)) {
+            shared_tile[at][2u * half] = c0;
+            shared_tile[at + BLOCK_KQ][2u * half] = c1;
+            shared_tile[at][2u * half + 1u] = c2;
+            shared_tile[at + BLOCK_KQ][2u * half + 1u] = c3;
+        } else {
+            let member = at + half * BLOCK_KQ;
+            shared_tile[member][0] = c0;
+            shared_tile[member][1] = c1;
+            shared_tile[member][2] = c2;
+            shared_tile[member][3] = c3;
+        }
     }
 }
 
-// Key quads quad0 .. quad0 + V_QUADS of the tile. Keys that do not exist give zero, whatever the
-// memory behind them holds.
+// Four channels of the value of one key; of a key that does not exist, zeros, whatever memory holds.
+fn value(work: Work, head: u32, key: u32, column: u32) -> vec4<f32> {
+    let row = head + v_row(work.batch, min(key, work.keys - 1u));
+    let x = load_v(row + min(column, VALUE_DIM / 4u - 1u));
+    return select(vec4(0.0), x, key < work.keys && column < VALUE_DIM / 4u);
+}
+
+// Key quads quad0 .. quad0 + V_QUADS of the tile.
 fn stage_v(tid: u32, work: Work, head: u32, first: u32, quad0: u32) {
     for (var i = tid; i < 4u * V_QUADS * V_COLS; i += THREADS) {
         let column = i % V_COLS;
-        let entry = i / V_COLS;
-        let key = first + entry / V_QUADS * BLOCK_KQ + quad0 + entry % V_QUADS;
-        let row = head + v_row(work.batch, min(key, work.keys - 1u));
-        let x = load_v(row + min(column, VALUE_DIM / 4u - 1u));
-        shared_tile[V_AT + i] = select(vec4(0.0), x, key < work.keys && column < VALUE_DIM / 4u);
+        let c = i / V_COLS % 4u;
+        let kq = i / (4u * V_COLS);
+        let key = first + quad0 + kq + c * BLOCK_KQ;
+        shared_tile[V_AT + kq * V_COLS + column][c] = value(work, head, key, column);
     }
 }
 
@@ -257,6 +279,12 @@ fn tanh4(x: vec4<f32>) -> vec4<f32> {
     let x2 = x * x;
     let near = x * (1.0 + x2 * (-1.0 / 3.0 + x2 * (2.0 / 15.0 + x2 * (-17.0 / 315.0))));
     return select(far, near, abs(x) < vec4(0.2));
+}
+
+// The caller's functions see scores in base e.
+fn hooked(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32 {
+    let modified = LOG2_E * score_mod(score * LN_2, batch, head, query, key);
+    return select(MASKED, max(modified, MASKED), mask_mod(batch, head, query, key));
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -314,6 +342,9 @@ fn attention(
     let oldest = max(i32(q_first) + work.offset - params.window + 1, 0);
     let start = u32(oldest) / BLOCK_K * BLOCK_K;
     for (var first = start; first < visible; first += BLOCK_K) {
+        if (BLOCKS && !block_visited(work.batch, tile, first / BLOCK_K)) {
+            continue;
+        }
         // S = Q·Kᵀ, a chunk of channels at a time.
         var s: array<vec4<f32>, STATES * KEY_QUADS>;
         for (var i = 0u; i < STATES * KEY_QUADS; i++) {
@@ -325,30 +356,33 @@ fn attention(
             if (!Q_RESIDENT) {
                 stage_q(tid, work, q_first, unit0, units);
             }
-            let q_at = Q_AT + select(0u, 4u * unit0 * BLOCK_QP, Q_RESIDENT);
+            let q_first_at = Q_AT + select(0u, unit0 * BLOCK_QP, Q_RESIDENT) + ty * ROW_PAIRS;
             stage_k(tid, work, k_head, first, unit0, units);
             workgroupBarrier(); // q and k are staged
-            for (var pair = 0u; pair < 4u * units; pair++) {
-                let turns = TAIL_QUADS == 0u || unit0 + pair / 4u < PAIR_QUADS;
-                var ka: array<vec4<f32>, KEY_QUADS>;
-                var kb: array<vec4<f32>, KEY_QUADS>;
-                for (var j = 0u; j < KEY_QUADS; j++) {
-                    let at = K_AT + 2u * pair * BLOCK_KQ + j * TX + tx;
-                    ka[j] = shared_tile[at];
-                    kb[j] = shared_tile[at + BLOCK_KQ];
-                }
-                for (var r = 0u; r < ROW_PAIRS; r++) {
-                    let q4 = shared_tile[q_at + pair * BLOCK_QP + ty * ROW_PAIRS + r];
+            for (var u = 0u; u < units; u++) {
+                let turns = TAIL_QUADS == 0u || unit0 + u < PAIR_QUADS;
+                let k_at = K_AT + 2u * u * BLOCK_KQ + tx;
+                let q_at = q_first_at + u * BLOCK_QP;
+                for (var pair = 0u; pair < 4u; pair++) {
+                    var ka: array<vec4<f32>, KEY_QUADS>;
+                    var kb: array<vec4<f32>, KEY_QUADS>;
                     for (var j = 0u; j < KEY_QUADS; j++) {
-                        let i0 = 2u * r * KEY_QUADS + j;
-                        let i1 = i0 + KEY_QUADS;
-                        s[i0] = fma(vec4(q4.z), kb[j], fma(vec4(q4.x), ka[j], s[i0]));
-                        s[i1] = fma(vec4(q4.w), kb[j], fma(vec4(q4.y), ka[j], s[i1]));
-                        if (STREAMS == 2u && turns) {
-                            let i2 = i0 + ROWS * KEY_QUADS;
-                            let i3 = i2 + KEY_QUADS;
-                            s[i2] = fma(vec4(-q4.x), kb[j], fma(vec4(q4.z), ka[j], s[i2]));
-                            s[i3] = fma(vec4(-q4.y), kb[j], fma(vec4(q4.w), ka[j], s[i3]));
+                        ka[j] = shared_tile[k_at + j * TX][pair];
+                        kb[j] = shared_tile[k_at + BLOCK_KQ + j * TX][pair];
+                    }
+                    for (var r = 0u; r < ROW_PAIRS; r++) {
+                        let q4 = shared_tile[q_at + r][pair];
+                        for (var j = 0u; j < KEY_QUADS; j++) {
+                            let i0 = 2u * r * KEY_QUADS + j;
+                            let i1 = i0 + KEY_QUADS;
+                            s[i0] = fma(vec4(q4.z), kb[j], fma(vec4(q4.x), ka[j], s[i0]));
+                            s[i1] = fma(vec4(q4.w), kb[j], fma(vec4(q4.y), ka[j], s[i1]));
+                            if (STREAMS == 2u && turns) {
+                                let i2 = i0 + ROWS * KEY_QUADS;
+                                let i3 = i2 + KEY_QUADS;
+                                s[i2] = fma(vec4(-q4.x), kb[j], fma(vec4(q4.z), ka[j], s[i2]));
+                                s[i3] = fma(vec4(-q4.y), kb[j], fma(vec4(q4.w), ka[j], s[i3]));
+                            }
                         }
                     }
                 }
@@ -367,7 +401,7 @@ fn attention(
         }
 
         let diagonal = i32(q_first) + work.offset;
-        if (SOFTCAP || ALIBI || BIAS) {
+        if (SOFTCAP || ALIBI || BIAS || HOOKS) {
             for (var i = 0u; i < STATES * KEY_QUADS; i++) {
                 if (SOFTCAP) {
                     s[i] = params.softcap * tanh4(s[i] / params.softcap);
@@ -392,6 +426,19 @@ fn attention(
                         bias_of(work, head, query, key.w),
                     );
                     s[i] = max(s[i] + bias, vec4(MASKED));
+                }
+                if (HOOKS) {
+                    let head = select(program.lse1, program.lse0, i < ROWS * KEY_QUADS);
+                    // A query's place among the keys; without a causal mask, its row.
+                    let base = select(i32(q_first), diagonal, params.causal != 0u);
+                    let query = base + i32(2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS);
+                    let keys4 = vec4<i32>(tile_keys(first + i % KEY_QUADS * TX + tx));
+                    s[i] = vec4(
+                        hooked(s[i].x, work.batch, head, query, keys4.x),
+                        hooked(s[i].y, work.batch, head, query, keys4.y),
+                        hooked(s[i].z, work.batch, head, query, keys4.z),
+                        hooked(s[i].w, work.batch, head, query, keys4.w),
+                    );
                 }
             }
         }
@@ -418,7 +465,8 @@ fn attention(
             tile_max[i] = max(max(top.x, top.y), max(top.z, top.w));
         }
         for (var i = 0u; i < STATE_VECS; i++) {
-            shared_tile[RED_AT + tid * STATE_VECS + i] = vec4(
+            let at = tid * STATE_VECS + i;
+            shared_tile[RED_AT + at / 4u][at % 4u] = vec4(
                 tile_max[4u * i],
                 tile_max[4u * i + 1u],
                 tile_max[4u * i + 2u],
@@ -429,7 +477,8 @@ fn attention(
         for (var i = 0u; i < STATE_VECS; i++) {
             var top = vec4(MASKED);
             for (var x = 0u; x < TX; x++) {
-                top = max(top, shared_tile[RED_AT + (ty * TX + x) * STATE_VECS + i]);
+                let at = (ty * TX + x) * STATE_VECS + i;
+                top = max(top, shared_tile[RED_AT + at / 4u][at % 4u]);
             }
             tile_max[4u * i] = top.x;
             tile_max[4u * i + 1u] = top.y;
@@ -467,19 +516,19 @@ fn attention(
         }
         for (var j = 0u; j < KEY_QUADS; j++) {
             for (var r = 0u; r < ROW_PAIRS; r++) {
-                let at = P_AT + (j * TX + tx) * P_ROW + ty * ROW_PAIRS + r;
+                let at = P_AT + (j * TX + tx) * P_ROW + ty * P_GROUPS + r * STREAMS / 2u;
                 let x = s[2u * r * KEY_QUADS + j];
                 let y = s[(2u * r + 1u) * KEY_QUADS + j];
                 if (STREAMS == 2u) {
                     let z = s[(ROWS + 2u * r) * KEY_QUADS + j];
                     let w = s[(ROWS + 2u * r + 1u) * KEY_QUADS + j];
-                    shared_tile[at] = vec4(x.x, y.x, z.x, w.x);
-                    shared_tile[at + BLOCK_KQ * P_ROW] = vec4(x.y, y.y, z.y, w.y);
-                    shared_tile[at + 2u * BLOCK_KQ * P_ROW] = vec4(x.z, y.z, z.z, w.z);
-                    shared_tile[at + 3u * BLOCK_KQ * P_ROW] = vec4(x.w, y.w, z.w, w.w);
+                    shared_tile[at][0] = vec4(x.x, y.x, z.x, w.x);
+                    shared_tile[at][1] = vec4(x.y, y.y, z.y, w.y);
+                    shared_tile[at][2] = vec4(x.z, y.z, z.z, w.z);
+                    shared_tile[at][3] = vec4(x.w, y.w, z.w, w.w);
                 } else {
-                    shared_tile[at] = vec4(x.x, y.x, x.y, y.y);
-                    shared_tile[at + BLOCK_KQ * P_ROW] = vec4(x.z, y.z, x.w, y.w);
+                    shared_tile[at][r % 2u * 2u] = vec4(x.x, y.x, x.y, y.y);
+                    shared_tile[at][r % 2u * 2u + 1u] = vec4(x.z, y.z, x.w, y.w);
                 }
             }
         }
@@ -491,17 +540,17 @@ fn attention(
             }
             stage_v(tid, work, v_head, first, step * V_QUADS);
             workgroupBarrier(); // p and v are staged
-            for (var c = 0u; c < 2u * STREAMS; c++) {
-                for (var kq = 0u; kq < V_QUADS; kq++) {
-                    let p_at = P_AT + (c * BLOCK_KQ + step * V_QUADS + kq) * P_ROW + ty * ROW_PAIRS;
+            for (var kq = 0u; kq < V_QUADS; kq++) {
+                let p_at = P_AT + (step * V_QUADS + kq) * P_ROW + ty * P_GROUPS;
+                let v_at = V_AT + kq * V_COLS + tx;
+                for (var c = 0u; c < 4u; c += 3u - STREAMS) {
+                    var v4: array<vec4<f32>, COLS>;
+                    for (var j = 0u; j < COLS; j++) {
+                        v4[j] = shared_tile[v_at + j * TX][c];
+                    }
                     if (STREAMS == 2u) {
-                        let v_at = V_AT + (c * V_QUADS + kq) * V_COLS + tx;
-                        var v4: array<vec4<f32>, COLS>;
-                        for (var j = 0u; j < COLS; j++) {
-                            v4[j] = shared_tile[v_at + j * TX];
-                        }
                         for (var r = 0u; r < ROW_PAIRS; r++) {
-                            let p = shared_tile[p_at + r];
+                            let p = shared_tile[p_at + r][c];
                             for (var j = 0u; j < COLS; j++) {
                                 let i0 = 2u * r * COLS + j;
                                 let i2 = (ROWS + 2u * r) * COLS + j;
@@ -512,15 +561,12 @@ fn attention(
                             }
                         }
                     } else {
-                        let v_at = V_AT + (2u * c * V_QUADS + kq) * V_COLS + tx;
-                        var v4: array<vec4<f32>, COLS>;
                         var w4: array<vec4<f32>, COLS>;
                         for (var j = 0u; j < COLS; j++) {
-                            v4[j] = shared_tile[v_at + j * TX];
-                            w4[j] = shared_tile[v_at + V_QUADS * V_COLS + j * TX];
+                            w4[j] = shared_tile[v_at + j * TX][c + 1u];
                         }
                         for (var r = 0u; r < ROW_PAIRS; r++) {
-                            let p = shared_tile[p_at + r];
+                            let p = shared_tile[p_at + r / 2u][r % 2u * 2u + c / 2u];
                             for (var j = 0u; j < COLS; j++) {
                                 let i0 = 2u * r * COLS + j;
                                 acc[i0] = fma(vec4(p.z), w4[j], fma(vec4(p.x), v4[j], acc[i0]));
@@ -539,14 +585,16 @@ fn attention(
     // The row sums, over the invocations that share a row.
     workgroupBarrier(); // the last tile is read
     for (var i = 0u; i < STATE_VECS; i++) {
-        shared_tile[tid * STATE_VECS + i] =
+        let at = tid * STATE_VECS + i;
+        shared_tile[at / 4u][at % 4u] =
             vec4(l[4u * i], l[4u * i + 1u], l[4u * i + 2u], l[4u * i + 3u]);
     }
     workgroupBarrier(); // sums are written
     for (var i = 0u; i < STATE_VECS; i++) {
         var sum = vec4(0.0);
         for (var x = 0u; x < TX; x++) {
-            sum += shared_tile[(ty * TX + x) * STATE_VECS + i];
+            let at = (ty * TX + x) * STATE_VECS + i;
+            sum += shared_tile[at / 4u][at % 4u];
         }
         l[4u * i] = sum.x;
         l[4u * i + 1u] = sum.y;

@@ -145,6 +145,14 @@ pub enum Error {
         /// What asks for it.
         what: &'static str,
     },
+    /// WGSL of the caller's that cannot become part of a kernel.
+    #[error("hook {name}: {reason}")]
+    Hook {
+        /// The function that it has to define.
+        name: &'static str,
+        /// What is wrong with it, as the parser or the rules of hooks say.
+        reason: String,
+    },
     /// Index arithmetic in the shaders is 32 bits wide.
     #[error(
         "{tensor}: element index {index} does not fit 32 bits; bind a part of it (per batch or per head)"

@@ -14,6 +14,7 @@
 
 pub mod dtype;
 pub mod error;
+pub mod features;
 pub mod gpu;
 pub mod heads;
 pub mod kernels;

@@ -12,10 +12,10 @@ use phasor::{
     rotary::Pairing,
 };
 use phasor_kit::{
-    cases::{self, AttentionCase, Case, Result, RopeCase, ScoresCase},
+    cases::{self, AttentionCase, Case, LinearCase, Result, RopeCase, ScoresCase},
     golden::File,
     replay,
-    runner::{Oracle, Runner},
+    runner::{Linear, Oracle, Runner},
     tolerance::{Bound, compare},
 };
 
@@ -83,6 +83,7 @@ fn every_case_is_run_or_listed_as_not_covered() {
     }
     let kinds = ["rope_axial", "rope_inter", "rope_mrope", "rope_partial", "rope_variants"];
     let kinds = kinds.iter().chain(&["ropepp_apply", "ropepp_scores", "ropepp_layer_ec"]);
+    let kinds = kinds.chain(&["linear_attention", "characteristic_curves"]);
     for kind in kinds.chain(&["ropepp_layer_eh", "ropepp_layer_rope", "attention_sdpa", "real_"]) {
         assert!(run.iter().any(|name| name.starts_with(kind)), "no case of {kind} was run");
     }
@@ -145,6 +146,9 @@ impl<F: Fn(&mut AttentionCase)> Runner for Wrong<F> {
         let mut case = case.clone();
         (self.0)(&mut case);
         Oracle::<f64>::new().attention(&case)
+    }
+    fn linear(&self, case: &LinearCase) -> Result<Linear> {
+        Oracle::<f64>::new().linear(case)
     }
 }
 

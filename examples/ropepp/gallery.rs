@@ -7,7 +7,7 @@ use phasor::{OutputHead, Phase};
 use crate::{
     Result,
     layer::Layer,
-    pictures::{self, Curves, Map},
+    pictures::{self, Curves, DistancePicture, Map, MapsPicture},
     progress,
     reference::Reference,
     statistics::ByDistance,
@@ -46,18 +46,18 @@ pub fn draw(layer: &Layer, truth: &Reference<'_, f64>, chosen: &[u32], out: &Pat
         let file = |kind: &str| out.join(format!("{kind}_head{head}.png"));
         draw_maps(&file("maps"), layer, truth, head, pair)?;
         let path = file("distance");
-        pictures::draw_curves(
-            &path,
-            &format!("How far back real and imaginary attention look: {}", layer.title),
-            &format!(
+        let picture = DistancePicture {
+            title: format!("How far back real and imaginary attention look: {}", layer.title),
+            subtitle: format!(
                 "{} tokens, softmax weights from the f64 oracle; distances from 7 on in ranges that grow by a seventh",
                 layer.seq()
             ),
-            &[
+            panels: [
                 curves(format!("head {head}"), pair),
                 curves(format!("mean of all {} heads", heads.len()), &all),
             ],
-        )?;
+        };
+        pictures::save(&picture, &path)?;
         println!("picture   {}", path.display());
     }
     Ok(())
@@ -80,13 +80,13 @@ fn draw_maps(
         ),
         weights,
     };
-    pictures::draw_maps(
-        path,
-        &format!("Attention of {}", layer.title),
-        "Softmax weights of a query head (real) and of the same query turned by −90° (imaginary) over the same keys",
-        &[map("real", real, &pair[0]), map("imaginary", imaginary, &pair[1])],
+    let picture = MapsPicture {
+        title: format!("Attention of {}", layer.title),
+        subtitle: "Softmax weights of a query head (real) and of the same query turned by −90° (imaginary) over the same keys".to_owned(),
+        maps: [map("real", real, &pair[0]), map("imaginary", imaginary, &pair[1])],
         seq,
-    )?;
+    };
+    pictures::save(&picture, path)?;
     println!("picture   {}", path.display());
     Ok(())
 }

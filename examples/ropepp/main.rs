@@ -7,11 +7,15 @@
 
 mod gallery;
 mod gpu;
+#[path = "../common/layer.rs"]
 mod layer;
+#[path = "../common/pictures/mod.rs"]
 mod pictures;
+#[path = "../common/progress.rs"]
 mod progress;
 mod reference;
 mod report;
+#[path = "../common/statistics.rs"]
 mod statistics;
 
 use std::{fs, path::PathBuf, process::ExitCode};

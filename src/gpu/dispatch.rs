@@ -8,7 +8,8 @@ use super::{Pipeline, Tensor};
 /// parameters, and clones cheaply. Recording allocates nothing of this crate's own and cannot fail.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
-    // In order; none where the call's output is empty, and there is nothing to run.
+    // In order, each seeing what the ones before it wrote. Empty: the call's output is empty, and
+    // there is nothing to run.
     work: Vec<Work>,
 }
 
@@ -56,10 +57,9 @@ impl Dispatch {
         }
     }
 
-    /// This call and `next` behind it.
-    pub(crate) fn then(mut self, mut next: Dispatch) -> Self {
-        self.work.append(&mut next.work);
-        self
+    /// Passes of one call, in order.
+    pub(crate) fn sequence(passes: impl IntoIterator<Item = Self>) -> Self {
+        Self { work: passes.into_iter().flat_map(|pass| pass.work).collect() }
     }
 
     /// Records the call into the caller's compute pass. Group 0 and the pipeline of the pass are

@@ -75,6 +75,13 @@ impl RotaryParams {
                 got: [1, shape.planes, shape.positions, shape.pairs],
             });
         }
+        if !(1..=2).contains(&shape.planes) {
+            return Err(Error::Invalid {
+                what: "planes of the cos/sin table",
+                needed: "1, or 2 where keys have their own",
+                got: shape.planes.to_string(),
+            });
+        }
         let entries = u64::from(shape.planes) * u64::from(shape.positions) * u64::from(shape.pairs);
         if entries > u64::from(u32::MAX) {
             return Err(Error::IndexOverflow { tensor: "cos_sin", index: entries });

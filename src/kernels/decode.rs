@@ -282,7 +282,7 @@ impl Decode {
             Bind { label: "decode", pipeline: &self.pipeline, entries: &entries, workgroups };
         let decode = Dispatch::new(device, &bind);
         Ok(match merge {
-            Some(merge) => decode.then(merge),
+            Some(merge) => Dispatch::sequence([decode, merge]),
             None => decode,
         })
     }

@@ -8,9 +8,11 @@
 
 mod attention;
 mod cache;
+mod linear_attention;
 mod merge;
 mod real;
 mod rope;
+mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -18,9 +20,13 @@ pub use attention::{
     Attention, AttentionInputs, Place, attention, attention_with, probabilities, scores,
 };
 pub use cache::{decode_rows, encode_rows};
+pub use linear_attention::{
+    LinearInputs, LinearState, Side, elu_plus_one, favor, linear_attention, linear_recurrence,
+};
 pub use merge::merge_states;
 pub use real::Real;
 pub use rope::{output_queries, rope, unrope};
+pub use statistics::{RowStatistics, statistics};
 
 use crate::{Error, Result};
 

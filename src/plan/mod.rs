@@ -5,10 +5,14 @@ pub mod attention;
 pub mod cache;
 mod capabilities;
 pub mod decode;
+mod hook;
 pub mod kv_append;
+pub mod linear_attention;
 pub mod merge;
 pub mod rope;
+pub mod scores;
 mod shader;
 
 pub use capabilities::Capabilities;
+pub use hook::{FeatureHook, MaskHook, ScoreHook};
 pub use shader::Shader;

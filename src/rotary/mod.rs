@@ -39,6 +39,7 @@
 
 mod axes;
 mod config;
+pub mod curves;
 mod dd;
 mod frequencies;
 #[cfg(feature = "serde")]

@@ -8,6 +8,8 @@ mod decode;
 mod harness;
 mod invariants;
 mod kv_append;
+mod linear_attention;
 mod merge;
 mod rope;
+mod scores;
 mod wrong_calls;

@@ -90,3 +90,8 @@ pub fn decodes() -> Vec<DecodeProblem> {
     }
     problems
 }
+
+/// Whether a cache holds halves, as elements or as scales.
+pub fn halves(cache: &CacheFormat) -> bool {
+    [cache.k, cache.v].iter().any(|kind| *kind != CacheType::F32)
+}

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use phasor::plan::Shader;
 use phasor::plan::attention::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
+use phasor::plan::linear_attention::{FeatureMap, LinearAttentionProblem};
 use phasor::plan::rope::{Direction, RopeProblem};
+use phasor::plan::scores::{Components, ScoreOutput, ScoresProblem};
+use phasor::plan::{FeatureHook, MaskHook, ScoreHook, Shader};
 use phasor::rotary::Pairing;
 use phasor::{Capabilities, DType, Error, HeadMap, OutputHead, Phase};
 
@@ -39,10 +41,24 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
         let f16 = problem.dtype == DType::F16;
         add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
     }
+    for problem in linear_attention_problems() {
+        let device = Capabilities::webgpu_default();
+        let f16 = [problem.q_dtype, problem.kv_dtype, problem.out_dtype].contains(&DType::F16);
+        let plan = problem.plan(&device).expect("room for every linear attention");
+        for shader in plan.shaders() {
+            add(&mut variants, &device, f16, &format!("{problem:?}"), shader);
+        }
+    }
+    for problem in scores_problems() {
+        let device = Capabilities::webgpu_default();
+        let f16 = [problem.q_dtype, problem.k_dtype].contains(&DType::F16);
+        let plan = problem.plan(&device).expect("room for all scores");
+        add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+    }
     for device in devices().into_iter().take(2) {
         for problem in serving::appends() {
             let plan = problem.plan(&device).expect("room for every append");
-            let f16 = problem.dtype == DType::F16;
+            let f16 = problem.dtype == DType::F16 || serving::halves(&problem.cache);
             add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
         }
         for problem in serving::merges() {
@@ -52,7 +68,8 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
         }
         for problem in serving::decodes() {
             let plan = problem.plan(&device).expect("room for every decode");
-            let f16 = [problem.q_dtype, problem.out_dtype].contains(&DType::F16);
+            let f16 = [problem.q_dtype, problem.out_dtype].contains(&DType::F16)
+                || serving::halves(&problem.cache);
             add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
         }
     }
@@ -86,7 +103,8 @@ fn tensors(problem: &AttentionProblem) -> u32 {
     let lengths_of_queries = u32::from(problem.queries == Queries::Ragged);
     let block_table = u32::from(matches!(problem.keys, Keys::Paged { .. }));
     let bias_and_prefix = u32::from(problem.bias.is_some()) + u32::from(problem.prefix);
-    6 + out_im + bias_and_prefix + table_and_ids + lengths_of_queries + block_table
+    let blocks = u32::from(problem.block_list);
+    6 + out_im + bias_and_prefix + blocks + table_and_ids + lengths_of_queries + block_table
 }
 
 type Key = (String, Vec<(&'static str, u64)>);
@@ -156,6 +174,50 @@ fn rope_problems() -> Vec<RopeProblem> {
         }
     }
     problems
+}
+
+fn scores_problems() -> Vec<ScoresProblem> {
+    let outputs = [ScoreOutput::Scores(Components::Pairs), ScoreOutput::Statistics { distance: 9 }];
+    let mut problems = Vec::new();
+    for output in outputs {
+        let plain = ScoresProblem { output, ..ScoresProblem::new(2, 1, 64) };
+        problems.extend([
+            ScoresProblem { rotary_dim: 22, ..plain.clone() },
+            ScoresProblem { pairing: Pairing::Interleaved, k_dtype: DType::F16, ..plain.clone() },
+            ScoresProblem { pairing: Pairing::HalfBlocks(2), q_dtype: DType::F16, ..plain },
+        ]);
+    }
+    problems
+}
+
+fn linear_attention_problems() -> Vec<LinearAttentionProblem> {
+    let plain = LinearAttentionProblem::new(HeadMap::plain(2).unwrap(), 1, 64);
+    let both = LinearAttentionProblem { heads: HeadMap::ropepp(2).unwrap(), ..plain.clone() };
+    let hook = "fn feature_map(x: f32) -> f32 { return log(1.0 + exp(x)); }";
+    let favor = FeatureMap::Favor { features: 100, key_offset: 1.0 };
+    let f16 = DType::F16;
+    vec![
+        LinearAttentionProblem { causal: false, ..plain.clone() },
+        LinearAttentionProblem { rotary_dim: 0, ..plain.clone() },
+        LinearAttentionProblem { value_dim: 20, state: true, ..both.clone() },
+        LinearAttentionProblem {
+            feature_map: FeatureMap::Custom(FeatureHook::new(hook).unwrap()),
+            pairing: Pairing::Interleaved,
+            rotary_dim: 22,
+            ..both.clone()
+        },
+        LinearAttentionProblem { feature_map: favor, ..both.clone() },
+        LinearAttentionProblem { pairing: Pairing::InterleavedToHalf, ..both.clone() },
+        LinearAttentionProblem {
+            pairing: Pairing::HalfBlocks(2),
+            q_dtype: f16,
+            kv_dtype: f16,
+            out_dtype: f16,
+            ..LinearAttentionProblem::new(HeadMap::plain(2).unwrap(), 1, 256)
+        },
+        plain,
+        both,
+    ]
 }
 
 fn attention(heads: &HeadMap, head_dim: u32) -> AttentionProblem {
@@ -241,6 +303,15 @@ fn attention_choices() -> Vec<AttentionProblem> {
         let all = AttentionProblem { alibi_slopes, softcap: softcap_too, ..sinks.clone() };
         let prefix = AttentionProblem { prefix: true, ..attention(heads, 64) };
         problems.extend([softcap, alibi, sinks, window, all, prefix]);
+        let mask =
+            "fn mask_mod(b: u32, h: u32, q: i32, k: i32) -> bool { return q / 64 == k / 64; }";
+        let score = "fn score_mod(s: f32, b: u32, h: u32, q: i32, k: i32) -> f32 { return s; }";
+        let mask_mod = Some(MaskHook::new(mask).unwrap());
+        let score_mod = Some(ScoreHook::new(score).unwrap());
+        problems.extend([
+            AttentionProblem { score_mod, ..attention(heads, 64) },
+            AttentionProblem { mask_mod, block_list: true, ..attention(heads, 64) },
+        ]);
         for bias in [Some(Bias::Additive), Some(Bias::Mask)] {
             problems.push(AttentionProblem { bias, ..attention(heads, 64) });
             problems.push(AttentionProblem { bias, rotate_q: true, ..attention(heads, 64) });

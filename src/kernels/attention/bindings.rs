@@ -3,7 +3,7 @@
 use super::present;
 use crate::gpu::{Access, Checker, CosSin, Positions, RotaryParams, Tensor};
 use crate::plan::attention::{
-    Alignment, AttentionProblem, AttentionShape, Bias, Keys, Outputs, Queries,
+    Alignment, AttentionPlan, AttentionProblem, AttentionShape, Bias, Keys, Outputs, Queries,
 };
 use crate::{Error, Layout, Result};
 
@@ -41,8 +41,21 @@ pub struct AttentionBindings<'a> {
     pub bias: Option<(Layout, wgpu::BufferBinding<'a>)>,
     /// Prefix-LM: u32 `[B]`, read.
     pub prefix_lens: Option<wgpu::BufferBinding<'a>>,
+    /// Which tiles are visited.
+    pub block_list: Option<BlockList<'a>>,
     /// Table and positions of q, where the kernel rotates it.
     pub rotation: Option<(CosSin<'a>, Positions<'a>)>,
+}
+
+/// Which tiles of queries and keys a call visits: u32 `[B, ceil(S_q / block_q), ceil(S_k / block_k)]`
+/// without gaps, with the sizes of the plan's [tile](crate::plan::attention::Tile); 0 leaves a tile
+/// out, as if the mask hid all of it.
+#[derive(Debug, Clone)]
+pub struct BlockList<'a> {
+    /// Where it lies.
+    pub binding: wgpu::BufferBinding<'a>,
+    /// Whether each batch has a list of its own; otherwise B is 1 and all share it.
+    pub per_batch: bool,
 }
 
 impl<'a> AttentionBindings<'a> {
@@ -61,6 +74,7 @@ impl<'a> AttentionBindings<'a> {
             block_table: None,
             bias: None,
             prefix_lens: None,
+            block_list: None,
             rotation: None,
         }
     }
@@ -68,10 +82,11 @@ impl<'a> AttentionBindings<'a> {
     /// Checks everything. What comes back are the parameters of the rotation.
     pub(super) fn check(
         &self,
-        problem: &AttentionProblem,
+        plan: &AttentionPlan,
         checker: &mut Checker<'_>,
         shape: &AttentionShape,
     ) -> Result<RotaryParams> {
+        let (problem, tile) = (plan.problem(), plan.tile());
         let AttentionShape { batch, seq_q, seq_k, .. } = *shape;
         let (q_heads, kv_heads) = (problem.heads.q_heads(), problem.kv_heads);
         let heads_out = problem.heads.heads().len() as u32;
@@ -106,6 +121,17 @@ impl<'a> AttentionBindings<'a> {
             checker.binding("lse", lse, Access::Write, 4 * dense.elements())?;
         }
         self.check_lengths(problem, checker, shape)?;
+        present("block_list", problem.block_list, self.block_list.is_some())?;
+        if let Some(list) = &self.block_list {
+            let batches = if list.per_batch { u64::from(batch) } else { 1 };
+            let tiles = [(seq_q, tile.block_q()), (seq_k, tile.block_k())]
+                .map(|(seq, block)| u64::from(seq.div_ceil(block)));
+            let len = batches * tiles[0] * tiles[1];
+            if len > u64::from(u32::MAX) {
+                return Err(Error::IndexOverflow { tensor: "block_list", index: len });
+            }
+            checker.binding("block_list", &list.binding, Access::Read, 4 * len)?;
+        }
         present("bias", problem.bias.is_some(), self.bias.is_some())?;
         if let (Some(kind), Some((layout, binding))) = (problem.bias, &self.bias) {
             let needed = [batch, heads_out, seq_q, seq_k];

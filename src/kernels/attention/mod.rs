@@ -8,7 +8,7 @@ use crate::gpu::{
 };
 use crate::plan::attention::{AttentionPlan, AttentionShape, Keys};
 use crate::{Error, Result};
-pub use bindings::AttentionBindings;
+pub use bindings::{AttentionBindings, BlockList};
 use params::Params;
 
 /// A compiled attention kernel. It belongs to the device it was made on, is cheap to clone, and
@@ -39,6 +39,7 @@ mod binding {
     /// bias, or mask.
     pub(super) const BIAS: u32 = 13;
     pub(super) const PREFIX_LENS: u32 = 14;
+    pub(super) const BLOCKS: u32 = 15;
 }
 
 impl Attention {
@@ -102,7 +103,7 @@ impl Attention {
     ) -> Result<Dispatch> {
         let problem = self.plan.problem();
         let caps = &self.plan.capabilities;
-        let rotary = bindings.check(problem, &mut Checker::new(caps), shape)?;
+        let rotary = bindings.check(&self.plan, &mut Checker::new(caps), shape)?;
         let tiles = shape.seq_q.div_ceil(self.plan.tile().block_q());
         let programs = self.plan.programs.rows.len() as u64;
         let groups = u64::from(shape.batch) * programs * u64::from(tiles);
@@ -144,6 +145,7 @@ impl Attention {
             (binding::BLOCK_TABLE, bindings.block_table.as_ref()),
             (binding::BIAS, bindings.bias.as_ref().map(|(_, binding)| binding)),
             (binding::PREFIX_LENS, bindings.prefix_lens.as_ref()),
+            (binding::BLOCKS, bindings.block_list.as_ref().map(|list| &list.binding)),
         ];
         for (number, binding) in optional {
             entries.extend(binding.map(|binding| (number, binding.clone())));
@@ -222,6 +224,8 @@ mod tests {
         assert_eq!(biased, with(&[lens, (binding::BIAS, "bias")]));
         let masked = bindings_of(|p| p.bias = Some(Bias::Mask));
         assert_eq!(masked, with(&[lens, (binding::BIAS, "mask")]));
+        let listed = bindings_of(|p| p.block_list = true);
+        assert_eq!(listed, with(&[lens, (binding::BLOCKS, "blocks")]));
         let prefixed = bindings_of(|p| p.prefix = true);
         assert_eq!(prefixed, with(&[lens, (binding::PREFIX_LENS, "prefix_lens")]));
     }

@@ -31,6 +31,10 @@ pub(super) struct Params {
     extent_k: u32,
     table_stride: u32,
     place_among_keys: u32,
+    blocks_batch: u32,
+    blocks_row: u32,
+    causal: u32,
+    pad0: u32,
     q: Quads,
     k: Quads,
     v: Quads,
@@ -86,6 +90,8 @@ impl Params {
                 (bindings.k.layout.shape[0], shape.seq_k.div_ceil(page_size))
             }
         };
+        let tiles = shape.seq_q.div_ceil(plan.tile().block_q());
+        let blocks_row = shape.seq_k.div_ceil(plan.tile().block_k());
         let align_last = problem.causal && problem.alignment == Alignment::LastKey;
         Ok(Self {
             batch: shape.batch,
@@ -93,7 +99,7 @@ impl Params {
             seq_k: shape.seq_k,
             group: problem.heads.q_heads() / problem.kv_heads,
             groups_x,
-            tiles: shape.seq_q.div_ceil(plan.tile().block_q()),
+            tiles,
             programs: plan.programs.rows.len() as u32,
             causal_offset: causal_offset(shape, problem.causal)?,
             align_last: u32::from(align_last),
@@ -108,6 +114,13 @@ impl Params {
             extent_k,
             table_stride,
             place_among_keys: u32::from(among_keys),
+            blocks_batch: match &bindings.block_list {
+                Some(list) if list.per_batch => tiles * blocks_row,
+                _ => 0,
+            },
+            blocks_row,
+            causal: u32::from(problem.causal),
+            pad0: 0,
             q: q(&bindings.q.layout),
             k: Quads::new(&bindings.k.layout),
             v: Quads::new(&bindings.v.layout),
@@ -173,6 +186,10 @@ mod tests {
         extent_k,
         table_stride,
         place_among_keys,
+        blocks_batch,
+        blocks_row,
+        causal,
+        pad0,
         q,
         k,
         v,

@@ -2,7 +2,8 @@
 
 use super::{AttentionProblem, Programs, Tile};
 
-/// Offsets into the one workgroup array, in `vec4<f32>`.
+/// Offsets into the one workgroup array, in groups: four `vec4<f32>`, and one that is never used and
+/// keeps neighbouring groups in different banks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Memory {
     pub(super) q_at: u32,
@@ -34,17 +35,20 @@ impl Memory {
         pair_quads + tail_quads
     }
 
+    /// Numbers past 32 bits, which no device has room for, stay at the largest one.
     pub(super) fn new(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> Self {
-        let block_qp = tile.row_pairs * tile.ty;
-        let block_kq = tile.key_quads * tile.tx;
+        let n = u64::from;
+        let block_qp = n(tile.row_pairs) * n(tile.ty);
+        let block_kq = n(tile.key_quads) * n(tile.tx);
         let q_units = if tile.q_resident { Self::units(problem) } else { tile.chunk_units };
-        let q = 4 * q_units * block_qp;
-        let k = 8 * tile.chunk_units * block_kq;
-        let v = 4 * tile.v_quads * tile.tx * tile.cols(problem.value_dim);
-        // One more than the row pairs, so that neighbouring keys write to different banks.
-        let p_row = block_qp + 1;
-        let p = 2 * programs.streams * block_kq * p_row;
-        let red = tile.threads() * (2 * tile.row_pairs * programs.streams).div_ceil(4);
+        let q = n(q_units) * block_qp;
+        let k = 2 * n(tile.chunk_units) * block_kq;
+        let v = n(tile.v_quads) * n(tile.tx) * n(tile.cols(problem.value_dim));
+        // Odd, so that neighbouring key quads are written to different banks.
+        let p_row = (n((tile.row_pairs * programs.streams).div_ceil(2)) * n(tile.ty)) | 1;
+        let p = block_kq * p_row;
+        let states = n((2 * tile.row_pairs * programs.streams).div_ceil(4));
+        let red = (n(tile.threads()) * states).div_ceil(4);
         let apart = tile.pv_apart && tile.q_resident;
         let p_at = match (apart, tile.q_resident) {
             (true, _) => q + k,
@@ -53,20 +57,21 @@ impl Memory {
         };
         let v_at = p_at + p;
         let red_at = if apart { v_at + v } else { q + k };
+        let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         Self {
             q_at: 0,
-            k_at: q,
-            v_at,
-            p_at,
-            red_at,
-            len: (v_at + v).max(red_at + red),
-            p_row,
+            k_at: narrow(q),
+            v_at: narrow(v_at),
+            p_at: narrow(p_at),
+            red_at: narrow(red_at),
+            len: narrow((v_at + v).max(red_at + red)),
+            p_row: narrow(p_row),
             pv_aliased: !apart,
             red_aliased: red_at < v_at + v,
         }
     }
 
     pub(super) fn bytes(&self) -> u32 {
-        16 * self.len
+        self.len.saturating_mul(5 * 16)
     }
 }

@@ -1,7 +1,7 @@
 //! What an attention kernel computes, without the sizes that change from call to call.
 
 use super::AttentionPlan;
-use crate::plan::Capabilities;
+use crate::plan::{Capabilities, MaskHook, ScoreHook};
 use crate::rotary::Pairing;
 use crate::{DType, Error, HeadMap, Result};
 
@@ -105,6 +105,14 @@ pub struct AttentionProblem {
     pub alibi_slopes: Vec<f32>,
     /// A bias or mask tensor, applied after ALiBi.
     pub bias: Option<Bias>,
+    /// The caller's modification of scores, after the bias.
+    pub score_mod: Option<ScoreHook>,
+    /// The caller's mask, beside all others.
+    pub mask_mod: Option<MaskHook>,
+    /// Whether a list says which tiles of [`Tile::block_q`](super::Tile::block_q) queries and
+    /// [`Tile::block_k`](super::Tile::block_k) keys are visited at all: a mask that hides whole
+    /// tiles should not pay for them.
+    pub block_list: bool,
     /// Prefix-LM: the first `prefix_lens[b]` keys are visible to every query of sequence b,
     /// whatever the causal mask says. Not together with a window.
     pub prefix: bool,
@@ -146,6 +154,9 @@ impl AttentionProblem {
             softcap: None,
             alibi_slopes: Vec::new(),
             bias: None,
+            score_mod: None,
+            mask_mod: None,
+            block_list: false,
             prefix: false,
             sinks: Vec::new(),
             softmax_scale: (f64::from(head_dim).powf(-0.5)) as f32,

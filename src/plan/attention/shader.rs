@@ -23,6 +23,8 @@ pub(super) fn shader(
     let mut source = constants(problem, programs, tile, memory);
     for part in files(problem) {
         source.push_str(part);
+        // A hook need not end in a newline.
+        source.push('\n');
     }
     let split = problem.outputs == Outputs::Split;
     Shader {
@@ -47,6 +49,7 @@ pub(super) fn shader(
             + 2 * u32::from(problem.rotate_q)
             + u32::from(problem.bias.is_some())
             + u32::from(problem.prefix)
+            + u32::from(problem.block_list)
             + u32::from(problem.queries == Queries::Ragged)
             + u32::from(matches!(problem.keys, Keys::Paged { .. })),
     }
@@ -98,6 +101,8 @@ fn constants(
         ("K_INTERLEAVED", k_interleaved),
         ("SOFTCAP", problem.softcap.is_some()),
         ("BIAS", problem.bias.is_some()),
+        ("HOOKS", problem.score_mod.is_some() || problem.mask_mod.is_some()),
+        ("BLOCKS", problem.block_list),
         ("ALIBI", !problem.alibi_slopes.is_empty()),
         ("SINKS", !problem.sinks.is_empty()),
         ("MIX", programs.mix),
@@ -121,7 +126,7 @@ fn constants(
     block
 }
 
-fn files(problem: &AttentionProblem) -> [&'static str; 12] {
+fn files(problem: &AttentionProblem) -> [&str; 15] {
     let by = |dtype, f32, f16| if dtype == DType::F32 { f32 } else { f16 };
     let out_im = match problem.outputs {
         Outputs::Merged => wgsl!("io/out_im_none"),
@@ -146,6 +151,11 @@ fn files(problem: &AttentionProblem) -> [&'static str; 12] {
         Some(Bias::Additive) => wgsl!("attention/bias_add"),
         Some(Bias::Mask) => wgsl!("attention/bias_mask"),
     };
+    let blocks = if problem.block_list {
+        wgsl!("attention/blocks_list")
+    } else {
+        wgsl!("attention/blocks_none")
+    };
     let prefix = if problem.prefix {
         wgsl!("attention/prefix_lens")
     } else {
@@ -163,6 +173,9 @@ fn files(problem: &AttentionProblem) -> [&'static str; 12] {
         keys,
         bias,
         prefix,
+        problem.score_mod.as_ref().map_or(wgsl!("attention/score_mod_none"), |hook| hook.wgsl()),
+        problem.mask_mod.as_ref().map_or(wgsl!("attention/mask_mod_none"), |hook| hook.wgsl()),
+        blocks,
         wgsl!("attention"),
     ]
 }

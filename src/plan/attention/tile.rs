@@ -67,35 +67,40 @@ impl Tile {
         Ok(())
     }
 
-    /// The first of the preferred shapes, each with the least staging, that fits the device.
+    /// The first row of the table that the device has room for; where it has room for none, the
+    /// shape that asks for the least, in ever thriftier forms.
     pub(super) fn choose(
         problem: &AttentionProblem,
         programs: &Programs,
         caps: &Capabilities,
     ) -> Result<Self> {
+        let units = Memory::units(problem);
+        let room = |tile: &Tile| {
+            tile.threads() <= caps.max_invocations.min(caps.max_workgroup_size)
+                && Memory::new(problem, programs, tile).bytes() <= caps.max_workgroup_bytes
+        };
+        let preferred = Row::of(problem, programs, caps)
+            .map(|row| row.tile(units))
+            .find(|tile| tile.check(problem).is_ok() && room(tile));
+        if let Some(tile) = preferred {
+            return Ok(tile);
+        }
+        let shapes = [(8, 8), (16, 4), (16, 2), (8, 4)].map(|(tx, ty)| Tile {
+            tx,
+            ty,
+            row_pairs: 1,
+            key_quads: 1,
+            chunk_units: units,
+            q_resident: true,
+            v_quads: tx,
+            pv_apart: false,
+        });
         let mut least = u32::MAX;
-        for &(tx, ty, row_pairs, key_quads) in Self::shapes(problem, caps) {
-            if tx * ty > caps.max_invocations.min(caps.max_workgroup_size) {
-                continue;
+        for tile in shapes.into_iter().flat_map(|tile| tile.thriftier(units)) {
+            if room(&tile) {
+                return Ok(tile);
             }
-            let units = Memory::units(problem);
-            let base = Tile {
-                tx,
-                ty,
-                row_pairs,
-                key_quads,
-                chunk_units: units,
-                q_resident: true,
-                v_quads: key_quads * tx,
-                pv_apart: true,
-            };
-            for tile in base.thriftier(units) {
-                let bytes = Memory::new(problem, programs, &tile).bytes();
-                if bytes <= caps.max_workgroup_bytes {
-                    return Ok(tile);
-                }
-                least = least.min(bytes);
-            }
+            least = least.min(Memory::new(problem, programs, &tile).bytes());
         }
         Err(Error::Limit {
             limit: "max_compute_workgroup_storage_size",
@@ -105,31 +110,114 @@ impl Tile {
         })
     }
 
-    /// `(tx, ty, row_pairs, key_quads)`, best first.
-    fn shapes(problem: &AttentionProblem, caps: &Capabilities) -> &'static [(u32, u32, u32, u32)] {
-        let wide = problem.value_dim > 64;
-        match (caps.software, wide) {
-            (true, _) => &[(4, 4, 2, 2), (4, 4, 1, 2), (4, 4, 1, 1)],
-            (false, false) => &[(8, 16, 1, 1), (8, 8, 1, 1), (8, 4, 1, 1)],
-            (false, true) => &[(16, 16, 1, 1), (16, 8, 1, 1), (16, 4, 1, 1)],
-        }
-    }
-
     /// This tile, and the same with less and less workgroup memory.
     fn thriftier(self, units: u32) -> impl Iterator<Item = Tile> {
         let halves =
             |n: u32| core::iter::successors(Some(n), |&n| (n > 1).then_some(n.div_ceil(2)));
-        let over = Tile { pv_apart: false, ..self };
         let quads = move || {
-            core::iter::successors(Some(over.v_quads), |&n| n.is_multiple_of(2).then_some(n / 2))
+            core::iter::successors(Some(self.v_quads), |&n| n.is_multiple_of(2).then_some(n / 2))
         };
-        let chunked = halves(units).flat_map(move |chunk_units| {
-            quads().map(move |v_quads| Tile { chunk_units, v_quads, ..over })
-        });
-        let streamed = halves(units).flat_map(move |chunk_units| {
-            quads().map(move |v_quads| Tile { chunk_units, v_quads, q_resident: false, ..over })
-        });
-        core::iter::once(self).chain(chunked).chain(streamed)
+        [true, false].into_iter().flat_map(move |q_resident| {
+            halves(units).flat_map(move |chunk_units| {
+                quads().map(move |v_quads| Tile { chunk_units, v_quads, q_resident, ..self })
+            })
+        })
+    }
+}
+
+/// A tile for problems and devices of a kind. Rows were chosen by what the compilers of tools/gpu-lab
+/// say of each: no spills first, then the share of multiply-adds, then occupancy.
+struct Row {
+    device: Device,
+    /// Most streams of a pass.
+    streams: u32,
+    /// Largest of D and D_v.
+    dim: u32,
+    shape: (u32, u32, u32, u32),
+    chunk_units: u32,
+    v_quads: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Device {
+    /// Shaders run on the CPU.
+    Software,
+    /// No subgroup is narrower than 32. Where one may be, on Intel, an invocation has half the
+    /// registers or less.
+    Wide,
+    Any,
+}
+
+const fn row(
+    device: Device,
+    streams: u32,
+    dim: u32,
+    shape: (u32, u32, u32, u32),
+    chunk_units: u32,
+    v_quads: u32,
+) -> Row {
+    Row { device, streams, dim, shape, chunk_units, v_quads }
+}
+
+/// Best first. `(tx, ty, row_pairs, key_quads)`, units of q and k and key quads of v staged at once; in
+/// the comment, workgroup memory at the largest dimension.
+const TABLE: [Row; 22] = [
+    row(Device::Software, 2, 64, (4, 4, 2, 2), 8, 8),
+    row(Device::Software, 2, 128, (4, 4, 2, 2), 8, 4),
+    row(Device::Software, 2, 256, (4, 4, 2, 2), 8, 1),
+    row(Device::Software, 2, 256, (4, 4, 1, 1), 4, 1),
+    row(Device::Wide, 1, 64, (8, 16, 2, 1), 8, 4), // 36 KiB
+    row(Device::Any, 2, 64, (16, 16, 1, 1), 8, 8), // 42 KiB
+    row(Device::Any, 2, 64, (8, 16, 1, 1), 8, 4),  // 26 KiB
+    row(Device::Any, 2, 64, (8, 8, 1, 1), 8, 4),   // 16 KiB
+    row(Device::Wide, 1, 128, (16, 8, 2, 1), 8, 4), // 43 KiB
+    row(Device::Any, 2, 128, (16, 16, 1, 1), 8, 4), // 52 KiB
+    row(Device::Wide, 2, 128, (8, 16, 1, 1), 16, 4), // 43 KiB
+    row(Device::Any, 2, 128, (16, 8, 1, 1), 4, 2), // 27 KiB
+    row(Device::Any, 2, 128, (16, 4, 1, 1), 4, 1), // 15 KiB
+    row(Device::Any, 1, 256, (16, 8, 1, 1), 8, 2), // 42 KiB
+    row(Device::Wide, 2, 256, (16, 8, 1, 1), 8, 2), // 42 KiB
+    row(Device::Any, 2, 256, (32, 8, 1, 1), 4, 2), // 53 KiB
+    row(Device::Any, 1, 256, (16, 4, 1, 1), 4, 2), // 27 KiB
+    row(Device::Any, 2, 256, (32, 4, 1, 1), 2, 1), // 28 KiB
+    row(Device::Any, 2, 256, (16, 2, 1, 1), 2, 1), // 14 KiB
+    row(Device::Any, 2, 64, (8, 4, 1, 1), 4, 4),
+    row(Device::Any, 2, 128, (8, 4, 1, 1), 4, 2),
+    row(Device::Any, 2, 256, (8, 4, 1, 1), 4, 1),
+];
+
+impl Row {
+    fn of(
+        problem: &AttentionProblem,
+        programs: &Programs,
+        caps: &Capabilities,
+    ) -> impl Iterator<Item = &'static Row> {
+        let dim = problem.head_dim.max(problem.value_dim);
+        let streams = programs.streams;
+        let software = caps.software;
+        let wide = caps.subgroup.is_some_and(|(least, _)| least >= 32);
+        TABLE.iter().filter(move |row| {
+            let device = match row.device {
+                Device::Software => software,
+                Device::Wide => wide && !software,
+                Device::Any => !software,
+            };
+            device && streams <= row.streams && dim <= row.dim
+        })
+    }
+
+    fn tile(&self, units: u32) -> Tile {
+        let (tx, ty, row_pairs, key_quads) = self.shape;
+        Tile {
+            tx,
+            ty,
+            row_pairs,
+            key_quads,
+            chunk_units: self.chunk_units.min(units),
+            q_resident: true,
+            v_quads: self.v_quads,
+            pv_apart: false,
+        }
     }
 }
 

@@ -14,8 +14,8 @@ mod variants;
 
 use phasor::{
     DType, HeadMap, Tensor,
-    kernels::attention::AttentionBindings,
-    oracle::{self, AttentionInputs, Real},
+    kernels::attention::{AttentionBindings, BlockList},
+    oracle::{self, AttentionInputs},
     plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Outputs, Tile},
 };
 use phasor_kit::tolerance::{Bound, compare, stored};
@@ -88,7 +88,7 @@ pub fn small_tile(head_dim: u32) -> Tile {
         ty: 4,
         row_pairs: 1,
         key_quads: 1,
-        chunk_units: head_dim / 8 + 1,
+        chunk_units: (head_dim / 8 + 1).min(16),
         q_resident: true,
         v_quads: 1,
         pv_apart: true,
@@ -207,8 +207,9 @@ impl Case {
     /// program has them.
     pub fn judge(&self, [q, k, v]: &[Vec<f64>; 3], naive: &Inputs) -> Result<Reference> {
         let storage = self.plan.problem().out_dtype;
-        let truth = self.oracle(q, k, v)?;
-        let naive = self.oracle(&naive.q, &naive.k, &naive.v)?;
+        let truth = variants::attend(self, &self.oracle_inputs(q, k, v))?;
+        let naive = self.oracle_inputs(&naive.q, &naive.k, &naive.v);
+        let naive = variants::attend(self, &naive)?;
         Ok(Reference {
             out: Bound::computed(&stored(&naive.out, storage), &truth.out, storage),
             lse: Bound::computed(&naive.lse, &truth.lse, DType::F32),
@@ -216,10 +217,15 @@ impl Case {
         })
     }
 
-    fn oracle<R: Real>(&self, q: &[R], k: &[R], v: &[R]) -> Result<oracle::Attention<R>> {
+    fn oracle_inputs<'a, R>(
+        &'a self,
+        q: &'a [R],
+        k: &'a [R],
+        v: &'a [R],
+    ) -> AttentionInputs<'a, R> {
         let p = self.plan.problem();
         let [q_shape, k_shape, v_shape] = self.shapes();
-        let inputs = AttentionInputs {
+        AttentionInputs {
             q,
             q_shape,
             k,
@@ -233,8 +239,7 @@ impl Case {
             causal: p.causal,
             q_offset: self.shape.query_offset.map(i64::from),
             kv_lens: self.kv_lens.as_deref(),
-        };
-        Ok(variants::attend(self, &inputs)?)
+        }
     }
 
     /// The kernel on guarded tensors.
@@ -276,6 +281,10 @@ impl Case {
         bindings.kv_lens = kv_lens.as_ref().map(|lens| lens.as_entire_buffer_binding());
         let prefix_lens = self.prefix_lens.as_ref().map(|lens| gpu.upload_u32(lens));
         bindings.prefix_lens = prefix_lens.as_ref().map(|lens| lens.as_entire_buffer_binding());
+        let blocks = self.blocks().map(|list| gpu.upload_u32(&list));
+        bindings.block_list = blocks
+            .as_ref()
+            .map(|list| BlockList { binding: list.as_entire_buffer_binding(), per_batch: true });
         let bias = p.bias.map(|kind| variants::Scores::new(self, kind));
         let bias_buffer = bias.as_ref().map(|bias| gpu.upload_bytes(&bias.bytes()));
         bindings.bias = bias

@@ -41,8 +41,7 @@ fn pairs_of_queries_rotated_here() {
         ("interleaved", 16, 16, Pairing::Interleaved),
         ("interleaved to half-split", 16, 16, Pairing::InterleavedToHalf),
         ("half-split in two blocks", 32, 32, Pairing::HalfBlocks(2)),
-        ("half-split, partial, odd", 24, 10, Pairing::Half),
-        ("interleaved to half-split, partial, odd", 48, 20, Pairing::InterleavedToHalf),
+        ("interleaved to half-split, partial, odd", 24, 10, Pairing::InterleavedToHalf),
     ] {
         let problem = AttentionProblem { rotate_q: true, ..paired(d, r, pairing) };
         let config = RopeConfig { rotary_dim: r, pairing, ..RopeConfig::new(d, 10_000.0) };

@@ -3,11 +3,14 @@
 use phasor::{
     DType, Layout,
     oracle::{self, Attention, AttentionInputs, Place, Real},
-    plan::attention::{AttentionProblem, AttentionShape, Bias},
+    plan::{
+        MaskHook, ScoreHook,
+        attention::{AttentionProblem, AttentionShape, Bias},
+    },
 };
 
 use super::{Case, control};
-use crate::harness::{random, run_table};
+use crate::harness::{lab, random, run_table};
 
 /// The numbers of a bias or mask.
 pub struct Scores {
@@ -74,6 +77,14 @@ pub fn attend<R: Real>(
             score += R::from_f64(bias.at(place)?.into());
         }
         let key = place.key as i64;
+        // A query's place among the keys; without a causal mask, its row.
+        let query = if problem.causal { place.position } else { place.query as i64 };
+        if problem.score_mod.is_some() {
+            score = slanted(score, place.batch, place.head, query - key);
+        }
+        if problem.mask_mod.is_some() && !in_stripes(place.batch, query, key) {
+            return None;
+        }
         let in_window = problem.window.is_none_or(|w| key > place.position - i64::from(w));
         let in_prefix =
             case.prefix_lens.as_ref().is_some_and(|lens| place.key < lens[place.batch] as usize);
@@ -89,6 +100,84 @@ pub fn attend<R: Real>(
 fn tanh<R: Real>(x: R) -> R {
     let one = R::from_f64(1.0);
     one - (one + one) / ((x + x).exp() + one)
+}
+
+/// [`SLANTED`] on the host.
+fn slanted<R: Real>(score: R, batch: usize, head: usize, distance: i64) -> R {
+    let slope = 0.125 * head as f64 - 0.25 * batch as f64;
+    R::from_f64(0.5) * score + R::from_f64(slope * distance as f64)
+}
+
+const SLANTED: &str = "
+fn score_mod_slope(batch: u32, head: u32) -> f32 {
+    return 0.125 * f32(head) - 0.25 * f32(batch);
+}
+fn score_mod(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32 {
+    return 0.5 * score + score_mod_slope(batch, head) * f32(query - key);
+}";
+
+/// [`STRIPES`] on the host: batch 0 sees the run of 16 that the query stands in, batch 1 every
+/// third key.
+fn in_stripes(batch: usize, query: i64, key: i64) -> bool {
+    if batch == 0 { query.div_euclid(16) == key / 16 } else { key % 3 == 0 }
+}
+
+const STRIPES: &str = "
+fn mask_mod(batch: u32, head: u32, query: i32, key: i32) -> bool {
+    if (batch == 0u) {
+        return query >= 0 && query / 16 == key / 16;
+    }
+    return key % 3 == 0;
+}";
+
+#[test]
+fn hooks_modify_and_hide() {
+    let score_mod = Some(ScoreHook::new(SLANTED).unwrap());
+    let mask_mod = Some(MaskHook::new(STRIPES).unwrap());
+    let both = AttentionProblem { score_mod, mask_mod, ..control() };
+    let scores = AttentionProblem { mask_mod: None, ..both.clone() };
+    let masks = AttentionProblem { score_mod: None, ..both.clone() };
+    let full = AttentionProblem { causal: false, ..both.clone() };
+    let all = [("scores", scores), ("masks", masks), ("both", both), ("both, full", full)];
+    let cases = all.map(|(name, problem)| (name.to_owned(), Case::small(&problem).unwrap()));
+    run_table(&cases, Case::check);
+}
+
+#[test]
+fn tiles_that_a_mask_hides_may_be_left_out() {
+    let mask_mod = Some(MaskHook::new(STRIPES).unwrap());
+    let visiting = AttentionProblem { mask_mod, ..control() };
+    let listed = AttentionProblem { block_list: true, ..visiting.clone() };
+    let [visiting, listed] = [&visiting, &listed].map(|problem| Case::small(problem).unwrap());
+    let inputs = visiting.inputs();
+    let wanted = visiting.run(lab(), &inputs).unwrap();
+    assert!(listed.blocks().unwrap().contains(&0), "a list that leaves nothing out proves nothing");
+    assert_eq!(listed.run(lab(), &inputs).unwrap(), wanted);
+    listed.check().unwrap();
+}
+
+impl Case {
+    /// The tiles in which [`in_stripes`] leaves something, as a block list of each batch.
+    pub fn blocks(&self) -> Option<Vec<u32>> {
+        let tile = self.plan.tile();
+        let AttentionShape { batch, seq_q, seq_k, .. } = self.shape;
+        let (block_q, block_k) = (tile.block_q(), tile.block_k());
+        let visible = |b: u32, tile_q: u32, tile_k: u32| {
+            let query = |row: u32| i64::from(row) + self.shape.offset();
+            (tile_q * block_q..(tile_q + 1) * block_q).any(|row| {
+                (tile_k * block_k..(tile_k + 1) * block_k)
+                    .any(|key| in_stripes(b as usize, query(row), i64::from(key)))
+            })
+        };
+        let mut list = Vec::new();
+        for b in 0..batch {
+            for tile_q in 0..seq_q.div_ceil(block_q) {
+                let row = (0..seq_k.div_ceil(block_k)).map(|tile_k| visible(b, tile_q, tile_k));
+                list.extend(row.map(u32::from));
+            }
+        }
+        self.plan.problem().block_list.then_some(list)
+    }
 }
 
 #[test]

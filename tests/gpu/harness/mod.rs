@@ -12,8 +12,13 @@ use std::{
 
 use phasor::{
     DType,
-    kernels::{attention::Attention, decode::Decode, rope::Rope},
-    plan::{attention::AttentionPlan, decode::DecodePlan, rope::RopeProblem},
+    kernels::{
+        attention::Attention, decode::Decode, linear_attention::LinearAttention, rope::Rope,
+    },
+    plan::{
+        attention::AttentionPlan, decode::DecodePlan, linear_attention::LinearAttentionProblem,
+        rope::RopeProblem,
+    },
     wgpu,
 };
 use phasor_kit::{gpu::Gpu, tolerance};
@@ -30,6 +35,7 @@ pub struct Lab {
     pub gpu: Gpu,
     attention: Mutex<HashMap<String, Attention>>,
     ropes: Mutex<HashMap<String, Rope>>,
+    linear: Mutex<HashMap<String, LinearAttention>>,
     decodes: Mutex<HashMap<String, Decode>>,
 }
 
@@ -74,6 +80,7 @@ impl Lab {
             attention: Mutex::default(),
             ropes: Mutex::default(),
             decodes: Mutex::default(),
+            linear: Mutex::default(),
         }
     }
 
@@ -83,6 +90,15 @@ impl Lab {
         let key = format!("{:?}", plan.shader());
         let kernel = cached(&self.attention, key, || Attention::new(device, plan))?;
         Ok(kernel.reuse(device, plan)?.ok_or("the same shader, but not to be shared")?)
+    }
+
+    pub fn linear_attention(
+        &self,
+        problem: &LinearAttentionProblem,
+    ) -> phasor::Result<LinearAttention> {
+        cached(&self.linear, format!("{problem:?}"), || {
+            LinearAttention::new(&self.gpu.device, &problem.plan(&self.gpu.capabilities())?)
+        })
     }
 
     /// A kernel for the plan; one that another plan compiled serves, where the shaders are the same.

@@ -271,7 +271,7 @@ fn tiles() {
         ),
         one(
             "too much workgroup memory",
-            Tile { row_pairs: 64, ..control },
+            Tile { row_pairs: 512, ..control },
             error!(Limit { limit: "max_compute_workgroup_storage_size", .. }),
         ),
         one(
@@ -285,7 +285,8 @@ fn tiles() {
             error!(Invalid { what: "tile", .. }),
         ),
     ];
-    let caps = Capabilities::webgpu_default();
+    let mut caps = Capabilities::webgpu_default();
+    caps.max_workgroup_bytes = 1 << 18;
     run_table(&table, |(tile, expected)| {
         expected.check(AttentionPlan::with_tile(&ropepp(), &caps, *tile))
     });

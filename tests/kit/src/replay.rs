@@ -1,9 +1,9 @@
 //! Runs a case and holds the result to everything that its file says about it.
 
-use phasor::oracle;
+use phasor::{oracle, rotary::curves};
 
 use crate::{
-    cases::{Case, Expected, FrequenciesCase, Result, RopeCase},
+    cases::{Case, CurveKind, CurvesCase, Expected, FrequenciesCase, Result, RopeCase},
     runner::Runner,
     tolerance::Stats,
 };
@@ -16,6 +16,18 @@ use crate::{
 pub fn run(case: &Case, runner: &dyn Runner) -> Result<Stats> {
     match case {
         Case::Frequencies(case) => frequencies(case),
+        Case::Curves(case) => {
+            let curve = curve(case)?;
+            case.expected.check(&curve, case.expected.shape)
+        }
+        Case::Linear(case) => {
+            let got = runner.linear(case)?;
+            let mut most = case.out.check(&got.out, case.out.shape)?;
+            for (expected, got) in case.state.iter().flatten().zip(&got.state) {
+                most = worst(most, expected.check(got, expected.shape)?);
+            }
+            Ok(most)
+        }
         Case::Rope(case) => {
             let (result, shape) = rotated_heads(case, runner.rope(case)?)?;
             check_all(&case.expected, &result, shape)
@@ -52,6 +64,23 @@ fn check_all(expected: &[Expected], result: &[f64], shape: [u32; 4]) -> Result<S
 
 fn worst(a: Stats, b: Stats) -> Stats {
     if b.error * a.bound > a.error * b.bound { b } else { a }
+}
+
+fn curve(case: &CurvesCase) -> Result<Vec<f64>> {
+    let frequencies = case.config.frequencies(1)?;
+    let base = case.config.theta;
+    let point = |&distance: &u32| {
+        let sum = || curves::characteristic(&frequencies, distance);
+        let integral = || curves::characteristic_integral(base, f64::from(distance));
+        Ok(match case.kind {
+            CurveKind::Real => sum().real,
+            CurveKind::Imaginary => sum().imaginary,
+            CurveKind::RealIntegral => integral()?.real,
+            CurveKind::ImaginaryIntegral => integral()?.imaginary,
+            CurveKind::DecayBound => curves::decay_bound(&frequencies, distance),
+        })
+    };
+    case.distances.iter().map(point).collect()
 }
 
 /// Frequencies are relative: the slow ones of long contexts are as small as 1e-6.

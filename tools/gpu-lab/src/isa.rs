@@ -1,12 +1,13 @@
 //! The share of multiply-adds in a kernel's hot loops, read off its disassembly.
 //!
-//! The rule: a *hot loop* is an innermost loop that holds multiply-adds, and a piece of code is counted
-//! from the first of them to the last, together with the rest of the loop where it stands in one.
-//! Where a compiler unrolled the loop over channels or keys altogether, the innermost loop is the walk
-//! over key tiles: then Q·Kᵀ is the run of multiply-adds before the exponentials of the softmax, and
-//! P·V the one behind them. Every instruction counts once; an AMD dual instruction counts as the
-//! two that it is, and an Adreno repeat as often as it repeats. Waits, delays, nops, clause and
-//! yield marks are not counted: they take no issue slot of an arithmetic unit.
+//! The rule: a *hot loop* is an innermost loop that holds multiply-adds and no barrier, and counts
+//! whole. Multiply-adds outside of such loops, where a compiler unrolled the walk over channels or keys
+//! altogether, count in runs from the first to the last between two barriers, which leaves the staging
+//! of tiles out; a run with under a tenth of the part's multiply-adds is not hot. What comes before the
+//! first exponential of the walk over key tiles belongs to Q·Kᵀ, and what comes behind the last to P·V.
+//! Every instruction counts once; an AMD dual instruction counts as the two that it is, and an Adreno
+//! repeat as often as it repeats. Waits, delays, nops, clause and yield marks are not counted: they take
+//! no issue slot of an arithmetic unit.
 
 use std::collections::HashMap;
 
@@ -40,6 +41,7 @@ impl Share {
 enum Class {
     Fma,
     Exp,
+    Barrier,
     Hint,
     Other,
 }
@@ -77,6 +79,10 @@ impl Listing {
 
     fn parse(vendor: Vendor, text: &str) -> Self {
         let mut listing = Self::default();
+        let text = match vendor {
+            Vendor::Nvidia => &loops_in_place(text),
+            _ => text,
+        };
         for line in text.lines() {
             match vendor {
                 Vendor::Amd => listing.amd(line),
@@ -101,11 +107,12 @@ impl Listing {
         for half in text.split("::") {
             let mut words = half.split_whitespace();
             let Some(op) = words.next() else { continue };
-            let fma = ["v_fma", "v_dual_fma", "v_pk_fma", "v_mad_f32", "v_mac_f32", "v_mad_mix"];
+            let fma = ["v_fma_f", "v_fmac", "v_dual_fma", "v_pk_fma_f", "v_mad_f32", "v_mac_f32"];
             let hint = ["s_nop", "s_delay_alu", "s_waitcnt", "s_wait_", "s_clause", "s_sleep"];
             let class = match op {
                 _ if fma.iter().any(|p| op.starts_with(p)) => Class::Fma,
                 _ if op.starts_with("v_exp_f32") => Class::Exp,
+                _ if op.starts_with("s_barrier") => Class::Barrier,
                 _ if hint.iter().any(|p| op.starts_with(p)) => Class::Hint,
                 _ => Class::Other,
             };
@@ -135,6 +142,7 @@ impl Listing {
             let class = match op.split('.').next().unwrap_or_default() {
                 "ffma" => Class::Fma,
                 "mufu" if op.contains("ex") => Class::Exp,
+                "bar" => Class::Barrier,
                 "nop" | "" => Class::Hint,
                 _ => Class::Other,
             };
@@ -158,6 +166,7 @@ impl Listing {
         let class = match op.split('.').next().unwrap_or_default() {
             "mad" | "mac" => Class::Fma,
             "math" if text.starts_with("math exp") => Class::Exp,
+            "sync" if text.starts_with("sync bar") => Class::Barrier,
             "sync" | "nop" => Class::Hint,
             _ => Class::Other,
         };
@@ -190,6 +199,7 @@ impl Listing {
         let class = match op {
             "mad.f32" => Class::Fma,
             "exp2" => Class::Exp,
+            _ if op.starts_with("bar.") || op == "bar" => Class::Barrier,
             "nop" => Class::Hint,
             _ => Class::Other,
         };
@@ -212,6 +222,7 @@ impl Listing {
         let class = match op {
             "ffma" => Class::Fma,
             "exp2" => Class::Exp,
+            "barrier" => Class::Barrier,
             "wait" | "nop" => Class::Hint,
             _ => Class::Other,
         };
@@ -252,37 +263,60 @@ impl Listing {
         around.copied().min_by_key(|(start, end)| end - start)
     }
 
-    /// The multiply-adds of a range: whole innermost loops where they stand in loops of their own
-    /// inside `body`, else from the first of them to the last.
-    fn hot(&self, range: std::ops::Range<usize>, body: (usize, usize)) -> Share {
-        let mut share = Share::default();
-        let mut seen = Vec::new();
-        let mut loose = Vec::new();
-        for at in self.find(Class::Fma, range) {
-            match self.innermost(at) {
-                Some(own) if own != body => {
-                    if !seen.contains(&own) {
-                        seen.push(own);
+    /// The hot loops and runs of a range, by the rule at the head of this file.
+    fn hot(&self, range: std::ops::Range<usize>) -> Share {
+        let mut pieces: Vec<(usize, usize)> = Vec::new();
+        let mut run: Option<(usize, usize)> = None;
+        for at in range {
+            match self.code[at].class {
+                Class::Barrier => pieces.extend(run.take()),
+                Class::Fma => match self.innermost(at) {
+                    Some(own) if self.find(Class::Barrier, own.0..own.1).next().is_none() => {
+                        if !pieces.contains(&own) {
+                            pieces.push(own);
+                        }
                     }
-                }
-                _ => loose.push(at),
+                    _ => run = Some((run.map_or(at, |(first, _)| first), at + 1)),
+                },
+                _ => {}
             }
         }
-        // A few multiply-adds between the loops, or a remainder of an unrolled one, are not hot.
-        let in_loops: u32 = seen.iter().map(|&(start, end)| self.share(start..end).fma).sum();
-        if seen.is_empty() || loose.len() as u32 > 4 * in_loops {
-            if let (Some(&first), Some(&last)) = (loose.first(), loose.last()) {
-                return self.share(first..last + 1);
-            }
-            return share;
-        }
-        for (start, end) in seen {
-            let own = self.share(start..end);
-            share.fma += own.fma;
-            share.all += own.all;
-        }
-        share
+        pieces.extend(run);
+        let shares = || pieces.iter().map(|&(start, end)| self.share(start..end));
+        let all: u32 = shares().map(|share| share.fma).sum();
+        shares().filter(|share| 10 * share.fma >= all).fold(Share::default(), |sum, share| Share {
+            fma: sum.fma + share.fma,
+            all: sum.all + share.all,
+        })
     }
+}
+
+/// NAK moves the body of a loop of one block to the end of the listing: puts it back behind the block
+/// that it comes from and returns to.
+fn loops_in_place(text: &str) -> String {
+    let number = |word: &str| word.trim_matches(['[', ']', ',']).parse::<usize>().ok();
+    let mut blocks: Vec<(usize, Option<usize>, String)> = Vec::new();
+    for line in text.lines() {
+        if line.starts_with("block") {
+            let own = line.split_whitespace().skip(1).find_map(number).unwrap_or(blocks.len());
+            let from = line.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+            blocks.push((own, from.and_then(|(from, _)| number(from)), String::new()));
+        }
+        let Some((own, from, body)) = blocks.last_mut() else { continue };
+        body.push_str(line);
+        body.push('\n');
+        if let Some((_, next)) = line.split_once("} -> ")
+            && !(number(next).is_some() && number(next) == *from && from.is_some_and(|f| f < *own))
+        {
+            *from = None;
+        }
+    }
+    let mut order: Vec<usize> = (0..blocks.len()).collect();
+    order.sort_by_key(|&i| match blocks[i].1 {
+        Some(from) => (from, 1, i),
+        None => (blocks[i].0, 0, i),
+    });
+    order.into_iter().map(|i| blocks[i].2.as_str()).collect()
 }
 
 fn is_number(text: Option<&str>) -> bool {
@@ -304,7 +338,7 @@ pub fn qk_and_pv(vendor: Vendor, disassembly: &str) -> Option<(Share, Share)> {
         .max_by_key(|body| (exponentials(body), core::cmp::Reverse(body.1 - body.0)))?;
     let first = listing.find(Class::Exp, body.0..body.1).next()?;
     let last = listing.find(Class::Exp, body.0..body.1).next_back()?;
-    Some((listing.hot(body.0..first, body), listing.hot(last..body.1, body)))
+    Some((listing.hot(body.0..first), listing.hot(last..body.1)))
 }
 
 #[cfg(test)]
@@ -316,7 +350,7 @@ mod tests {
         let text = "BB0:\n\ts_mov_b32 s0, 0\nBB1:\n\tv_mov_b32 v0, v1\nBB2:\n\tds_load_b128 v[0:3], v4\n\
             \ts_waitcnt lgkmcnt(0)\n\tv_fma_f32 v1, v2, v3, v1\n\
             \tv_dual_fmac_f32 v1, v2, v3 :: v_dual_mov_b32 v5, v6 ; 00\n\ts_cbranch_scc1 BB2 ; bf85\n\
-            BB3:\n\tv_exp_f32_e32 v1, v1\n\tv_add_f32 v1, v1, v2\n\tv_fma_f32 v1, v2, v3, v1\n\
+            BB3:\n\tv_exp_f32_e32 v1, v1\n\ts_barrier\n\tv_fma_f32 v1, v2, v3, v1\n\
             \tds_load_b128 v[0:3], v4\n\tv_fma_f32 v1, v2, v3, v1\n\ts_branch BB1\nBB4:\n";
         let (qk, pv) = qk_and_pv(Vendor::Amd, text).unwrap();
         assert_eq!(qk, Share { fma: 2, all: 5 });

@@ -67,33 +67,34 @@ pub fn probe(gpu: &Gpu, selection: Selection, tile: Option<Tile>) -> Result<()> 
     let caps = capabilities()?;
     let driver = Driver::open()?;
     for variant in variants(&caps, selection, tile)? {
-        let shader = &variant.shader;
-        let outcome = spirv::compile(shader, driver.robust_buffers)
-            .and_then(|spirv| driver.compile(&spirv, shader.entry, caps.subgroup.is_some()));
         let mut record = Record {
             gpu: gpu.name.into(),
             driver: driver.description.clone(),
             variant: variant.name,
             head_dim: variant.head_dim,
-            plan: variant.plan,
+            plan: String::new(),
             statistics: None,
             error: None,
         };
-        let mut disassembly = String::new();
-        match outcome {
-            Ok(compiled) => {
-                let workgroup = [shader.workgroup_size, shader.workgroup_bytes];
-                record.statistics = Some(Statistics::new(gpu, &compiled, workgroup, variant.parts));
-                disassembly = compiled.disassembly;
-            }
+        let (mut disassembly, mut wgsl) = (String::new(), String::new());
+        let compiled = variant.planned.map_err(anyhow::Error::from).and_then(|(shader, plan)| {
+            record.plan = plan;
+            let spirv = spirv::compile(&shader, driver.robust_buffers)?;
+            let compiled = driver.compile(&spirv, shader.entry, caps.subgroup.is_some())?;
+            let workgroup = [shader.workgroup_size, shader.workgroup_bytes];
+            record.statistics = Some(Statistics::new(gpu, &compiled, workgroup));
+            wgsl = shader.source;
+            Ok(compiled.disassembly)
+        });
+        match compiled {
+            Ok(text) => disassembly = text,
             Err(error) => record.error = Some(format!("{error:#}")),
         }
         if matches!(gpu.vendor, Vendor::Apple | Vendor::Adreno) {
             disassembly.clear(); // it is on standard output
         }
         vulkan::flush_c_output();
-        let message =
-            Message { record, parts: variant.parts, disassembly, wgsl: shader.source.clone() };
+        let message = Message { record, parts: variant.parts, disassembly, wgsl };
         let mut out = std::io::stdout().lock();
         writeln!(out, "\n{MARK}{}", serde_json::to_string(&message)?)?;
         out.flush()?;

@@ -12,7 +12,7 @@ use crate::statistics::Statistics;
 /// One line a record.
 pub fn table(records: &[Record]) {
     println!(
-        "{:10} {:32} {:>4} {:>6} {:>7} {:>7} {:>6} {:>5} {:>18} {:>6} {:>6} {:>6}",
+        "{:10} {:32} {:>4} {:>6} {:>7} {:>7} {:>6} {:>5} {:>25} {:>6} {:>6} {:>6}",
         "GPU",
         "variant",
         "regs",
@@ -32,7 +32,7 @@ pub fn table(records: &[Record]) {
     for record in records {
         match (&record.statistics, &record.error) {
             (Some(s), _) => println!(
-                "{:10} {:32} {:>4} {:>6} {:>7} {:>7} {:>6} {:>5} {:>18} {:>6} {:>6} {:>6}",
+                "{:10} {:32} {:>4} {:>6} {:>7} {:>7} {:>6} {:>5} {:>25} {:>6} {:>6} {:>6}",
                 record.gpu,
                 record.variant,
                 s.registers,
@@ -41,7 +41,7 @@ pub fn table(records: &[Record]) {
                 s.workgroup_bytes,
                 s.invocations,
                 s.subgroup_size,
-                s.occupancy.as_ref().map_or("-".into(), |o| format!("{} {}", o.value, o.unit)),
+                occupancy(s),
                 s.instructions,
                 share(s.qk),
                 share(s.pv),
@@ -54,6 +54,12 @@ pub fn table(records: &[Record]) {
             ),
         }
     }
+}
+
+fn occupancy(s: &Statistics) -> String {
+    let Some(o) = &s.occupancy else { return "-".into() };
+    let memory = s.warps_by_memory.map(|warps| format!(" ({warps} by memory)"));
+    format!("{} {}{}", o.value, o.unit, memory.unwrap_or_default())
 }
 
 pub fn write(path: &Path, records: &[Record]) -> Result<()> {

@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::gpus::{Gpu, Vendor};
-use crate::isa::{Parts, Share, qk_and_pv};
+use crate::isa::Share;
 use crate::vulkan::Compiled;
 
-/// How many of something run at once on one unit of the GPU, as far as registers and, where the
-/// driver or the vendor's manuals tell, workgroup memory allow.
+/// How many of something run at once on one unit of the GPU, as far as the driver tells: by registers,
+/// and on AMD by workgroup memory as well.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Occupancy {
     pub value: f64,
@@ -28,21 +28,22 @@ pub struct Statistics {
     pub invocations: u32,
     pub subgroup_size: u32,
     pub occupancy: Option<Occupancy>,
+    /// NVIDIA: warps an SM by workgroup memory, which its driver's occupancy leaves out. An SM has
+    /// 64 KiB on Turing and 100 on Ampere (GA10x) and Ada (CUDA C++ Programming Guide, compute
+    /// capabilities), of which each workgroup costs 1 KiB more on the latter two.
+    pub warps_by_memory: Option<f64>,
     pub instructions: f64,
+    /// From the disassembly, which the parent of the probe reads.
     pub qk: Option<Share>,
     pub pv: Option<Share>,
 }
 
 impl Statistics {
-    pub fn new(gpu: &Gpu, compiled: &Compiled, workgroup: [u32; 2], parts: Parts) -> Self {
+    pub fn new(gpu: &Gpu, compiled: &Compiled, workgroup: [u32; 2]) -> Self {
         let get = |name: &str| compiled.statistics.get(name).copied();
         let sum = |names: &[&str]| names.iter().filter_map(|name| get(name)).sum::<f64>();
         let first = |names: &[&str]| names.iter().find_map(|name| get(name)).unwrap_or(f64::NAN);
         let [invocations, workgroup_bytes] = workgroup;
-        let shares = match parts {
-            Parts::None => None,
-            Parts::QkAndPv => qk_and_pv(gpu.vendor, &compiled.disassembly),
-        };
         let (registers, spills, scratch) = match gpu.vendor {
             Vendor::Amd => (
                 first(&["VGPRs"]),
@@ -51,7 +52,8 @@ impl Statistics {
             ),
             Vendor::Nvidia => (
                 first(&["Number of GPRs"]),
-                sum(&["Spills to memory", "Fills from memory", "Spills to reg", "Fills from reg"]),
+                // "Spills to reg" are moves from one register file to another, and touch no memory.
+                sum(&["Spills to memory", "Fills from memory"]),
                 first(&["SLM size"]),
             ),
             // Vectors of four.
@@ -71,21 +73,19 @@ impl Statistics {
         let occupancy = |value: f64, unit: &str| Some(Occupancy { value, unit: unit.into() });
         let occupancy = match gpu.vendor {
             Vendor::Amd => occupancy(first(&["Subgroups per SIMD"]), "waves/SIMD"),
-            Vendor::Nvidia => {
-                // The driver counts registers alone. Shared memory of an SM: 64 KiB on Turing, 100 on
-                // Ampere (GA10x) and Ada (CUDA C++ Programming Guide, table of compute capabilities),
-                // 1 KiB of it taken by the system for every workgroup on the latter two.
-                let (room, system) = if gpu.name == "turing" { (64, 0) } else { (100, 1) };
-                let each = workgroup_bytes.max(1) + (system << 10);
-                let warps = (room << 10) / each * invocations.div_ceil(32);
-                occupancy(first(&["Max warps/SM"]).min(f64::from(warps)), "warps/SM")
-            }
+            Vendor::Nvidia => occupancy(first(&["Max warps/SM"]), "warps/SM"),
             Vendor::Adreno => occupancy(first(&["Max Waves Per Core"]), "waves/core"),
             Vendor::Apple => occupancy(first(&["Threads"]), "threads/core"),
             Vendor::Intel => occupancy(f64::from(compiled.subgroup_size), "lanes"),
         };
+        let warps = (gpu.vendor == Vendor::Nvidia).then(|| {
+            let (room, system) = if gpu.name == "turing" { (64, 0) } else { (100, 1) };
+            let each = workgroup_bytes.max(1) + (system << 10);
+            f64::from((room << 10) / each * invocations.div_ceil(32))
+        });
         Self {
             registers,
+            warps_by_memory: warps,
             spills,
             scratch,
             workgroup_bytes,
@@ -93,8 +93,8 @@ impl Statistics {
             subgroup_size: compiled.subgroup_size,
             occupancy,
             instructions: first(&["Instructions", "Instruction count", "Instruction Count"]),
-            qk: shares.map(|(qk, _)| qk),
-            pv: shares.map(|(_, pv)| pv),
+            qk: None,
+            pv: None,
         }
     }
 

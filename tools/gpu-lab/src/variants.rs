@@ -20,10 +20,9 @@ pub enum Selection {
 pub struct Variant {
     pub name: String,
     pub head_dim: u32,
-    pub shader: Shader,
-    /// What the plan prints.
-    pub plan: String,
     pub parts: Parts,
+    /// The shader and what its plan prints; an error where the device has no room for it.
+    pub planned: phasor::Result<(Shader, String)>,
 }
 
 /// The variants for one device. A tile, where given, takes the place of the plans' own.
@@ -50,7 +49,7 @@ pub fn variants(
                     out_dtype: dtype,
                     ..AttentionProblem::new(heads, 2, dim)
                 };
-                variants.push(attention(name, &problem, caps, tile)?);
+                variants.push(attention(name, &problem, caps, tile));
             }
         }
         if selection == Selection::All {
@@ -58,7 +57,7 @@ pub fn variants(
                 rotate_q: true,
                 ..AttentionProblem::new(HeadMap::ropepp(8)?, 2, dim)
             };
-            variants.push(attention("fused, rotating q", &rotating, caps, tile)?);
+            variants.push(attention("fused, rotating q", &rotating, caps, tile));
         }
     }
     if tile.is_none() && selection == Selection::All {
@@ -68,13 +67,12 @@ pub fn variants(
             {
                 let problem =
                     RopeProblem { dtype, in_place, aligned, ..RopeProblem::new(8, 2, 128) };
-                let plan = problem.plan(caps)?;
+                let plan = problem.plan(caps);
                 variants.push(Variant {
                     name: format!("rope D128 {dtype} {name}"),
                     head_dim: 128,
-                    shader: plan.shader().clone(),
-                    plan: plan.to_string(),
                     parts: Parts::None,
+                    planned: plan.map(|plan| (plan.shader().clone(), plan.to_string())),
                 });
             }
         }
@@ -87,16 +85,15 @@ fn attention(
     problem: &AttentionProblem,
     caps: &Capabilities,
     tile: Option<Tile>,
-) -> phasor::Result<Variant> {
+) -> Variant {
     let plan = match tile {
-        Some(tile) => AttentionPlan::with_tile(problem, caps, tile)?,
-        None => problem.plan(caps)?,
+        Some(tile) => AttentionPlan::with_tile(problem, caps, tile),
+        None => problem.plan(caps),
     };
-    Ok(Variant {
+    Variant {
         name: format!("prefill D{} {} {name}", problem.head_dim, problem.kv_dtype),
         head_dim: problem.head_dim,
-        shader: plan.shader().clone(),
-        plan: plan.to_string(),
         parts: Parts::QkAndPv,
-    })
+        planned: plan.map(|plan| (plan.shader().clone(), plan.to_string())),
+    }
 }

@@ -8,9 +8,7 @@ type Feature = (fn(&File) -> Vec<String>, &'static str);
 
 const FEATURES: &[Feature] = &[
     (backward, "gradients of attention are not computed yet"),
-    (linear, "linear attention is not computed yet"),
     (models, "whole models are not run yet"),
-    (curves, "characteristic curves are not computed yet"),
 ];
 
 pub fn recognises(file: &File) -> bool {
@@ -34,15 +32,7 @@ fn backward(file: &File) -> Vec<String> {
     prefixes(file, ".dq").into_iter().collect()
 }
 
-fn linear(file: &File) -> Vec<String> {
-    prefixes(file, ".final_S").into_iter().chain(prefixes(file, ".angles")).collect()
-}
-
 fn models(file: &File) -> Vec<String> {
     let whole = has(file, "w.model.embed_tokens.weight") && has(file, "logits");
     whole.then(|| "logits and greedy tokens".to_owned()).into_iter().collect()
-}
-
-fn curves(file: &File) -> Vec<String> {
-    prefixes(file, ".c_re_sum").into_iter().collect()
 }

@@ -5,11 +5,13 @@
 
 mod apply;
 mod axial;
+mod curves;
 mod expect;
 mod features;
 mod interleaved;
 mod later;
 mod layer;
+mod linear;
 mod mrope;
 mod partial;
 mod read;
@@ -185,6 +187,47 @@ impl AttentionCase {
     }
 }
 
+/// Linear attention with elu + 1, every head plain.
+#[derive(Debug, Clone)]
+pub struct LinearCase {
+    pub name: String,
+    /// Before the feature map.
+    pub q: Vec<f32>,
+    pub q_shape: [u32; 4],
+    pub k: Vec<f32>,
+    pub k_shape: [u32; 4],
+    pub v: Vec<f32>,
+    pub v_shape: [u32; 4],
+    /// Rotation of the features of queries and keys, if they rotate.
+    pub rotation: Option<Rotation>,
+    pub causal: bool,
+    /// `[B, Hq, Sq, Dv]`.
+    pub out: Expected,
+    /// S `[B, Hkv, F, Dv]` and z `[B, Hkv, 1, F]` after the last key.
+    pub state: Option<[Expected; 2]>,
+}
+
+/// Which characteristic curve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CurveKind {
+    Real,
+    Imaginary,
+    RealIntegral,
+    ImaginaryIntegral,
+    DecayBound,
+}
+
+/// A curve against the distance. Computed on the host by every implementation.
+#[derive(Debug, Clone)]
+pub struct CurvesCase {
+    pub name: String,
+    pub config: RopeConfig,
+    pub distances: Vec<u32>,
+    pub kind: CurveKind,
+    /// `[1, 1, distances, 1]`.
+    pub expected: Expected,
+}
+
 /// One thing to compute and hold to its reference.
 #[derive(Debug, Clone)]
 pub enum Case {
@@ -192,9 +235,16 @@ pub enum Case {
     Rope(RopeCase),
     Scores(ScoresCase),
     Attention(AttentionCase),
+    Linear(LinearCase),
+    Curves(CurvesCase),
 }
 
 impl Case {
+    /// Whether the host computes it, whatever runs the kernels.
+    pub fn on_host(&self) -> bool {
+        matches!(self, Case::Frequencies(_) | Case::Curves(_))
+    }
+
     /// `file/case`.
     pub fn name(&self) -> &str {
         match self {
@@ -202,6 +252,8 @@ impl Case {
             Case::Rope(case) => &case.name,
             Case::Scores(case) => &case.name,
             Case::Attention(case) => &case.name,
+            Case::Linear(case) => &case.name,
+            Case::Curves(case) => &case.name,
         }
     }
 }
@@ -241,6 +293,8 @@ const KINDS: &[Kind] = &[
     Kind { recognises: sdpa::recognises, parse: sdpa::parse },
     Kind { recognises: real::recognises, parse: real::parse },
     Kind { recognises: features::recognises, parse: features::parse },
+    Kind { recognises: curves::recognises, parse: curves::parse },
+    Kind { recognises: linear::recognises, parse: linear::parse },
     Kind { recognises: later::recognises, parse: later::parse },
 ];
 

@@ -3,30 +3,32 @@
 use std::cell::RefCell;
 
 use phasor::{
-    DType, HeadMap, Layout, Tensor,
+    DType, Layout, Tensor,
     gpu::{CosSin, Positions},
     kernels::{
         attention::{Attention, AttentionBindings},
         rope::{Rope, RopeBindings},
+        scores::{Scores, ScoresBindings},
     },
     oracle,
     plan::{
         attention::{AttentionProblem, AttentionShape},
         rope::{RopeProblem, RopeShape},
+        scores::{Components, ScoreOutput, ScoresProblem, ScoresShape},
     },
     rotary::TableShape,
     wgpu,
 };
 
-use super::Runner;
+use super::{Linear, Runner};
 use crate::{
-    cases::{AttentionCase, Order, Result, RopeCase, Rotation, ScoresCase},
+    cases::{AttentionCase, LinearCase, Order, Result, RopeCase, Rotation, ScoresCase},
     gpu::Gpu,
 };
 
 /// All kernels, on one device. Compiled kernels and the last table are kept from case to case.
 pub struct Device<'a> {
-    gpu: &'a Gpu,
+    pub(super) gpu: &'a Gpu,
     ropes: RefCell<Vec<Rope>>,
     attentions: RefCell<Vec<Attention>>,
     table: RefCell<Option<Table>>,
@@ -34,7 +36,7 @@ pub struct Device<'a> {
 
 /// A table on the device, and the rotation that it is for.
 #[derive(Clone)]
-struct Table {
+pub(super) struct Table {
     rotation: Rotation,
     buffer: wgpu::Buffer,
     shape: TableShape,
@@ -78,7 +80,7 @@ impl<'a> Device<'a> {
     }
 
     /// The table that reaches all positions of a rotation. Pairings share it.
-    fn table(&self, rotation: &Rotation) -> Result<Table> {
+    pub(super) fn table(&self, rotation: &Rotation) -> Result<Table> {
         let reach = |rotation: &Rotation| rotation.reach().into_iter().max();
         let same = |known: &Rotation| {
             let mut config = known.config.clone();
@@ -143,20 +145,20 @@ impl<'a> Device<'a> {
         Ok(if rotation.keys { k_out } else { q_out })
     }
 
-    fn download(&self, buffer: &wgpu::Buffer, elements: usize) -> Vec<f64> {
+    pub(super) fn download(&self, buffer: &wgpu::Buffer, elements: usize) -> Vec<f64> {
         let data = self.gpu.download(buffer, DType::F32);
         data[..elements].iter().map(|&x| f64::from(x)).collect()
     }
 }
 
 impl Table {
-    fn bind(&self) -> CosSin<'_> {
+    pub(super) fn bind(&self) -> CosSin<'_> {
         CosSin { binding: self.buffer.as_entire_buffer_binding(), shape: self.shape }
     }
 }
 
 /// Position ids that all batches share, `[streams, S]`.
-fn ids_of(ids: &wgpu::Buffer, seq: u32) -> Positions<'_> {
+pub(super) fn ids_of(ids: &wgpu::Buffer, seq: u32) -> Positions<'_> {
     Positions::Ids { binding: ids.as_entire_buffer_binding(), batch_stride: 0, stream_stride: seq }
 }
 
@@ -170,61 +172,34 @@ impl Runner for Device<'_> {
         Ok(self.download(&rotated, case.x.len()))
     }
 
-    /// No kernel writes scores. But the log-sum-exp over a single key is its score: so each key
-    /// goes into a batch of its own, over the same queries, by strides alone.
     fn scores(&self, case: &ScoresCase) -> Result<(Vec<f64>, Vec<f64>)> {
         let [batch, q_heads, seq_q, dim] = case.q_shape;
         let [_, kv_heads, seq_k, _] = case.k_shape;
         let config = &case.q_rotation.config;
-        let kernel = self.attention_kernel(&AttentionProblem {
+        let problem = ScoresProblem {
             rotary_dim: config.rotary_dim,
             pairing: config.pairing,
             causal: false,
             softmax_scale: 1.0,
-            lse: true,
-            ..AttentionProblem::new(HeadMap::ropepp(q_heads)?, kv_heads, dim)
-        })?;
+            output: ScoreOutput::Scores(Components::Pairs),
+            ..ScoresProblem::new(q_heads, kv_heads, dim)
+        };
+        let kernel = Scores::new(&self.gpu.device, &problem.plan(&self.gpu.capabilities())?)?;
         let q = self.rotate(&case.q, case.q_shape, Order::Bhsd, &case.q_rotation)?;
         let k = self.rotate(&case.k, case.k_shape, Order::Bhsd, &case.k_rotation)?;
-
-        let (mut re, mut im) = (Vec::new(), Vec::new());
-        for b in 0..batch {
-            let queries = Layout {
-                shape: [seq_k, q_heads, seq_q, dim],
-                strides: [0, seq_q * dim, dim],
-                offset: b * q_heads * seq_q * dim,
-            };
-            let keys = Layout {
-                shape: [seq_k, kv_heads, 1, dim],
-                strides: [dim, seq_k * dim, dim],
-                offset: b * kv_heads * seq_k * dim,
-            };
-            let rows = (seq_k * 2 * q_heads * seq_q) as usize;
-            let out = self.gpu.output(rows * dim as usize, DType::F32);
-            let lse = self.gpu.output(rows, DType::F32);
-            let out_layout = Layout::bhsd([seq_k, 2 * q_heads, seq_q, dim])?;
-            let mut bindings = AttentionBindings::new(
-                Tensor::new(&q, DType::F32, queries),
-                Tensor::new(&k, DType::F32, keys),
-                Tensor::new(&k, DType::F32, keys),
-                Tensor::new(&out, DType::F32, out_layout),
-            );
-            bindings.lse = Some(lse.as_entire_buffer_binding());
-            let shape = AttentionShape::new(seq_k, seq_q, 1);
-            let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
-            self.gpu.run(|encoder| dispatch.encode(encoder));
-
-            let lse = self.download(&lse, rows);
-            let [heads, queries] = [q_heads, seq_q].map(|n| n as usize);
-            let score = |j, head, i| lse[(j * 2 * heads + head) * queries + i];
-            for h in 0..heads {
-                for i in 0..queries {
-                    re.extend((0..seq_k as usize).map(|j| score(j, 2 * h, i)));
-                    im.extend((0..seq_k as usize).map(|j| score(j, 2 * h + 1, i)));
-                }
-            }
-        }
-        Ok((re, im))
+        let shape = ScoresShape::new(batch, seq_q, seq_k);
+        let elements = kernel.plan().output_bytes(&shape) as usize / 4;
+        let out = self.gpu.output(elements, DType::F32);
+        let bindings = ScoresBindings {
+            q: Tensor::new(&q, DType::F32, Layout::bhsd(case.q_shape)?),
+            k: Tensor::new(&k, DType::F32, Layout::bhsd(case.k_shape)?),
+            out: out.as_entire_buffer_binding(),
+            lse: None,
+        };
+        let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
+        self.gpu.run(|encoder| dispatch.encode(encoder));
+        let complex = self.download(&out, elements);
+        Ok(complex.chunks_exact(2).map(|pair| (pair[0], pair[1])).unzip())
     }
 
     /// Keys through the rope kernel, queries rotated inside the attention kernel.
@@ -283,5 +258,9 @@ impl Runner for Device<'_> {
             out: self.download(&out, out_len),
             lse: self.download(&lse, lse_len),
         })
+    }
+
+    fn linear(&self, case: &LinearCase) -> Result<Linear> {
+        self.run_linear(case)
     }
 }

@@ -1,6 +1,7 @@
 //! Implementations that can run cases, and the oracle as one of them.
 
 mod device;
+mod linear;
 
 pub use device::Device;
 
@@ -8,7 +9,9 @@ use std::marker::PhantomData;
 
 use phasor::oracle::{self, Attention, AttentionInputs, Place, Real};
 
-use crate::cases::{AttentionCase, Order, Result, RopeCase, Rotation, ScoresCase, swap_axes};
+use crate::cases::{
+    AttentionCase, LinearCase, Order, Result, RopeCase, Rotation, ScoresCase, swap_axes,
+};
 
 /// Something that computes cases. Results are dense `[B, H, S, D]`, widened to f64.
 pub trait Runner {
@@ -23,6 +26,18 @@ pub trait Runner {
 
     /// Output and log-sum-exp of all output heads.
     fn attention(&self, case: &AttentionCase) -> Result<Attention<f64>>;
+
+    /// Linear attention: outputs, and the state after the last key.
+    fn linear(&self, case: &LinearCase) -> Result<Linear>;
+}
+
+/// What linear attention gives.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    /// `[B, Hq, Sq, Dv]`.
+    pub out: Vec<f64>,
+    /// S `[B, Hkv, F, Dv]` and z `[B, Hkv, F]`.
+    pub state: [Vec<f64>; 2],
 }
 
 /// The oracle: the truth as `Oracle<f64>`, the naive run that bounds are computed from as
@@ -123,6 +138,10 @@ impl<R: Real> Runner for Oracle<R> {
         let sinks = (!sinks.is_empty()).then_some(sinks.as_slice());
         let got = oracle::attention_with(&inputs, &modify, sinks)?;
         Ok(Attention { out: widen(&got.out), lse: widen(&got.lse) })
+    }
+
+    fn linear(&self, case: &LinearCase) -> Result<Linear> {
+        linear::by_oracle::<R>(case)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Mean attention weight against distance, for the real and the imaginary component.
 
-use std::path::Path;
-
 use plotters::{element::DashedPathElement, prelude::*};
 
-use super::{CAPTION, Canvas, INK, LABEL, power_of_ten, text, titled};
+use super::{
+    CAPTION, Canvas, GREY, GRID, IMAGINARY, INK, LABEL, Picture, REAL, power_of_ten, text, titled,
+};
 use crate::{Result, statistics::Point};
 
 /// The curves of one panel.
@@ -14,38 +14,51 @@ pub struct Curves {
     pub imaginary: Vec<Point>,
 }
 
-/// Dark and light, so that a grey print tells them apart as well as their dashes and markers do.
-const REAL: RGBColor = RGBColor(0, 51, 119);
-const IMAGINARY: RGBColor = RGBColor(230, 120, 20);
-const UNIFORM: RGBColor = RGBColor(130, 130, 130);
-
 /// Where the distance 0 stands on the logarithmic axis.
 const ZERO: f64 = 0.5;
 
-/// Draws the panels side by side over common axes, both logarithmic.
-pub fn draw(path: &Path, title: &str, subtitle: &str, panels: &[Curves; 2]) -> Result<()> {
-    let canvas = BitMapBackend::new(path, (1840, 900)).into_drawing_area();
-    let body = titled(&canvas, title, subtitle)?;
-    let (left, right) = body.split_horizontally(905);
-
-    let points = || panels.iter().flat_map(|p| p.real.iter().chain(&p.imaginary));
-    let exponent = |w: f64| w.log10();
-    let lowest = points().map(|p| exponent(p.weight.min(p.uniform))).fold(0.0, f64::min).floor();
-    let highest = points().map(|p| exponent(p.weight.max(p.uniform))).fold(-9.0, f64::max).ceil();
-    let farthest = points().map(|p| p.distance).fold(1.0, f64::max);
-    let highest = highest.min(0.0) as i32;
-    let range = ((lowest.max(-9.0) as i32).min(highest - 1), highest, farthest);
-    draw_panel(&left, &panels[0], range)?;
-    draw_panel(&right, &panels[1], range)?;
-    canvas.present()?;
-    Ok(())
+/// Two panels side by side over common axes, both logarithmic.
+pub struct DistancePicture {
+    pub title: String,
+    pub subtitle: String,
+    pub panels: [Curves; 2],
 }
 
-fn draw_panel(
-    area: &Canvas<'_>,
+impl Picture for DistancePicture {
+    fn size(&self) -> (u32, u32) {
+        (1840, 900)
+    }
+
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Result<()>
+    where
+        DB::ErrorType: 'static,
+    {
+        let panels = &self.panels;
+        let body = titled(canvas, &self.title, &self.subtitle)?;
+        let (left, right) = body.split_horizontally(905);
+
+        let points = || panels.iter().flat_map(|p| p.real.iter().chain(&p.imaginary));
+        let exponent = |w: f64| w.log10();
+        let lowest =
+            points().map(|p| exponent(p.weight.min(p.uniform))).fold(0.0, f64::min).floor();
+        let highest =
+            points().map(|p| exponent(p.weight.max(p.uniform))).fold(-9.0, f64::max).ceil();
+        let farthest = points().map(|p| p.distance).fold(1.0, f64::max);
+        let highest = highest.min(0.0) as i32;
+        let range = ((lowest.max(-9.0) as i32).min(highest - 1), highest, farthest);
+        draw_panel(&left, &panels[0], range)?;
+        draw_panel(&right, &panels[1], range)
+    }
+}
+
+fn draw_panel<DB: DrawingBackend>(
+    area: &Canvas<DB>,
     curves: &Curves,
     (lowest, highest, farthest): (i32, i32, f64),
-) -> Result<()> {
+) -> Result<()>
+where
+    DB::ErrorType: 'static,
+{
     let place = |distance: f64| if distance == 0.0 { ZERO } else { distance };
     let mut distances = vec![ZERO];
     for decade in 0..=farthest.log10() as i32 {
@@ -67,7 +80,7 @@ fn draw_panel(
         .configure_mesh()
         .axis_style(INK)
         .light_line_style(TRANSPARENT)
-        .bold_line_style(RGBColor(225, 225, 225))
+        .bold_line_style(GRID)
         .x_desc("distance Δ = t − s, tokens")
         .y_desc("mean attention weight")
         .x_label_formatter(&|&d| if d == ZERO { "0".into() } else { format!("{d}") })
@@ -84,7 +97,7 @@ fn draw_panel(
     let imaginary = line(&curves.imaginary, |p| p.weight);
     let uniform = line(&curves.real, |p| p.uniform);
 
-    let thin = UNIFORM.stroke_width(2);
+    let thin = GREY.stroke_width(2);
     chart
         .draw_series(DashedLineSeries::new(uniform[1..].to_vec(), 3, 5, thin))?
         .label("no preference: mean of 1/(t + 1)")
@@ -118,7 +131,7 @@ fn draw_panel(
         .position(SeriesLabelPosition::LowerLeft)
         .legend_area_size(50)
         .background_style(WHITE)
-        .border_style(UNIFORM)
+        .border_style(GREY)
         .label_font(text(LABEL))
         .draw()?;
     Ok(())

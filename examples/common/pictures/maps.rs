@@ -1,10 +1,8 @@
 //! Attention maps side by side, as in Fig. 5 of the RoPE++ paper (arXiv 2512.07525).
 
-use std::path::Path;
-
 use plotters::{prelude::*, style::colors::colormaps::ViridisRGB};
 
-use super::{CAPTION, Canvas, INK, LABEL, power_of_ten, text, titled};
+use super::{CAPTION, Canvas, INK, LABEL, Picture, power_of_ten, text, titled};
 use crate::Result;
 
 /// One causal map.
@@ -19,26 +17,32 @@ const SIDE: u32 = 768;
 const PANEL: u32 = SIDE + 120;
 const BAR: u32 = 190;
 
-/// Draws two maps of the same size under one colour bar. The colour is the logarithm of the weight.
-pub fn draw(
-    path: &Path,
-    title: &str,
-    subtitle: &str,
-    maps: &[Map<'_>; 2],
-    seq: usize,
-) -> Result<()> {
-    let size = (2 * PANEL + BAR + 30, SIDE + 250);
-    let canvas = BitMapBackend::new(path, size).into_drawing_area();
-    let body = titled(&canvas, title, subtitle)?;
-    let (left, rest) = body.split_horizontally(PANEL);
-    let (right, bar) = rest.split_horizontally(PANEL);
+/// Two maps of the same size under one colour bar. The colour is the logarithm of the weight.
+pub struct MapsPicture<'a> {
+    pub title: String,
+    pub subtitle: String,
+    pub maps: [Map<'a>; 2],
+    /// S.
+    pub seq: usize,
+}
 
-    let decades = decades(maps);
-    draw_map(&left, &maps[0], seq, decades)?;
-    draw_map(&right, &maps[1], seq, decades)?;
-    draw_bar(&bar, decades)?;
-    canvas.present()?;
-    Ok(())
+impl Picture for MapsPicture<'_> {
+    fn size(&self) -> (u32, u32) {
+        (2 * PANEL + BAR + 30, SIDE + 250)
+    }
+
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Result<()>
+    where
+        DB::ErrorType: 'static,
+    {
+        let body = titled(canvas, &self.title, &self.subtitle)?;
+        let (left, rest) = body.split_horizontally(PANEL);
+        let (right, bar) = rest.split_horizontally(PANEL);
+        let decades = decades(&self.maps);
+        draw_map(&left, &self.maps[0], self.seq, decades)?;
+        draw_map(&right, &self.maps[1], self.seq, decades)?;
+        draw_bar(&bar, decades)
+    }
 }
 
 /// Decades of colour: from 1 down to the one below which a fifth of the visible weights lie.
@@ -55,7 +59,15 @@ fn colour(share: f64) -> RGBColor {
     ViridisRGB::get_color(share.clamp(0.0, 1.0))
 }
 
-fn draw_map(area: &Canvas<'_>, map: &Map<'_>, seq: usize, decades: i32) -> Result<()> {
+fn draw_map<DB: DrawingBackend>(
+    area: &Canvas<DB>,
+    map: &Map<'_>,
+    seq: usize,
+    decades: i32,
+) -> Result<()>
+where
+    DB::ErrorType: 'static,
+{
     let mut chart = ChartBuilder::on(area)
         .caption(&map.caption, text(CAPTION))
         .x_label_area_size(70)
@@ -79,6 +91,7 @@ fn draw_map(area: &Canvas<'_>, map: &Map<'_>, seq: usize, decades: i32) -> Resul
         let start = (pixel as usize * seq / pixels as usize).min(seq - 1);
         start..((pixel as usize + 1) * seq / pixels as usize).max(start + 1)
     };
+    let mut pixels = vec![255u8; (3 * width * height) as usize];
     for y in 0..height {
         for x in 0..width {
             let (rows, columns) = (cells(y, height), cells(x, width));
@@ -89,13 +102,21 @@ fn draw_map(area: &Canvas<'_>, map: &Map<'_>, seq: usize, decades: i32) -> Resul
             let sum: f64 =
                 rows.map(|t| map.weights[t * seq..][columns.clone()].iter().sum::<f64>()).sum();
             let share = 1.0 + (sum / count as f64).log10() / f64::from(decades);
-            plot.draw_pixel((x as i32, y as i32), &colour(share))?;
+            let RGBColor(r, g, b) = colour(share);
+            pixels[(3 * (y * width + x)) as usize..][..3].copy_from_slice(&[r, g, b]);
         }
     }
+    let image: BitMapElement<'_, (i32, i32)> =
+        BitMapElement::with_owned_buffer((0, 0), (width, height), pixels)
+            .ok_or("the map does not fit its picture")?;
+    plot.draw(&image)?;
     Ok(())
 }
 
-fn draw_bar(area: &Canvas<'_>, decades: i32) -> Result<()> {
+fn draw_bar<DB: DrawingBackend>(area: &Canvas<DB>, decades: i32) -> Result<()>
+where
+    DB::ErrorType: 'static,
+{
     let level = |share: f64| 10f64.powf(f64::from(decades) * (share - 1.0));
     let bottom = 10f64.powi(-decades);
     let ticks: Vec<f64> = (-decades..=0).map(|e| 10f64.powi(e)).collect();

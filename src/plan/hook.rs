@@ -1,0 +1,339 @@
+//! WGSL of the caller's that becomes part of a kernel. It is parsed here, and whatever could hang,
+//! race or write memory is refused with the reason, before a device sees it.
+
+use crate::{Error, Result};
+
+/// A positive function of one number, as WGSL text that was checked.
+///
+/// ```
+/// use phasor::plan::FeatureHook;
+///
+/// let softplus = FeatureHook::new(
+///     "fn feature_map(x: f32) -> f32 { return max(x, 0.0) + log(1.0 + exp(-abs(x))); }",
+/// );
+/// assert!(softplus.is_ok());
+/// let endless = FeatureHook::new("fn feature_map(x: f32) -> f32 { loop {} }");
+/// assert!(endless.unwrap_err().to_string().contains("loop"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FeatureHook {
+    wgsl: String,
+}
+
+impl FeatureHook {
+    /// Takes WGSL that defines `fn feature_map(x: f32) -> f32`. Functions, constants and types
+    /// beside it have names that begin with `feature_map_`, so that they meet none of a kernel's.
+    ///
+    /// The function has to be positive for every x; that cannot be checked, and where it is not,
+    /// denominators may vanish.
+    ///
+    /// # Errors
+    /// [`Error::Hook`] for text that is no valid WGSL, lacks the function, has loops, barriers,
+    /// stores, or variables outside of functions, or uses a feature beyond plain WGSL; and for any
+    /// hook where wgpu comes without a WGSL parser, which is on the web.
+    pub fn new(wgsl: impl Into<String>) -> Result<Self> {
+        Ok(Self { wgsl: checked(&FEATURE_MAP, wgsl.into())? })
+    }
+
+    /// The text.
+    pub fn wgsl(&self) -> &str {
+        &self.wgsl
+    }
+}
+
+/// A modification of single scores, as WGSL text that was checked.
+///
+/// ```
+/// use phasor::plan::ScoreHook;
+///
+/// // A bias that grows with the distance, for even heads only.
+/// let hook = ScoreHook::new(
+///     "fn score_mod(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32 {
+///          return select(score, score + 0.1 * f32(key - query), head % 2u == 0u);
+///      }",
+/// );
+/// assert!(hook.is_ok());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ScoreHook {
+    wgsl: String,
+}
+
+impl ScoreHook {
+    /// Takes WGSL that defines
+    /// `fn score_mod(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32`: the score that
+    /// takes the place of a scaled score (in units of the natural logarithm). `head` counts output
+    /// heads, `query` is the query's place among the keys (its row, without a causal mask). Other
+    /// names begin with `score_mod_`.
+    ///
+    /// # Errors
+    /// [`Error::Hook`], as [`FeatureHook::new`].
+    pub fn new(wgsl: impl Into<String>) -> Result<Self> {
+        Ok(Self { wgsl: checked(&SCORE_MOD, wgsl.into())? })
+    }
+
+    /// The text.
+    pub fn wgsl(&self) -> &str {
+        &self.wgsl
+    }
+}
+
+/// A mask over single scores, as WGSL text that was checked.
+///
+/// ```
+/// use phasor::plan::MaskHook;
+///
+/// // Keys of the same run of 64.
+/// let hook = MaskHook::new(
+///     "fn mask_mod(batch: u32, head: u32, query: i32, key: i32) -> bool {
+///          return query / 64 == key / 64;
+///      }",
+/// );
+/// assert!(hook.is_ok());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MaskHook {
+    wgsl: String,
+}
+
+impl MaskHook {
+    /// Takes WGSL that defines `fn mask_mod(batch: u32, head: u32, query: i32, key: i32) -> bool`:
+    /// whether the query may see the key, beyond what all other masks hide. The arguments are those
+    /// of [`ScoreHook`]. Other names begin with `mask_mod_`.
+    ///
+    /// # Errors
+    /// [`Error::Hook`], as [`FeatureHook::new`].
+    pub fn new(wgsl: impl Into<String>) -> Result<Self> {
+        Ok(Self { wgsl: checked(&MASK_MOD, wgsl.into())? })
+    }
+
+    /// The text.
+    pub fn wgsl(&self) -> &str {
+        &self.wgsl
+    }
+}
+
+/// What a hook has to define.
+struct Form {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    result: &'static str,
+}
+
+const FEATURE_MAP: Form = Form { name: "feature_map", arguments: &["f32"], result: "f32" };
+const SCORE_MOD: Form =
+    Form { name: "score_mod", arguments: &["f32", "u32", "u32", "i32", "i32"], result: "f32" };
+const MASK_MOD: Form =
+    Form { name: "mask_mod", arguments: &["u32", "u32", "i32", "i32"], result: "bool" };
+
+fn checked(form: &Form, wgsl: String) -> Result<String> {
+    match check(form, &wgsl) {
+        Ok(()) => Ok(wgsl),
+        Err(reason) => Err(Error::Hook { name: form.name, reason }),
+    }
+}
+
+#[cfg(all(target_arch = "wasm32", not(target_os = "emscripten")))]
+fn check(_: &Form, _: &str) -> Result<(), String> {
+    Err("there is no WGSL parser on this target to check it with".to_owned())
+}
+
+#[cfg(not(all(target_arch = "wasm32", not(target_os = "emscripten"))))]
+use parsed::check;
+
+#[cfg(not(all(target_arch = "wasm32", not(target_os = "emscripten"))))]
+mod parsed {
+    // A parser, without a device: all of wgpu that this floor knows.
+    use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
+    use wgpu::naga::{
+        Block, Expression, Function, Module, Scalar, Statement, TypeInner, front::wgsl::parse_str,
+    };
+
+    use super::Form;
+
+    pub(super) fn check(form: &Form, wgsl: &str) -> Result<(), String> {
+        let module = parse_str(wgsl).map_err(|e| e.emit_to_string(wgsl))?;
+        Validator::new(ValidationFlags::all(), Capabilities::empty())
+            .validate(&module)
+            .map_err(|e| e.emit_to_string(wgsl))?;
+        no_globals(&module)?;
+        names(form, &module)?;
+        let functions = || module.functions.iter().map(|(_, function)| function);
+        let hook = functions()
+            .find(|function| function.name.as_deref() == Some(form.name))
+            .ok_or_else(|| format!("it does not define fn {}", form.name))?;
+        signature(form, &module, hook)?;
+        functions().try_for_each(|function| statements(function, &function.body))
+    }
+
+    fn no_globals(module: &Module) -> Result<(), String> {
+        if let Some((_, variable)) = module.global_variables.iter().next() {
+            let name = variable.name.as_deref().unwrap_or_default();
+            return Err(format!("var {name} outside of a function: it may neither load nor store"));
+        }
+        if !module.overrides.is_empty() {
+            return Err("it declares an override".to_owned());
+        }
+        match module.entry_points.first() {
+            Some(entry) => Err(format!("{} is an entry point", entry.name)),
+            None => Ok(()),
+        }
+    }
+
+    fn names(form: &Form, module: &Module) -> Result<(), String> {
+        let functions = module.functions.iter().map(|(_, function)| &function.name);
+        let constants = module.constants.iter().map(|(_, constant)| &constant.name);
+        let types = module.types.iter().map(|(_, ty)| &ty.name);
+        let own = format!("{}_", form.name);
+        let strange = functions
+            .chain(constants)
+            .chain(types)
+            .flatten()
+            .find(|name| *name != form.name && !name.starts_with(&own));
+        match strange {
+            Some(name) => Err(format!("the name {name} does not begin with {own}")),
+            None => Ok(()),
+        }
+    }
+
+    fn signature(form: &Form, module: &Module, function: &Function) -> Result<(), String> {
+        let is = |ty, name: &str| {
+            let scalar = match name {
+                "f32" => Scalar::F32,
+                "u32" => Scalar::U32,
+                "i32" => Scalar::I32,
+                _ => Scalar::BOOL,
+            };
+            module.types[ty].inner == TypeInner::Scalar(scalar)
+        };
+        let arguments = function.arguments.len() == form.arguments.len()
+            && function
+                .arguments
+                .iter()
+                .zip(form.arguments)
+                .all(|(given, name)| is(given.ty, name));
+        let result = function.result.as_ref().is_some_and(|result| is(result.ty, form.result));
+        if arguments && result {
+            return Ok(());
+        }
+        let (name, wanted) = (form.name, form.arguments.join(", "));
+        Err(format!("the signature is not fn {name}({wanted}) -> {}", form.result))
+    }
+
+    fn statements(function: &Function, block: &Block) -> Result<(), String> {
+        block.iter().try_for_each(|statement| {
+            let reason = match statement {
+                Statement::Emit(_)
+                | Statement::Return { .. }
+                | Statement::Call { .. }
+                | Statement::Break => return Ok(()),
+                Statement::Block(block) => return statements(function, block),
+                Statement::If { accept, reject, .. } => {
+                    statements(function, accept)?;
+                    return statements(function, reject);
+                }
+                Statement::Switch { cases, .. } => {
+                    return cases.iter().try_for_each(|case| statements(function, &case.body));
+                }
+                // A variable of the function's own is no memory that anyone shares.
+                Statement::Store { pointer, .. } if local(function, *pointer) => return Ok(()),
+                Statement::Store { .. }
+                | Statement::ImageStore { .. }
+                | Statement::Atomic { .. }
+                | Statement::ImageAtomic { .. } => "a store",
+                Statement::Loop { .. } | Statement::Continue => "a loop",
+                Statement::ControlBarrier(_) | Statement::MemoryBarrier(_) => "a barrier",
+                _ => "a statement that waits for other invocations or needs a device feature",
+            };
+            let name = function.name.as_deref().unwrap_or_default();
+            Err(format!("{name} has {reason}, which a hook must not"))
+        })
+    }
+
+    fn local(function: &Function, mut pointer: wgpu::naga::Handle<wgpu::naga::Expression>) -> bool {
+        loop {
+            match function.expressions[pointer] {
+                Expression::LocalVariable(_) => return true,
+                Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => {
+                    pointer = base;
+                }
+                _ => return false,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(wgsl: &str) -> String {
+        FeatureHook::new(wgsl).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn functions_of_their_argument_alone_are_taken() {
+        for wgsl in [
+            "fn feature_map(x: f32) -> f32 { return exp(x); }",
+            "const feature_map_a: f32 = 2.0;
+             fn feature_map_helper(x: f32) -> f32 { return feature_map_a * x * x + 0.5; }
+             fn feature_map(x: f32) -> f32 { return feature_map_helper(x); }",
+            "fn feature_map(x: f32) -> f32 {
+                 var y = 1.0;
+                 if (x > 0.0) { y = x + 1.0; } else { y = exp(x); }
+                 switch (i32(y)) { case 3: { y += 0.25; } default: {} }
+                 return y;
+             }",
+        ] {
+            assert_eq!(FeatureHook::new(wgsl).unwrap().wgsl(), wgsl);
+        }
+    }
+
+    #[test]
+    fn what_hangs_waits_or_writes_is_refused_with_the_reason() {
+        let body = |body: &str| format!("fn feature_map(x: f32) -> f32 {{ {body} return x; }}");
+        let all = [
+            ("var y = x; for (var i = 0; i < 3; i++) { y += 1.0; }", "loop"),
+            ("while (x > 0.0) { }", "loop"),
+            ("workgroupBarrier();", "barrier"),
+            ("storageBarrier();", "barrier"),
+        ];
+        for (text, reason) in all {
+            assert!(refused(&body(text)).contains(reason), "{text}: {}", refused(&body(text)));
+        }
+        let helper = "fn feature_map_h() { loop { break; } }";
+        assert!(refused(&format!("{helper}{}", body("feature_map_h();"))).contains("loop"));
+        let store = "@group(0) @binding(20) var<storage, read_write> o: array<f32>;";
+        assert!(refused(&format!("{store}{}", body("o[0] = x;"))).contains("store"));
+        let pointer = "fn feature_map_p(p: ptr<function, f32>) { *p = 1.0; }";
+        assert!(refused(&format!("{pointer}{}", body(""))).contains("store"));
+        let shared = "var<workgroup> w: f32;";
+        assert!(refused(&format!("{shared}{}", body(""))).contains("var w"));
+    }
+
+    #[test]
+    fn every_hook_has_its_own_form() {
+        let score = "fn score_mod(s: f32, b: u32, h: u32, q: i32, k: i32) -> f32 { return s; }";
+        let mask = "fn mask_mod(b: u32, h: u32, q: i32, k: i32) -> bool { return q > k; }";
+        assert!(ScoreHook::new(score).is_ok() && MaskHook::new(mask).is_ok());
+        assert!(ScoreHook::new(mask).is_err() && MaskHook::new(score).is_err());
+        let unsigned = mask.replace("k: i32", "k: u32").replace("q > k", "true");
+        let refusal = MaskHook::new(unsigned).unwrap_err().to_string();
+        assert!(refusal.contains("mask_mod(u32, u32, i32, i32) -> bool"), "{refusal}");
+        let stuck = mask.replace("return", "loop {} return");
+        assert!(MaskHook::new(stuck).unwrap_err().to_string().contains("loop"));
+    }
+
+    #[test]
+    fn text_that_is_no_such_function_is_refused() {
+        assert!(refused("fn feature_map(x: f32) -> f32 { return y; }").contains("y"));
+        assert!(refused("fn map(x: f32) -> f32 { return x; }").contains("does not begin"));
+        assert!(refused("").contains("does not define"));
+        assert!(refused("fn feature_map(x: u32) -> f32 { return 1.0; }").contains("signature"));
+        assert!(refused("fn feature_map(x: f32) { }").contains("signature"));
+        let clash = "fn rotate() {} fn feature_map(x: f32) -> f32 { return x; }";
+        assert!(refused(clash).contains("rotate"));
+        let entry = "@compute @workgroup_size(1) fn feature_map_main() {}";
+        assert!(refused(entry).contains("entry point"));
+    }
+}

@@ -1,0 +1,324 @@
+//! Planning linear attention: passes, tile, workspace, cost.
+
+mod problem;
+mod shader;
+
+pub use problem::{FeatureMap, LinearAttentionProblem};
+
+use crate::Result;
+use crate::plan::{Capabilities, Shader};
+
+/// Invocations of a workgroup, and the part of a square tile that each owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tile {
+    pub(crate) tx: u32,
+    pub(crate) ty: u32,
+    /// Rows an invocation, a multiple of 4.
+    pub(crate) rows: u32,
+    /// Quads of columns an invocation.
+    pub(crate) cols: u32,
+}
+
+impl Tile {
+    /// Few invocations with much work where they run on a CPU, as for attention.
+    fn of(capabilities: &Capabilities) -> Self {
+        match capabilities.software {
+            true => Self { tx: 4, ty: 4, rows: 8, cols: 2 },
+            false => Self { tx: 16, ty: 16, rows: 4, cols: 1 },
+        }
+    }
+
+    pub(crate) fn threads(self) -> u32 {
+        self.tx * self.ty
+    }
+
+    /// Rows of a tile, and its columns.
+    pub(crate) fn block(self) -> u32 {
+        self.ty * self.rows
+    }
+}
+
+/// Sizes that change from call to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinearAttentionShape {
+    /// B.
+    pub batch: u32,
+    /// S_q: queries of each batch.
+    pub seq_q: u32,
+    /// S_k: keys of each batch; with a causal mask, equal to S_q.
+    pub seq_k: u32,
+    /// Whether the call goes on from the state bound. Where it does not, it starts from zero and
+    /// what the state held before does not matter.
+    pub resume: bool,
+}
+
+impl LinearAttentionShape {
+    /// A sequence from its beginning: query i is the token of key i.
+    pub fn new(batch: u32, seq: u32) -> Self {
+        Self { batch, seq_q: seq, seq_k: seq, resume: false }
+    }
+}
+
+/// What one call does, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinearAttentionCost {
+    /// Compute dispatches.
+    pub dispatches: u32,
+    /// Workgroups of all of them.
+    pub workgroups: u64,
+    /// Floating-point operations of the products: linear in the sequence.
+    pub flops: u64,
+    /// Bytes of q, k, v, outputs and state, each counted once.
+    pub bytes: u64,
+}
+
+/// How one [`LinearAttentionProblem`] will run: a pass that sums up the state of every chunk, one
+/// that scans the chunks, one that computes the outputs; in front of them, for random features, one
+/// over the queries and one over the keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinearAttentionPlan {
+    pub(crate) problem: LinearAttentionProblem,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) tile: Tile,
+    /// Passes in their order, see [`LinearAttentionPlan::shaders`].
+    pub(crate) shaders: Vec<Shader>,
+}
+
+impl LinearAttentionPlan {
+    fn new(problem: &LinearAttentionProblem, capabilities: &Capabilities) -> Result<Self> {
+        problem.check()?;
+        let tile = Tile::of(capabilities);
+        let mut shaders = Vec::new();
+        if problem.is_favor() {
+            shaders.push(shader::favor(problem, problem.q_dtype));
+            shaders.push(shader::favor(problem, problem.kv_dtype));
+        }
+        shaders.push(shader::sums(problem, &tile));
+        shaders.push(shader::scan(problem, &tile));
+        shaders.push(shader::outputs(problem, &tile));
+        let caps = capabilities;
+        let n = u64::from;
+        for shader in &shaders {
+            let (size, bytes) = (n(shader.workgroup_size), n(shader.workgroup_bytes));
+            let limits = [
+                ("max_compute_workgroup_storage_size", bytes, n(caps.max_workgroup_bytes)),
+                ("max_compute_invocations_per_workgroup", size, n(caps.max_invocations)),
+                ("max_compute_workgroup_size_x", size, n(caps.max_workgroup_size)),
+                (
+                    "max_storage_buffers_per_shader_stage",
+                    n(shader.storage_buffers),
+                    n(caps.max_storage_buffers),
+                ),
+                (
+                    "max_uniform_buffer_binding_size",
+                    16 * n(shader::head_slots(problem)),
+                    caps.max_uniform_binding,
+                ),
+            ];
+            for (limit, needed, available) in limits {
+                Capabilities::need(limit, "linear attention", needed, available)?;
+            }
+        }
+        Ok(Self { problem: problem.clone(), capabilities: caps.clone(), tile, shaders })
+    }
+
+    /// The problem that this plan solves.
+    pub fn problem(&self) -> &LinearAttentionProblem {
+        &self.problem
+    }
+
+    /// Tokens of a chunk. A sequence that is cut at multiples of this, each part going on from the
+    /// state of the one before, gives the same bits as in one call.
+    pub fn chunk(&self) -> u32 {
+        self.tile.block()
+    }
+
+    /// The shaders as they will be compiled: random features of q and k (if any), sums, scan,
+    /// outputs.
+    pub fn shaders(&self) -> &[Shader] {
+        &self.shaders
+    }
+
+    /// Chunks of the keys.
+    pub(crate) fn chunks(&self, shape: &LinearAttentionShape) -> u32 {
+        shape.seq_k.div_ceil(self.chunk())
+    }
+
+    /// Tiles of the queries.
+    pub(crate) fn tiles(&self, shape: &LinearAttentionShape) -> u32 {
+        shape.seq_q.div_ceil(self.chunk())
+    }
+
+    /// Entries of the uniform table of output heads.
+    pub(crate) fn head_slots(&self) -> usize {
+        shader::head_slots(&self.problem) as usize
+    }
+
+    /// Elements of the state of one kv head of one batch: S and z.
+    fn state_elements(&self) -> u64 {
+        let p = &self.problem;
+        u64::from(p.feature_dim()) * (u64::from(p.value_dim) + 1)
+    }
+
+    /// Bytes of the workspace that the caller binds: a state for every chunk and one more, f32
+    /// `[B, H_kv, chunks + 1, F (D_v + 1)]`. Proportional to the sequence.
+    pub fn workspace_bytes(&self, shape: &LinearAttentionShape) -> u64 {
+        let planes = u64::from(shape.batch) * u64::from(self.problem.kv_heads);
+        4 * planes * (u64::from(self.chunks(shape)) + 1) * self.state_elements()
+    }
+
+    /// Bytes of the buffer that the caller binds for random features, those of the queries and
+    /// behind them those of the keys; 0 for other feature maps.
+    pub fn features_bytes(&self, shape: &LinearAttentionShape) -> u64 {
+        let [q, k] = self.features_parts(shape);
+        self.keys_at(q) + k
+    }
+
+    /// Byte at which the features of the keys begin, behind `q` bytes of those of the queries.
+    pub(crate) fn keys_at(&self, q: u64) -> u64 {
+        q.next_multiple_of(u64::from(self.capabilities.storage_alignment.max(4)))
+    }
+
+    pub(crate) fn features_parts(&self, shape: &LinearAttentionShape) -> [u64; 2] {
+        let p = &self.problem;
+        if !p.is_favor() {
+            return [0; 2];
+        }
+        let rows = [
+            u64::from(p.heads.q_heads()) * u64::from(shape.seq_q),
+            u64::from(p.kv_heads) * u64::from(shape.seq_k),
+        ];
+        rows.map(|rows| 4 * u64::from(shape.batch) * rows * u64::from(p.feature_dim()))
+    }
+
+    /// Workgroups of every pass, in the order of [`LinearAttentionPlan::shaders`].
+    pub(crate) fn groups(&self, shape: &LinearAttentionShape) -> Vec<u64> {
+        let p = &self.problem;
+        let n = u64::from;
+        let blocks = |dim: u32| n(dim.div_ceil(self.tile.block()));
+        let (batch, values) = (n(shape.batch), blocks(p.value_dim));
+        let kv = batch * n(p.kv_heads);
+        let mut groups = Vec::new();
+        if p.is_favor() {
+            let tiles = |seq: u32| n(seq.div_ceil(shader::FAVOR_ROWS));
+            groups.push(batch * n(p.heads.q_heads()) * tiles(shape.seq_q));
+            groups.push(kv * tiles(shape.seq_k));
+        }
+        groups.push(kv * n(self.chunks(shape)) * blocks(p.feature_dim()) * values);
+        groups.push((kv * self.state_elements() / 4).div_ceil(n(shader::WORKGROUP)));
+        groups.push(batch * p.heads.heads().len() as u64 * n(self.tiles(shape)) * values);
+        groups
+    }
+
+    pub(crate) fn favor_tiles(seq: u32) -> u32 {
+        seq.div_ceil(shader::FAVOR_ROWS)
+    }
+
+    /// What a call of this plan does for one set of sizes.
+    pub fn cost(&self, shape: &LinearAttentionShape) -> LinearAttentionCost {
+        let p = &self.problem;
+        let n = u64::from;
+        let (f, dv, d, chunk) =
+            (n(p.feature_dim()), n(p.value_dim), n(p.head_dim), n(self.chunk()));
+        let q_rows = n(shape.batch) * n(shape.seq_q);
+        let k_rows = n(shape.batch) * n(p.kv_heads) * n(shape.seq_k);
+        let heads_out = p.heads.heads().len() as u64;
+        let within = if p.causal { chunk * (2 * f + dv) } else { 0 };
+        let mut flops = 2 * (q_rows * heads_out * (f * (dv + 1) + within) + k_rows * f * (dv + 1));
+        if p.is_favor() {
+            flops += 2 * d * f * (q_rows * n(p.heads.q_heads()) + k_rows);
+        }
+        let state = if p.state { 2 } else { 0 } * n(p.kv_heads) * self.state_elements();
+        let groups = self.groups(shape);
+        LinearAttentionCost {
+            dispatches: groups.iter().filter(|&&groups| groups > 0).count() as u32,
+            workgroups: groups.iter().sum(),
+            flops,
+            bytes: q_rows * n(p.heads.q_heads()) * d * p.q_dtype.size()
+                + k_rows * (d + dv) * p.kv_dtype.size()
+                + q_rows * heads_out * dv * p.out_dtype.size()
+                + 4 * n(shape.batch) * state,
+        }
+    }
+}
+
+impl core::fmt::Display for LinearAttentionPlan {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let p = &self.problem;
+        let map = match &p.feature_map {
+            FeatureMap::EluPlusOne => "elu + 1",
+            FeatureMap::Custom(_) => "the caller's feature map",
+            FeatureMap::Favor { .. } => "FAVOR+",
+        };
+        writeln!(
+            f,
+            "linear attention: {} query heads, {} kv heads, {} output heads, D {}, F {}, D_v {}, {}, {map}",
+            p.heads.q_heads(),
+            p.kv_heads,
+            p.heads.heads().len(),
+            p.head_dim,
+            p.feature_dim(),
+            p.value_dim,
+            if p.causal { "causal" } else { "full" },
+        )?;
+        writeln!(
+            f,
+            "  path: {} passes, chunks of {} tokens, {} features rotate, state {}, storage q {} kv {} out {}, arithmetic f32",
+            self.shaders.len(),
+            self.chunk(),
+            p.rotary_dim,
+            if p.state { "bound" } else { "none" },
+            p.q_dtype,
+            p.kv_dtype,
+            p.out_dtype,
+        )?;
+        write!(
+            f,
+            "  {} invocations, {} bytes of workgroup memory, {} storage buffers, workspace {} bytes a chunk and kv head",
+            self.tile.threads(),
+            self.shaders.iter().map(|shader| shader.workgroup_bytes).max().unwrap_or(0),
+            self.shaders.iter().map(|shader| shader.storage_buffers).max().unwrap_or(0),
+            4 * self.state_elements(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HeadMap;
+
+    #[test]
+    fn work_and_memory_are_linear_in_the_sequence() {
+        let problem = LinearAttentionProblem::new(HeadMap::plain(2).unwrap(), 1, 64);
+        let plan = problem.plan(&Capabilities::webgpu_default()).unwrap();
+        let [short, long] = [4096, 32768].map(|seq| LinearAttentionShape::new(1, seq));
+        assert_eq!(plan.cost(&long).flops, 8 * plan.cost(&short).flops);
+        assert!(plan.workspace_bytes(&long) < 8 * plan.workspace_bytes(&short));
+    }
+
+    #[test]
+    fn what_no_plan_fits_is_refused() {
+        let good = LinearAttentionProblem::new(HeadMap::plain(4).unwrap(), 2, 32);
+        let favor = |features, key_offset| FeatureMap::Favor { features, key_offset };
+        let plan = |p: &LinearAttentionProblem| p.plan(&Capabilities::webgpu_default());
+        assert!(plan(&good).is_ok());
+        for bad in [
+            LinearAttentionProblem { head_dim: 6, ..good.clone() },
+            LinearAttentionProblem { value_dim: 260, ..good.clone() },
+            LinearAttentionProblem { kv_heads: 3, ..good.clone() },
+            LinearAttentionProblem { rotary_dim: 34, ..good.clone() },
+            LinearAttentionProblem { rotary_dim: 7, ..good.clone() },
+            LinearAttentionProblem { feature_map: favor(0, 0.0), ..good.clone() },
+            LinearAttentionProblem { feature_map: favor(64, f32::NAN), ..good.clone() },
+            LinearAttentionProblem {
+                rotary_dim: 0,
+                heads: HeadMap::ropepp(4).unwrap(),
+                ..good.clone()
+            },
+        ] {
+            assert!(plan(&bad).is_err(), "{bad:?}");
+        }
+    }
+}

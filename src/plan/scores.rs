@@ -1,0 +1,283 @@
+//! Planning the kernels that show what attention does: raw scores of a window, and statistics of
+//! every row.
+
+use core::fmt::Write as _;
+use core::ops::Range;
+
+use crate::plan::{Capabilities, Shader};
+use crate::rotary::Pairing;
+use crate::{DType, Error, Result};
+
+macro_rules! wgsl {
+    ($name:literal) => {
+        include_str!(concat!("../../shaders/", $name, ".wgsl"))
+    };
+}
+
+/// How two components lie in one buffer of f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Components {
+    /// `[B, heads, queries, keys, 2]`: real and imaginary part side by side, a complex number.
+    Pairs,
+    /// `[B, heads, 2, queries, keys]`: a plane of real parts, and one of imaginary parts.
+    Planes,
+}
+
+/// What is written of the scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ScoreOutput {
+    /// `softmax_scale · S`; −∞ where the mask hides a key.
+    Scores(Components),
+    /// `exp(softmax_scale · S − lse)`, 0 where the mask hides a key. Needs the log-sum-exp that an
+    /// attention call over [`HeadMap::ropepp`](crate::HeadMap::ropepp) writes.
+    Probabilities(Components),
+    /// One [`RowStatistics`](crate::kernels::scores::RowStatistics) for every row and component,
+    /// from one pass over the keys.
+    Statistics {
+        /// Distance up to which probability counts as near, and past which as far, in tokens.
+        distance: u32,
+    },
+}
+
+/// Real and imaginary scores of rotated queries and keys, for analysis. Fill in what differs from
+/// [`ScoresProblem::new`].
+///
+/// ```text
+/// q [B, H_q, S_q, D]   k [B, H_kv, S_k, D]      S_re = Qa·Ka + Qb·Kb    S_im = Qb·Ka − Qa·Kb
+/// ```
+///
+/// (RoPE++, arXiv 2512.07525, matrix form.) The un-rotated tail adds to S_re alone, as in
+/// [`AttentionProblem`](crate::plan::attention::AttentionProblem).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoresProblem {
+    /// Query heads of the tensor.
+    pub q_heads: u32,
+    /// Heads of K; divides the query heads.
+    pub kv_heads: u32,
+    /// The query heads that are computed, in the order in which they are written.
+    pub heads: Vec<u32>,
+    /// D, a multiple of 4 up to 256.
+    pub head_dim: u32,
+    /// Channels that rotated, even, at most D.
+    pub rotary_dim: u32,
+    /// Where the pairs lie; [`Pairing::InterleavedToHalf`] has left them half-split.
+    pub pairing: Pairing,
+    /// Whether query i sees only the keys up to `i + query_offset`.
+    pub causal: bool,
+    /// Factor on every score, finite.
+    pub softmax_scale: f32,
+    /// Storage of q.
+    pub q_dtype: DType,
+    /// Storage of k.
+    pub k_dtype: DType,
+    /// What is written.
+    pub output: ScoreOutput,
+}
+
+impl ScoresProblem {
+    /// Causal raw scores of all heads as planes, in f32 over all of D, scale `D^(−1/2)`, half-split.
+    pub fn new(q_heads: u32, kv_heads: u32, head_dim: u32) -> Self {
+        Self {
+            q_heads,
+            kv_heads,
+            heads: (0..q_heads).collect(),
+            head_dim,
+            rotary_dim: head_dim,
+            pairing: Pairing::Half,
+            causal: true,
+            softmax_scale: f64::from(head_dim).powf(-0.5) as f32,
+            q_dtype: DType::F32,
+            k_dtype: DType::F32,
+            output: ScoreOutput::Scores(Components::Planes),
+        }
+    }
+
+    /// Decides how the problem runs on a device.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for numbers that no plan fits, [`Error::Limit`] where the device has too
+    /// little room.
+    pub fn plan(&self, capabilities: &Capabilities) -> Result<ScoresPlan> {
+        ScoresPlan::new(self, capabilities)
+    }
+
+    fn check(&self) -> Result<()> {
+        let invalid = |what, needed, got: String| Err(Error::Invalid { what, needed, got });
+        if self.head_dim == 0 || self.head_dim > 256 || !self.head_dim.is_multiple_of(4) {
+            let got = self.head_dim.to_string();
+            return invalid("head_dim", "a multiple of 4 from 4 to 256", got);
+        }
+        if self.kv_heads == 0 || self.q_heads == 0 || !self.q_heads.is_multiple_of(self.kv_heads) {
+            let got = format!("{} for {} query heads", self.kv_heads, self.q_heads);
+            return invalid("kv_heads", "a divisor of the query heads", got);
+        }
+        if let Some(head) = self.heads.iter().find(|&&head| head >= self.q_heads) {
+            return invalid("heads", "below q_heads", format!("{head} of {}", self.q_heads));
+        }
+        if self.heads.is_empty() {
+            return invalid("heads", "at least one", "none".into());
+        }
+        if self.rotary_dim > self.head_dim {
+            let got = format!("{} of {}", self.rotary_dim, self.head_dim);
+            return invalid("rotary_dim", "at most head_dim", got);
+        }
+        if !self.softmax_scale.is_finite() {
+            return invalid("softmax_scale", "finite", self.softmax_scale.to_string());
+        }
+        self.pairing.check(self.rotary_dim)
+    }
+}
+
+/// Sizes that change from call to call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ScoresShape {
+    /// B.
+    pub batch: u32,
+    /// S_q: queries of each batch.
+    pub seq_q: u32,
+    /// S_k: keys of each batch.
+    pub seq_k: u32,
+    /// Place of query 0 among the keys, for the mask and for distances. `None` aligns the last query
+    /// with the last key, `S_k − S_q`.
+    pub query_offset: Option<i32>,
+    /// Rows that are computed.
+    pub queries: Range<u32>,
+    /// Keys that are computed; for statistics, all.
+    pub keys: Range<u32>,
+}
+
+impl ScoresShape {
+    /// All queries and all keys, the last query at the last key.
+    pub fn new(batch: u32, seq_q: u32, seq_k: u32) -> Self {
+        Self { batch, seq_q, seq_k, query_offset: None, queries: 0..seq_q, keys: 0..seq_k }
+    }
+
+    /// The offset in force.
+    pub fn offset(&self) -> i64 {
+        self.query_offset.map_or(i64::from(self.seq_k) - i64::from(self.seq_q), i64::from)
+    }
+}
+
+/// How a [`ScoresProblem`] will run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoresPlan {
+    pub(crate) problem: ScoresProblem,
+    pub(crate) capabilities: Capabilities,
+    /// Rows of a tile, and its keys.
+    pub(crate) block: u32,
+    shader: Shader,
+}
+
+impl ScoresPlan {
+    fn new(problem: &ScoresProblem, capabilities: &Capabilities) -> Result<Self> {
+        problem.check()?;
+        // Few invocations with much work where they run on a CPU, as for attention.
+        let [tx, ty, rows, cols] = match capabilities.software {
+            true => [4, 4, 8, 2],
+            false => [16, 16, 4, 1],
+        };
+        let (block, threads) = (ty * rows, tx * ty);
+        let statistics = matches!(problem.output, ScoreOutput::Statistics { .. });
+        let shader = shader(problem, [tx, ty, rows, cols], statistics);
+        let caps = capabilities;
+        let n = u64::from;
+        for (limit, needed, available) in [
+            (
+                "max_compute_workgroup_storage_size",
+                n(shader.workgroup_bytes),
+                n(caps.max_workgroup_bytes),
+            ),
+            ("max_compute_invocations_per_workgroup", n(threads), n(caps.max_invocations)),
+            ("max_compute_workgroup_size_x", n(threads), n(caps.max_workgroup_size)),
+            (
+                "max_storage_buffers_per_shader_stage",
+                n(shader.storage_buffers),
+                n(caps.max_storage_buffers),
+            ),
+        ] {
+            Capabilities::need(limit, "scores", needed, available)?;
+        }
+        Ok(Self { problem: problem.clone(), capabilities: caps.clone(), block, shader })
+    }
+
+    /// The problem that this plan solves.
+    pub fn problem(&self) -> &ScoresProblem {
+        &self.problem
+    }
+
+    /// The shader, as it will be compiled.
+    pub fn shader(&self) -> &Shader {
+        &self.shader
+    }
+
+    /// Bytes that a call writes, which is what the output's binding has to hold.
+    pub fn output_bytes(&self, shape: &ScoresShape) -> u64 {
+        let rows =
+            u64::from(shape.batch) * self.problem.heads.len() as u64 * shape.queries.len() as u64;
+        match self.problem.output {
+            ScoreOutput::Statistics { .. } => rows.saturating_mul(2 * 6 * 4),
+            _ => rows.saturating_mul(2 * 4 * shape.keys.len() as u64),
+        }
+    }
+}
+
+impl core::fmt::Display for ScoresPlan {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let p = &self.problem;
+        write!(
+            f,
+            "scores: {} of {} query heads, {} kv heads, D {}, {}, {:?}\n  path: tiles of {} x {}, {} invocations, {} bytes of workgroup memory, workspace 0 bytes",
+            p.heads.len(),
+            p.q_heads,
+            p.kv_heads,
+            p.head_dim,
+            if p.causal { "causal" } else { "full" },
+            p.output,
+            self.block,
+            self.block,
+            self.shader.workgroup_size,
+            self.shader.workgroup_bytes,
+        )
+    }
+}
+
+fn shader(problem: &ScoresProblem, tile: [u32; 4], statistics: bool) -> Shader {
+    let [tx, ty, rows, cols] = tile;
+    let pairs = problem.rotary_dim / 2;
+    let blocks = if let Pairing::HalfBlocks(n) = problem.pairing { n } else { 1 };
+    let mut source = String::new();
+    for (name, value) in [
+        ("HEAD_DIM", problem.head_dim),
+        ("PAIRS", pairs),
+        // At least 1, as WGSL divides by it.
+        ("BLOCK_PAIRS", (pairs / blocks).max(1)),
+        ("TX", tx),
+        ("TY", ty),
+        ("ROWS", rows),
+        ("COLS", cols),
+    ] {
+        // Writing to a String cannot fail.
+        let _ = writeln!(source, "const {name}: u32 = {value}u;");
+    }
+    let interleaved = problem.pairing == Pairing::Interleaved;
+    let _ = writeln!(source, "const INTERLEAVED: bool = {interleaved};\n");
+    let by = |dtype, f32, f16| if dtype == DType::F32 { f32 } else { f16 };
+    for part in [
+        by(problem.q_dtype, wgsl!("io/q_f32"), wgsl!("io/q_f16")),
+        by(problem.k_dtype, wgsl!("io/k_f32"), wgsl!("io/k_f16")),
+        wgsl!("scores/tile"),
+        if statistics { wgsl!("scores/statistics") } else { wgsl!("scores") },
+    ] {
+        source.push_str(part);
+    }
+    let tiles = 2 * 16 * 2 * 4 * (ty * rows) / 4;
+    Shader {
+        label: format!("scores D{} {}{}", problem.head_dim, problem.q_dtype, problem.k_dtype),
+        source,
+        entry: if statistics { "statistics" } else { "scores" },
+        overrides: vec![("WORKGROUP", f64::from(tx * ty))],
+        workgroup_size: tx * ty,
+        workgroup_bytes: tiles + if statistics { (24 * tx * ty).next_multiple_of(16) } else { 0 },
+        storage_buffers: if statistics { 4 } else { 5 },
+    }
+}

@@ -1,0 +1,117 @@
+//! Linear attention: by the oracle, whose outputs are the sums that define it and whose state is the
+//! recurrence's, and on a device.
+
+use phasor::{
+    DType, HeadMap, Layout, Tensor,
+    kernels::linear_attention::{
+        LinearAttention, LinearAttentionBindings, LinearRotation, LinearStateBinding,
+    },
+    oracle::{self, LinearInputs, LinearState, Real},
+    plan::linear_attention::{LinearAttentionProblem, LinearAttentionShape},
+    rotary::Pairing,
+};
+
+use super::{Device, Linear, device::ids_of, narrow, rotate, widen};
+use crate::cases::{LinearCase, Result};
+
+pub(super) fn by_oracle<R: Real>(case: &LinearCase) -> Result<Linear> {
+    let q = oracle::elu_plus_one(&narrow::<R>(&case.q));
+    let k = oracle::elu_plus_one(&narrow::<R>(&case.k));
+    let v = narrow::<R>(&case.v);
+    let (mut q_rotated, mut k_rotated) = (q.clone(), k.clone());
+    let (mut rotary_dim, mut pairing) = (0, Pairing::Half);
+    if let Some(rotation) = &case.rotation {
+        q_rotated = rotate(&q, case.q_shape, rotation)?;
+        k_rotated = rotate(&k, case.k_shape, rotation)?;
+        (rotary_dim, pairing) = (rotation.config.rotary_dim, rotation.config.pairing);
+    }
+    let heads = HeadMap::plain(case.q_shape[1])?;
+    let inputs = LinearInputs {
+        q: &q,
+        q_rotated: &q_rotated,
+        q_shape: case.q_shape,
+        k: &k,
+        k_rotated: &k_rotated,
+        k_shape: case.k_shape,
+        v: &v,
+        v_shape: case.v_shape,
+        rotary_dim,
+        pairing,
+        heads: heads.heads(),
+        causal: case.causal,
+    };
+    let out = oracle::linear_attention(&inputs)?;
+    let state = match case.state {
+        None => [Vec::new(), Vec::new()],
+        Some(_) => {
+            let [batch, kv_heads, _, features] = case.k_shape;
+            let mut state = LinearState::new(batch, kv_heads, features, case.v_shape[3]);
+            oracle::linear_recurrence(&LinearInputs { causal: true, ..inputs }, &mut state)?;
+            [widen(&state.s), widen(&state.z)]
+        }
+    };
+    Ok(Linear { out: widen(&out), state })
+}
+
+impl Device<'_> {
+    pub(super) fn run_linear(&self, case: &LinearCase) -> Result<Linear> {
+        let [batch, q_heads, seq_q, head_dim] = case.q_shape;
+        let [_, kv_heads, seq_k, _] = case.k_shape;
+        let config = case.rotation.as_ref().map(|rotation| &rotation.config);
+        let problem = LinearAttentionProblem {
+            value_dim: case.v_shape[3],
+            rotary_dim: config.map_or(0, |config| config.rotary_dim),
+            pairing: config.map_or(Pairing::Half, |config| config.pairing),
+            causal: case.causal,
+            state: true,
+            ..LinearAttentionProblem::new(HeadMap::plain(q_heads)?, kv_heads, head_dim)
+        };
+        let gpu = self.gpu;
+        let plan = problem.plan(&gpu.capabilities())?;
+        let kernel = LinearAttention::new(&gpu.device, &plan)?;
+        let shape = LinearAttentionShape { batch, seq_q, seq_k, resume: false };
+
+        let [q, k, v] = [&case.q, &case.k, &case.v].map(|x| gpu.upload(x, DType::F32));
+        let elements = |shape: [u32; 4]| shape.iter().map(|&n| n as usize).product::<usize>();
+        let out_shape = [batch, q_heads, seq_q, case.v_shape[3]];
+        let s_len = elements([batch, kv_heads, head_dim, case.v_shape[3]]);
+        let z_len = elements([batch, kv_heads, head_dim, 1]);
+        let [out, s, z] =
+            [elements(out_shape), s_len, z_len].map(|len| gpu.output(len, DType::F32));
+        let workspace = gpu.output(plan.workspace_bytes(&shape) as usize / 4, DType::F32);
+        let rotation = match &case.rotation {
+            None => None,
+            Some(rotation) => {
+                rotation.check(seq_q)?;
+                rotation.check(seq_k)?;
+                Some((self.table(rotation)?, gpu.upload_u32(&rotation.positions.concat())))
+            }
+        };
+        let tensor = |buffer, shape| -> Result<Tensor<'_>> {
+            Ok(Tensor::new(buffer, DType::F32, Layout::bhsd(shape)?))
+        };
+        let bindings = LinearAttentionBindings {
+            q: tensor(&q, case.q_shape)?,
+            k: tensor(&k, case.k_shape)?,
+            v: tensor(&v, case.v_shape)?,
+            out: tensor(&out, out_shape)?,
+            workspace: workspace.as_entire_buffer_binding(),
+            rotation: rotation.as_ref().map(|(table, ids)| LinearRotation {
+                table: table.bind(),
+                positions: ids_of(ids, seq_k),
+                q_positions: None,
+            }),
+            state: Some(LinearStateBinding {
+                s: s.as_entire_buffer_binding(),
+                z: z.as_entire_buffer_binding(),
+            }),
+            random: None,
+        };
+        let dispatch = kernel.bind(&gpu.device, &shape, &bindings)?;
+        gpu.run(|encoder| dispatch.encode(encoder));
+        Ok(Linear {
+            out: self.download(&out, elements(out_shape)),
+            state: [self.download(&s, s_len), self.download(&z, z_len)],
+        })
+    }
+}
