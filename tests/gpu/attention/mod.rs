@@ -3,6 +3,7 @@
 //! control in one thing.
 
 mod dims;
+mod features;
 mod heads;
 mod rotary;
 mod sequences;

@@ -1,0 +1,65 @@
+//! Sliding window, softcap, ALiBi and sinks.
+
+use phasor::plan::attention::{AttentionProblem, AttentionShape};
+
+use super::{Case, control};
+use crate::harness::run_table;
+
+/// Everything below is a run-time number.
+#[test]
+fn windows() {
+    let mut cases = Vec::new();
+    for window in [1, 2, 8, 15, 16, 17, 43, 1000, 1 << 29] {
+        let problem = AttentionProblem { window: Some(window), ..control() };
+        cases.push((format!("window {window}"), Case::small(&problem).unwrap()));
+    }
+    let problem = AttentionProblem { window: Some(9), ..control() };
+    let control = Case::small(&problem).unwrap();
+    let shape = |seq_q, seq_k, offset| AttentionShape {
+        query_offset: Some(offset),
+        ..AttentionShape::new(2, seq_q, seq_k)
+    };
+    for (name, shape) in [
+        ("more queries than keys", shape(40, 12, -28)),
+        ("in the middle of the keys", shape(7, 90, 50)),
+        ("before the keys", shape(20, 30, -14)),
+        ("partly past the keys", shape(20, 30, 22)),
+        ("past the keys", shape(20, 30, 100)),
+    ] {
+        cases.push((format!("window 9, {name}"), Case { shape, ..control.clone() }));
+    }
+    let kv_lens = Some(vec![30, 3]);
+    cases.push(("window 9, padded keys".into(), Case { kv_lens, ..control }));
+    run_table(&cases, Case::check);
+}
+
+#[test]
+fn softcap_alibi_and_sinks() {
+    let plain = control();
+    let slopes = vec![0.5, 0.25, 0.125, 0.0];
+    let sinks = vec![0.7, -2.0, f32::NEG_INFINITY, 30.0];
+    let problems = [
+        ("softcap", AttentionProblem { softcap: Some(2.0), ..plain.clone() }),
+        ("softcap far above the scores", AttentionProblem { softcap: Some(1e4), ..plain.clone() }),
+        ("ALiBi", AttentionProblem { alibi_slopes: slopes.clone(), ..plain.clone() }),
+        ("sinks", AttentionProblem { sinks: sinks.clone(), ..plain.clone() }),
+        (
+            "all of them",
+            AttentionProblem {
+                softcap: Some(3.0),
+                alibi_slopes: slopes,
+                sinks,
+                window: Some(21),
+                ..plain
+            },
+        ),
+    ];
+    let mut cases = Vec::new();
+    for (name, problem) in problems {
+        let case = Case::small(&problem).unwrap();
+        let masked = AttentionShape { query_offset: Some(-5), ..case.shape };
+        cases.push((name.to_owned(), case.clone()));
+        cases.push((format!("{name}, masked rows"), Case { shape: masked, ..case }));
+    }
+    run_table(&cases, Case::check);
+}
