@@ -126,7 +126,7 @@ fn constants(
     block
 }
 
-fn files(problem: &AttentionProblem) -> [&str; 15] {
+fn files(problem: &AttentionProblem) -> [&str; 18] {
     let by = |dtype, f32, f16| if dtype == DType::F32 { f32 } else { f16 };
     let out_im = match problem.outputs {
         Outputs::Merged => wgsl!("io/out_im_none"),
@@ -168,6 +168,9 @@ fn files(problem: &AttentionProblem) -> [&str; 15] {
         by(problem.out_dtype, wgsl!("io/out_f32"), wgsl!("io/out_f16")),
         out_im,
         wgsl!("rotary"),
+        wgsl!("attention/bindings"),
+        wgsl!("attention/stage"),
+        wgsl!("attention/score"),
         query,
         rows,
         keys,

@@ -1,0 +1,86 @@
+// What an attention call binds, and what a workgroup is told of its work.
+
+// Where a tensor lies: offset and strides in groups of four channels.
+struct Quads {
+    offset: u32,
+    batch: u32,
+    head: u32,
+    row: u32,
+}
+
+struct Params {
+    batch: u32,
+    seq_q: u32,               // most queries of a sequence
+    seq_k: u32,               // most keys of a sequence
+    group: u32,               // query heads a key head
+    groups_x: u32,            // workgroups along x
+    tiles: u32,               // query tiles
+    programs: u32,            // rows of the program table in use
+    causal_offset: i32,       // query i sees keys up to i + causal_offset; far past all where not causal
+    align_last: u32,          // 1: the last query of a sequence stands at its last key
+    window: i32,              // query i sees keys after i + causal_offset - window
+    scale_log2: f32,          // softmax_scale · log2 e
+    softcap: f32,             // c of c tanh(s / c), in base 2
+    minus_infinity: f32,
+    store_lse: u32,
+    lse_batch: u32,           // strides of lse
+    lse_head: u32,
+    total_q: u32,             // rows of a ragged q
+    extent_k: u32,            // rows of a ragged k, or pages
+    table_stride: u32,        // pages that the block table has for a sequence
+    place_among_keys: u32,    // 1: a query's position is its place among the keys
+    blocks_batch: u32,        // strides of the block list
+    blocks_row: u32,
+    causal: u32,
+    pad0: u32,                // a struct within a uniform starts at a multiple of 16 bytes
+    q: Quads,
+    k: Quads,
+    v: Quads,
+    out: Quads,
+    out_im: Quads,
+    bias: Quads,              // of single entries
+    rotary: Rotary,
+}
+
+// What one workgroup computes: a query head and its one or two output heads.
+struct Program {
+    source: u32,     // query head
+    slot0: u32,      // head of `out` for stream 0
+    slot1: u32,      // head of `out` or `out_im` for stream 1
+    streams: u32,    // 1 or 2: how many of the streams are stored
+    lse0: u32,       // head of `lse` for stream 0
+    lse1: u32,
+    pad0: u32,
+    pad1: u32,
+    phases: vec4<f32>, // cos φ0, sin φ0, cos φ1, sin φ1
+    sinks: vec2<f32>,  // logits that join the denominator of each stream, in base 2; MASKED: none
+    slopes: vec2<f32>, // ALiBi slopes of each stream, in base 2
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<uniform> programs: array<Program, PROGRAM_SLOTS>;
+@group(0) @binding(7) var<storage, read_write> lse: array<f32>;  // [B, H_out, S_q] or [H_out, rows], natural log
+
+var<workgroup> shared_tile: array<array<vec4<f32>, 5>, SHARED>;
+
+// Queries of one sequence: the first one's row in q, and how many.
+struct Rows {
+    first: u32,
+    count: u32,
+}
+
+// What a workgroup works on.
+struct Work {
+    batch: u32,
+    rows: Rows,
+    offset: i32,    // place of query 0 among the keys
+    keys: u32,
+    program: Program,
+}
+
+// Four pairs of one row: first and second members.
+struct Pairs {
+    a: vec4<f32>,
+    b: vec4<f32>,
+}
+
