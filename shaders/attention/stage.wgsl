@@ -14,7 +14,7 @@ fn channels(is_k: bool, row: u32, d: u32) -> vec4<f32> {
     if (ALIGNED || d % 4u == 0u) {
         return select(vec4(0.0), load_qk(is_k, row + min(i, last)), i <= last);
     }
-    let lo = load_qk(is_k, row + min(i, last));
+    let lo = select(vec4(0.0), load_qk(is_k, row + min(i, last)), i <= last);
     let hi = select(vec4(0.0), load_qk(is_k, row + min(i + 1u, last)), i < last);
     switch (d % 4u) {
         case 1u: { return vec4(lo.yzw, hi.x); }

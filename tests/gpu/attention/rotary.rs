@@ -24,6 +24,7 @@ fn pairs_of_rotated_queries() {
         ("half-split, partial", 24, 16, Pairing::Half),
         ("half-split, partial, odd", 48, 20, Pairing::Half),
         ("half-split, one pair", 8, 2, Pairing::Half),
+        ("half-split, a unit of the tail begins past the head", 24, 6, Pairing::Half),
         ("interleaved, partial, odd", 24, 10, Pairing::Interleaved),
         ("half-split in two blocks, partial", 40, 16, Pairing::HalfBlocks(2)),
     ];
