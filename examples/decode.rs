@@ -97,7 +97,8 @@ impl Step {
 
         let table = RopeConfig::new(dim, 1e4).table(capacity, capacity.into())?;
         let table_buffer = gpu.upload_bytes(table.as_bytes());
-        let table = CosSin { binding: table_buffer.as_entire_buffer_binding(), shape: table.shape()? };
+        let table =
+            CosSin { binding: table_buffer.as_entire_buffer_binding(), shape: table.shape()? };
         let layout = Layout::bhsd([1, format.kv_heads, capacity, stored.row(dim)])?;
         let rows = random(format.kv_heads * capacity * dim);
         let bytes = phasor::oracle::encode_rows(&rows, dim, stored)?;
@@ -184,7 +185,10 @@ fn main() -> Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    println!("\n{:8}{:>14}{:>14}{:>14}{:>18}", "", "median", "tokens/s", "of plain", "cache per token");
+    println!(
+        "\n{:8}{:>14}{:>14}{:>14}{:>18}",
+        "", "median", "tokens/s", "of plain", "cache per token"
+    );
     let mut plain = None;
     for (name, model, mut times) in steps {
         times.sort();
