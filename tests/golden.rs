@@ -12,7 +12,9 @@ use phasor::{
     rotary::Pairing,
 };
 use phasor_kit::{
-    cases::{self, AttentionCase, Case, LinearCase, Result, RopeCase, ScoresCase},
+    cases::{
+        self, AttentionCase, CacheCase, Case, LinearCase, MergeCase, Result, RopeCase, ScoresCase,
+    },
     golden::File,
     replay,
     runner::{Linear, Oracle, Runner},
@@ -146,6 +148,12 @@ impl<F: Fn(&mut AttentionCase)> Runner for Wrong<F> {
         let mut case = case.clone();
         (self.0)(&mut case);
         Oracle::<f64>::new().attention(&case)
+    }
+    fn cache(&self, case: &CacheCase) -> Result<[Vec<f64>; 2]> {
+        Oracle::<f64>::new().cache(case)
+    }
+    fn merge(&self, case: &MergeCase) -> Result<Attention<f64>> {
+        Oracle::<f64>::new().merge(case)
     }
     fn linear(&self, case: &LinearCase) -> Result<Linear> {
         Oracle::<f64>::new().linear(case)

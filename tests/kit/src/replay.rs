@@ -40,7 +40,23 @@ pub fn run(case: &Case, runner: &dyn Runner) -> Result<Stats> {
         Case::Attention(case) => {
             let got = runner.attention(case)?;
             let out = check_all(&case.out, &got.out, case.out_shape())?;
-            Ok(worst(out, check_all(&case.lse, &got.lse, case.lse_shape())?))
+            let mut most = worst(out, check_all(&case.lse, &got.lse, case.lse_shape())?);
+            if let Some(got) = runner.served(case)? {
+                most = worst(most, check_all(&case.out, &got.out, case.out_shape())?);
+                most = worst(most, check_all(&case.lse, &got.lse, case.lse_shape())?);
+            }
+            Ok(most)
+        }
+        Case::Cache(case) => {
+            let [k, v] = runner.cache(case)?;
+            let k = case.expected[0].check(&k, case.k_shape)?;
+            Ok(worst(k, case.expected[1].check(&v, case.v_shape)?))
+        }
+        Case::Merge(case) => {
+            let got = runner.merge(case)?;
+            let [b, h, s, _] = case.shape;
+            let out = case.out.check(&got.out, case.shape)?;
+            Ok(worst(out, case.lse.check(&got.lse, [b, h, s, 1])?))
         }
     }
 }

@@ -1,12 +1,14 @@
-//! Sliding windows, soft caps and sinks, all causal and bottom-right aligned.
+//! Sliding windows, soft caps and sinks, all causal and bottom-right aligned; and attention over
+//! parts of the keys, to be merged.
 
 use phasor::HeadMap;
 
-use super::{AttentionCase, Case, Cases, Expected, NotCovered, Result, Variant, read::*};
+use super::{AttentionCase, Case, Cases, Expected, MergeCase, Result, Variant, read::*};
 use crate::golden::File;
 
 pub fn recognises(file: &File) -> bool {
-    objects(file).iter().any(|(case, about)| described(file, case, about))
+    let described = objects(file).iter().any(|(case, about)| described(file, case, about));
+    described || !prefixes(file, ".part0.out").is_empty()
 }
 
 fn described(file: &File, case: &str, about: &serde_json::Value) -> bool {
@@ -56,9 +58,26 @@ pub fn parse(file: &File) -> Result<Cases> {
             lse: vec![Expected::whole("lse", lse, lse_shape, 2e-5)?],
         }));
     }
-    cases.not_covered.extend(prefixes(file, ".part0.out").into_iter().map(|case| NotCovered {
-        name: case_name(file, &case),
-        reason: "merging of split keys is not computed yet".to_owned(),
-    }));
+    for case in prefixes(file, ".part0.out") {
+        cases.cases.push(merge(file, &case)?);
+    }
     Ok(cases)
+}
+
+/// Parts of split keys, as many as the file has, and the whole.
+fn merge(file: &File, case: &str) -> Result<Case> {
+    let mut parts = Vec::new();
+    while has(file, &format!("{case}.part{}.out", parts.len())) {
+        let part = |what: &str| file.tensor(&format!("{case}.part{}.{what}", parts.len()));
+        parts.push((part("out")?.data.clone(), part("lse")?.data.clone()));
+    }
+    let (out, shape) = tensor4(file, &format!("{case}.out"))?;
+    let (lse, lse_shape) = tensor3(file, &format!("{case}.lse"))?;
+    Ok(Case::Merge(MergeCase {
+        name: case_name(file, case),
+        shape,
+        parts,
+        out: Expected::whole("out", out, shape, 2e-5)?,
+        lse: Expected::whole("lse", lse, lse_shape, 2e-5)?,
+    }))
 }

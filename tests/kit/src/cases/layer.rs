@@ -4,7 +4,8 @@
 use phasor::{HeadMap, rotary::RopeConfig};
 
 use super::{
-    AttentionCase, Case, Cases, Expected, Map, Order, Result, RopeCase, Rotation, read::*,
+    AttentionCase, CacheCase, Case, Cases, Expected, Map, Order, Result, RopeCase, Rotation,
+    read::*,
 };
 use crate::golden::{File, Tensor};
 
@@ -30,9 +31,9 @@ pub fn parse(file: &File) -> Result<Cases> {
     let mut cases = Cases::default();
     cases.cases.push(layer.rotated("q_rot", layer.q, Some(layer.heads.clone()))?);
     cases.cases.push(layer.rotated("k_rot", layer.k, None)?);
-    cases.cases.push(layer.rotated("decode.k_cache", layer.k, None)?);
     cases.cases.push(layer.prefill()?);
     let prefill_len = count(&about, "prefill_len")?;
+    cases.cases.push(layer.cache(prefill_len)?);
     for step in prefill_len..layer.q.1[2] {
         cases.cases.push(layer.decode(prefill_len, step)?);
     }
@@ -87,6 +88,26 @@ impl Layer<'_> {
             ],
             lse: vec![Expected::whole("lse", lse, lse_shape, LAYER)?],
             ..self.attend(0..self.q.1[2], self.k.1[2])?
+        }))
+    }
+
+    /// The cache after prefill and decode steps.
+    fn cache(&self, prefill: u32) -> Result<Case> {
+        let mut rotation = self.rotation(0..self.k.1[2]);
+        rotation.keys = true;
+        let (k, k_shape) = tensor4(self.file, "decode.k_cache")?;
+        let (v, v_shape) = tensor4(self.file, "decode.v_cache")?;
+        let k = Expected::whole("decode.k_cache", k, k_shape, 1e-5)?.with_f32_angles(&rotation);
+        let v = Expected::whole("decode.v_cache", v, v_shape, 0.0)?;
+        Ok(Case::Cache(CacheCase {
+            name: case_name(self.file, "decode.cache"),
+            k: self.k.0.data.clone(),
+            k_shape: self.k.1,
+            v: self.v.0.data.clone(),
+            v_shape: self.v.1,
+            rotation,
+            prefill,
+            expected: [k, v],
         }))
     }
 

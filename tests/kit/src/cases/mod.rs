@@ -228,6 +228,34 @@ pub struct CurvesCase {
     pub expected: Expected,
 }
 
+/// A cache that keys and values were appended to.
+#[derive(Debug, Clone)]
+pub struct CacheCase {
+    pub name: String,
+    /// Un-rotated keys.
+    pub k: Vec<f32>,
+    pub k_shape: [u32; 4],
+    pub v: Vec<f32>,
+    pub v_shape: [u32; 4],
+    pub rotation: Rotation,
+    /// Rows of the first append; the others come after it.
+    pub prefill: u32,
+    /// The rotated keys and the values, `[B, Hkv, S, D]`.
+    pub expected: [Expected; 2],
+}
+
+/// Attention over parts of the keys, to be merged.
+#[derive(Debug, Clone)]
+pub struct MergeCase {
+    pub name: String,
+    /// `[B, H, S, Dv]`.
+    pub shape: [u32; 4],
+    /// Output and log-sum-exp of each part.
+    pub parts: Vec<(Vec<f32>, Vec<f32>)>,
+    pub out: Expected,
+    pub lse: Expected,
+}
+
 /// One thing to compute and hold to its reference.
 #[derive(Debug, Clone)]
 pub enum Case {
@@ -235,6 +263,8 @@ pub enum Case {
     Rope(RopeCase),
     Scores(ScoresCase),
     Attention(AttentionCase),
+    Cache(CacheCase),
+    Merge(MergeCase),
     Linear(LinearCase),
     Curves(CurvesCase),
 }
@@ -252,6 +282,8 @@ impl Case {
             Case::Rope(case) => &case.name,
             Case::Scores(case) => &case.name,
             Case::Attention(case) => &case.name,
+            Case::Cache(case) => &case.name,
+            Case::Merge(case) => &case.name,
             Case::Linear(case) => &case.name,
             Case::Curves(case) => &case.name,
         }

@@ -7,6 +7,7 @@ use phasor::{
     gpu::{CosSin, Positions},
     kernels::{
         attention::{Attention, AttentionBindings},
+        decode::Decode,
         rope::{Rope, RopeBindings},
         scores::{Scores, ScoresBindings},
     },
@@ -22,7 +23,10 @@ use phasor::{
 
 use super::{Linear, Runner};
 use crate::{
-    cases::{AttentionCase, LinearCase, Order, Result, RopeCase, Rotation, ScoresCase},
+    cases::{
+        AttentionCase, CacheCase, LinearCase, MergeCase, Order, Result, RopeCase, Rotation,
+        ScoresCase,
+    },
     gpu::Gpu,
 };
 
@@ -31,6 +35,7 @@ pub struct Device<'a> {
     pub(super) gpu: &'a Gpu,
     ropes: RefCell<Vec<Rope>>,
     attentions: RefCell<Vec<Attention>>,
+    pub(super) decodes: RefCell<Vec<Decode>>,
     table: RefCell<Option<Table>>,
 }
 
@@ -48,6 +53,7 @@ impl<'a> Device<'a> {
             gpu,
             ropes: RefCell::default(),
             attentions: RefCell::default(),
+            decodes: RefCell::default(),
             table: RefCell::default(),
         }
     }
@@ -165,6 +171,18 @@ pub(super) fn ids_of(ids: &wgpu::Buffer, seq: u32) -> Positions<'_> {
 impl Runner for Device<'_> {
     fn name(&self) -> &str {
         "gpu"
+    }
+
+    fn served(&self, case: &AttentionCase) -> Result<Option<oracle::Attention<f64>>> {
+        self.decode(case)
+    }
+
+    fn cache(&self, case: &CacheCase) -> Result<[Vec<f64>; 2]> {
+        self.cached(case)
+    }
+
+    fn merge(&self, case: &MergeCase) -> Result<oracle::Attention<f64>> {
+        self.merged(case)
     }
 
     fn rope(&self, case: &RopeCase) -> Result<Vec<f64>> {

@@ -2,6 +2,7 @@
 
 mod device;
 mod linear;
+mod serving;
 
 pub use device::Device;
 
@@ -10,7 +11,8 @@ use std::marker::PhantomData;
 use phasor::oracle::{self, Attention, AttentionInputs, Place, Real};
 
 use crate::cases::{
-    AttentionCase, LinearCase, Order, Result, RopeCase, Rotation, ScoresCase, swap_axes,
+    AttentionCase, CacheCase, LinearCase, MergeCase, Order, Result, RopeCase, Rotation, ScoresCase,
+    swap_axes,
 };
 
 /// Something that computes cases. Results are dense `[B, H, S, D]`, widened to f64.
@@ -26,6 +28,19 @@ pub trait Runner {
 
     /// Output and log-sum-exp of all output heads.
     fn attention(&self, case: &AttentionCase) -> Result<Attention<f64>>;
+
+    /// The same through a cache and a kernel for few query rows, where there is such a thing and the
+    /// case has few rows.
+    fn served(&self, case: &AttentionCase) -> Result<Option<Attention<f64>>> {
+        let _ = case;
+        Ok(None)
+    }
+
+    /// K and V as a cache holds them, `[B, Hkv, S, D]` each.
+    fn cache(&self, case: &CacheCase) -> Result<[Vec<f64>; 2]>;
+
+    /// Attention over all keys, from attention over parts of them.
+    fn merge(&self, case: &MergeCase) -> Result<Attention<f64>>;
 
     /// Linear attention: outputs, and the state after the last key.
     fn linear(&self, case: &LinearCase) -> Result<Linear>;
@@ -63,6 +78,21 @@ impl<R: Real> Runner for Oracle<R> {
             4 => "oracle-f32",
             _ => "oracle",
         }
+    }
+
+    fn cache(&self, case: &CacheCase) -> Result<[Vec<f64>; 2]> {
+        let k = rotate(&narrow::<R>(&case.k), case.k_shape, &case.rotation)?;
+        Ok([widen(&k), widen(&narrow::<R>(&case.v))])
+    }
+
+    fn merge(&self, case: &MergeCase) -> Result<Attention<f64>> {
+        let part = |(out, lse): &(Vec<f32>, Vec<f32>)| Attention {
+            out: narrow::<R>(out),
+            lse: narrow::<R>(lse),
+        };
+        let parts: Vec<_> = case.parts.iter().map(part).collect();
+        let whole = oracle::merge_states(&parts, None)?;
+        Ok(Attention { out: widen(&whole.out), lse: widen(&whole.lse) })
     }
 
     fn rope(&self, case: &RopeCase) -> Result<Vec<f64>> {
