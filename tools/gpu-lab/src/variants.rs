@@ -21,8 +21,8 @@ pub struct Variant {
     pub name: String,
     pub head_dim: u32,
     pub parts: Parts,
-    /// The shader and what its plan prints; an error where the device has no room for it.
-    pub planned: phasor::Result<(Shader, String)>,
+    /// The shader of the plan; an error where the device has no room for it.
+    pub shader: phasor::Result<Shader>,
 }
 
 /// The variants for one device. A tile, where given, takes the place of the plans' own.
@@ -72,7 +72,7 @@ pub fn variants(
                     name: format!("rope D128 {dtype} {name}"),
                     head_dim: 128,
                     parts: Parts::None,
-                    planned: plan.map(|plan| (plan.shader().clone(), plan.to_string())),
+                    shader: plan.map(|plan| plan.shader().clone()),
                 });
             }
         }
@@ -94,6 +94,6 @@ fn attention(
         name: format!("prefill D{} {} {name}", problem.head_dim, problem.kv_dtype),
         head_dim: problem.head_dim,
         parts: Parts::QkAndPv,
-        planned: plan.map(|plan| (plan.shader().clone(), plan.to_string())),
+        shader: plan.map(|plan| plan.shader().clone()),
     }
 }
