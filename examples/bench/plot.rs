@@ -25,7 +25,7 @@ pub fn draw(
     comparisons: &[Comparison],
     scaling: &[Point],
 ) -> Result<()> {
-    register_font("sans-serif", FontStyle::Normal, include_bytes!("../ropepp/font/DejaVuSans.ttf"))
+    register_font("sans-serif", FontStyle::Normal, include_bytes!("../common/font/DejaVuSans.ttf"))
         .map_err(|_| "the font of the pictures cannot be read")?;
     let area = BitMapBackend::new(path, (1400, 600)).into_drawing_area();
     area.fill(&WHITE)?;
