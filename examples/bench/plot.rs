@@ -44,7 +44,7 @@ fn roofline(
     rotations: &[Rotation],
     comparisons: &[Comparison],
 ) -> Result<()> {
-    let low = roof.gflops / 1e4;
+    let low = roof.gflops / 1e3;
     let mut chart = ChartBuilder::on(area)
         .caption("Roofline", ("sans-serif", 22))
         .margin(16)

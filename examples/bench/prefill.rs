@@ -129,8 +129,8 @@ impl Tensors {
             for (head, truth) in truth.out.chunks(row_len).enumerate() {
                 let got = &out[(head * seq_len + row) * row_len..][..row_len];
                 for (&got, &truth) in got.iter().zip(truth) {
-                    // NaN fails as well.
-                    if !((f64::from(got) - truth).abs() <= 4e-6) {
+                    let error = (f64::from(got) - truth).abs();
+                    if error.is_nan() || error > 4e-6 {
                         return Err(format!(
                             "wrong result: head {head}, row {row} of {:?}: {got} instead of {truth}",
                             self.sizes
