@@ -48,6 +48,8 @@ fetch() {
 fetch "$root" "$suite" mesa-vulkan-drivers mesa-drm-shim libvulkan1
 echo "ready: $root"
 
+# The system's Python, whose modules come as packages.
+PATH=/usr/bin:/bin:$PATH
 for tool in meson ninja bison flex pkg-config python3; do
     command -v $tool > /dev/null || missing="${missing:-} $tool"
 done
@@ -65,7 +67,7 @@ rm -rf mesa && mkdir mesa
 tar -xf mesa_*.orig.tar.xz -C mesa --strip-components=1
 meson setup mesa/build mesa -Dtools=drm-shim,intel -Dvulkan-drivers= -Dgallium-drivers= -Dplatforms= \
     -Dglx=disabled -Degl=disabled -Dgbm=disabled -Dopengl=false -Dgles1=disabled -Dgles2=disabled \
-    -Dllvm=disabled -Dvideo-codecs= -Dvalgrind=disabled -Dlibunwind=disabled > meson.log
-ninja -C mesa/build src/intel/tools/libintel_noop_drm_shim.so > ninja.log
+    -Dllvm=disabled -Dvideo-codecs= -Dvalgrind=disabled -Dlibunwind=disabled > meson.log || { tail -n 5 meson.log >&2; exit 1; }
+ninja -C mesa/build src/intel/tools/libintel_noop_drm_shim.so > ninja.log || { tail -n 20 ninja.log >&2; exit 1; }
 cp mesa/build/src/intel/tools/libintel_noop_drm_shim.so "$intel/$lib/"
 echo "ready: $intel"

@@ -73,7 +73,8 @@ impl Gpu {
             // The folder's own loader with the folder's own libraries: no root, no container.
             let mut command = Command::new(loader(&root)?);
             command.arg("--preload").arg(libraries.join(&shim));
-            command.arg("--library-path").arg(&libraries).arg(program);
+            let path = format!("{}:{}/lib/x86_64-linux-gnu", libraries.display(), root.display());
+            command.args(["--library-path", &path]).arg(program);
             command.env("VK_DRIVER_FILES", manifest(&root.join("usr/share/vulkan/icd.d"), icd)?);
             command
         } else if root.join(&shim).is_file() {

@@ -24,8 +24,8 @@ pub struct Record {
     pub driver: String,
     pub variant: String,
     pub head_dim: u32,
-    /// The plan as it prints itself.
-    pub plan: String,
+    /// The shader's label: kernel, sizes, tile and storage.
+    pub kernel: String,
     /// None where the driver refused the kernel: then `error` says why.
     pub statistics: Option<Statistics>,
     pub error: Option<String>,
@@ -72,17 +72,17 @@ pub fn probe(gpu: &Gpu, selection: Selection, tile: Option<Tile>) -> Result<()> 
             driver: driver.description.clone(),
             variant: variant.name,
             head_dim: variant.head_dim,
-            plan: String::new(),
+            kernel: String::new(),
             statistics: None,
             error: None,
         };
         let (mut disassembly, mut wgsl) = (String::new(), String::new());
-        let compiled = variant.planned.map_err(anyhow::Error::from).and_then(|(shader, plan)| {
-            record.plan = plan;
+        let compiled = variant.shader.map_err(anyhow::Error::from).and_then(|shader| {
+            record.kernel = shader.label.clone();
             let spirv = spirv::compile(&shader, driver.robust_buffers)?;
             let compiled = driver.compile(&spirv, shader.entry, caps.subgroup.is_some())?;
             let workgroup = [shader.workgroup_size, shader.workgroup_bytes];
-            record.statistics = Some(Statistics::new(gpu, &compiled, workgroup));
+            record.statistics = Some(Statistics::new(gpu, &compiled, workgroup)?);
             wgsl = shader.source;
             Ok(compiled.disassembly)
         });

@@ -1,5 +1,6 @@
 //! One form for the statistics that each driver names in its own way.
 
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::gpus::{Gpu, Vendor};
@@ -27,7 +28,7 @@ pub struct Statistics {
     pub workgroup_bytes: u32,
     pub invocations: u32,
     pub subgroup_size: u32,
-    pub occupancy: Option<Occupancy>,
+    pub occupancy: Occupancy,
     /// NVIDIA: warps an SM by workgroup memory, which its driver's occupancy leaves out. An SM has
     /// 64 KiB on Turing and 100 on Ampere (GA10x) and Ada (CUDA C++ Programming Guide, compute
     /// capabilities), of which each workgroup costs 1 KiB more on the latter two.
@@ -39,51 +40,70 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    pub fn new(gpu: &Gpu, compiled: &Compiled, workgroup: [u32; 2]) -> Self {
-        let get = |name: &str| compiled.statistics.get(name).copied();
-        let sum = |names: &[&str]| names.iter().filter_map(|name| get(name)).sum::<f64>();
-        let first = |names: &[&str]| names.iter().find_map(|name| get(name)).unwrap_or(f64::NAN);
+    /// `workgroup`: invocations and bytes of memory of one.
+    ///
+    /// # Errors
+    /// When the driver does not report a figure under the name that it is known by.
+    pub fn new(gpu: &Gpu, compiled: &Compiled, workgroup: [u32; 2]) -> Result<Self> {
+        let get = |name: &str| {
+            let reported = || compiled.statistics.keys().cloned().collect::<Vec<_>>().join(", ");
+            let value = compiled.statistics.get(name).copied();
+            value.with_context(|| format!("no statistic `{name}` among {}", reported()))
+        };
+        let sum = |names: &[&str]| names.iter().map(|name| get(name)).sum::<Result<f64>>();
         let [invocations, workgroup_bytes] = workgroup;
-        let (registers, spills, scratch) = match gpu.vendor {
+        let lanes = f64::from(compiled.subgroup_size);
+        let (registers, spills, scratch, instructions, occupancy, unit) = match gpu.vendor {
             Vendor::Amd => (
-                first(&["VGPRs"]),
-                sum(&["Spilled SGPRs", "Spilled VGPRs"]),
-                first(&["Scratch size"]),
+                get("VGPRs")?,
+                sum(&["Spilled SGPRs", "Spilled VGPRs"])?,
+                get("Scratch size")?,
+                get("Instructions")?,
+                get("Subgroups per SIMD")?,
+                "waves/SIMD",
             ),
             Vendor::Nvidia => (
-                first(&["Number of GPRs"]),
+                get("Number of GPRs")?,
                 // "Spills to reg" are moves from one register file to another, and touch no memory.
-                sum(&["Spills to memory", "Fills from memory"]),
-                first(&["SLM size"]),
+                sum(&["Spills to memory", "Fills from memory"])?,
+                get("SLM size")?,
+                get("Instruction count")?,
+                get("Max warps/SM")?,
+                "warps/SM",
             ),
-            // Vectors of four.
-            Vendor::Adreno => {
-                (4.0 * first(&["Registers used"]), sum(&["STP Count", "LDP Count"]), 0.0)
-            }
-            // Halves.
-            Vendor::Apple => {
-                (0.5 * first(&["GPRs"]), sum(&["Spills", "Fills"]), first(&["Scratch"]))
-            }
+            // It counts registers in vectors of four, and has scratch memory for spills alone.
+            Vendor::Adreno => (
+                4.0 * get("Registers used")?,
+                sum(&["STP Count", "LDP Count"])?,
+                0.0,
+                get("Instruction Count")?,
+                get("Max Waves Per Core")?,
+                "waves/core",
+            ),
+            // It counts registers in halves.
+            Vendor::Apple => (
+                0.5 * get("GPRs")?,
+                sum(&["Spills", "Fills"])?,
+                get("Scratch")?,
+                get("Instructions")?,
+                get("Threads")?,
+                "threads/core",
+            ),
             Vendor::Intel => (
-                first(&["Max live registers"]),
-                sum(&["Spill count", "Fill count"]),
-                first(&["Scratch Memory Size"]),
+                get("Max live registers")?,
+                sum(&["Spill Count", "Fill Count"])?,
+                get("Scratch Memory Size")?,
+                get("Instruction Count")?,
+                lanes,
+                "lanes",
             ),
-        };
-        let occupancy = |value: f64, unit: &str| Some(Occupancy { value, unit: unit.into() });
-        let occupancy = match gpu.vendor {
-            Vendor::Amd => occupancy(first(&["Subgroups per SIMD"]), "waves/SIMD"),
-            Vendor::Nvidia => occupancy(first(&["Max warps/SM"]), "warps/SM"),
-            Vendor::Adreno => occupancy(first(&["Max Waves Per Core"]), "waves/core"),
-            Vendor::Apple => occupancy(first(&["Threads"]), "threads/core"),
-            Vendor::Intel => occupancy(f64::from(compiled.subgroup_size), "lanes"),
         };
         let warps = (gpu.vendor == Vendor::Nvidia).then(|| {
             let (room, system) = if gpu.name == "turing" { (64, 0) } else { (100, 1) };
             let each = workgroup_bytes.max(1) + (system << 10);
             f64::from((room << 10) / each * invocations.div_ceil(32))
         });
-        Self {
+        Ok(Self {
             registers,
             warps_by_memory: warps,
             spills,
@@ -91,11 +111,11 @@ impl Statistics {
             workgroup_bytes,
             invocations,
             subgroup_size: compiled.subgroup_size,
-            occupancy,
-            instructions: first(&["Instructions", "Instruction count", "Instruction Count"]),
+            occupancy: Occupancy { value: occupancy, unit: unit.into() },
+            instructions,
             qk: None,
             pv: None,
-        }
+        })
     }
 
     pub fn spills(&self) -> bool {

@@ -3,7 +3,13 @@
 use clap::ValueEnum;
 use phasor::plan::Shader;
 use phasor::plan::attention::{AttentionPlan, AttentionProblem, Tile};
+use phasor::plan::cache::{CacheFormat, CacheType};
+use phasor::plan::decode::DecodeProblem;
+use phasor::plan::kv_append::KvAppendProblem;
+use phasor::plan::linear_attention::LinearAttentionProblem;
+use phasor::plan::merge::MergeProblem;
 use phasor::plan::rope::RopeProblem;
+use phasor::plan::scores::ScoresProblem;
 use phasor::{Capabilities, DType, HeadMap};
 
 use crate::isa::Parts;
@@ -21,8 +27,8 @@ pub struct Variant {
     pub name: String,
     pub head_dim: u32,
     pub parts: Parts,
-    /// The shader and what its plan prints; an error where the device has no room for it.
-    pub planned: phasor::Result<(Shader, String)>,
+    /// The shader of the plan; an error where the device has no room for it.
+    pub shader: phasor::Result<Shader>,
 }
 
 /// The variants for one device. A tile, where given, takes the place of the plans' own.
@@ -61,21 +67,9 @@ pub fn variants(
         }
     }
     if tile.is_none() && selection == Selection::All {
-        for dtype in [DType::F32, DType::F16] {
-            for (name, in_place, aligned) in
-                [("apart", false, true), ("in place", true, true), ("by channel", false, false)]
-            {
-                let problem =
-                    RopeProblem { dtype, in_place, aligned, ..RopeProblem::new(8, 2, 128) };
-                let plan = problem.plan(caps);
-                variants.push(Variant {
-                    name: format!("rope D128 {dtype} {name}"),
-                    head_dim: 128,
-                    parts: Parts::None,
-                    planned: plan.map(|plan| (plan.shader().clone(), plan.to_string())),
-                });
-            }
-        }
+        rotations(&mut variants, caps);
+        serving(&mut variants, caps)?;
+        inspection(&mut variants, caps)?;
     }
     Ok(variants)
 }
@@ -94,6 +88,55 @@ fn attention(
         name: format!("prefill D{} {} {name}", problem.head_dim, problem.kv_dtype),
         head_dim: problem.head_dim,
         parts: Parts::QkAndPv,
-        planned: plan.map(|plan| (plan.shader().clone(), plan.to_string())),
+        shader: plan.map(|plan| plan.shader().clone()),
     }
+}
+
+fn other(name: String, head_dim: u32, shader: phasor::Result<Shader>) -> Variant {
+    Variant { name, head_dim, parts: Parts::None, shader }
+}
+
+fn rotations(variants: &mut Vec<Variant>, caps: &Capabilities) {
+    for dtype in [DType::F32, DType::F16] {
+        for (name, in_place, aligned) in
+            [("apart", false, true), ("in place", true, true), ("by channel", false, false)]
+        {
+            let problem = RopeProblem { dtype, in_place, aligned, ..RopeProblem::new(8, 2, 128) };
+            let shader = problem.plan(caps).map(|plan| plan.shader().clone());
+            variants.push(other(format!("rope D128 {dtype} {name}"), 128, shader));
+        }
+    }
+}
+
+/// Decode, append and merge over caches of 8 kv heads.
+fn serving(variants: &mut Vec<Variant>, caps: &Capabilities) -> phasor::Result<()> {
+    for dim in [64, 128, 256] {
+        for stored in [CacheType::F32, CacheType::F16, CacheType::Int8, CacheType::Q4] {
+            let cache = CacheFormat { k: stored, v: stored, ..CacheFormat::new(8, dim) };
+            for (name, heads) in [("plain", HeadMap::plain(32)?), ("fused", HeadMap::ropepp(32)?)] {
+                let plan = DecodeProblem::new(heads, cache, 4, 16384).plan(caps);
+                let shader = plan.map(|plan| plan.shader().clone());
+                variants.push(other(format!("decode D{dim} {stored} {name}"), dim, shader));
+            }
+            let plan = KvAppendProblem::new(cache).plan(caps);
+            let shader = plan.map(|plan| plan.shader().clone());
+            variants.push(other(format!("append D{dim} {stored}"), dim, shader));
+        }
+        let shader = MergeProblem::new(dim).plan(caps).map(|plan| plan.shader().clone());
+        variants.push(other(format!("merge D{dim}"), dim, shader));
+    }
+    Ok(())
+}
+
+/// Scores and linear attention.
+fn inspection(variants: &mut Vec<Variant>, caps: &Capabilities) -> phasor::Result<()> {
+    for dim in [64, 128] {
+        let shader = ScoresProblem::new(8, 2, dim).plan(caps).map(|plan| plan.shader().clone());
+        variants.push(other(format!("scores D{dim}"), dim, shader));
+        let plan = LinearAttentionProblem::new(HeadMap::plain(8)?, 2, dim).plan(caps)?;
+        for (pass, shader) in ["sums", "scan", "outputs"].into_iter().zip(plan.shaders()) {
+            variants.push(other(format!("linear D{dim} {pass}"), dim, Ok(shader.clone())));
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,74 @@
+//! How fast this adapter is, and how much of it the kernels use: one command, one table, one JSON to
+//! post.
+//!
+//! `cargo run --release --example bench -- --quick` takes under three minutes. It measures the roof of
+//! the adapter first (f32 multiply-adds, copy bandwidth, cost of a dispatch), then RoPE and prefill
+//! attention: plain, real and imaginary in two passes, both in one packed pass over duplicated query
+//! heads, and both fused. Every kernel is checked against the f64 oracle before it is timed.
+//! Software adapters prove nothing about GPUs: the name of the adapter belongs to every figure.
+
+mod document;
+mod plot;
+mod prefill;
+mod ratios;
+mod roof;
+mod rotation;
+mod scaling;
+mod timing;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use phasor_kit::gpu::Gpu;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+#[derive(Parser)]
+#[command(about = "Speed of RoPE and RoPE++ attention on this adapter")]
+struct Args {
+    /// Fewer lengths and repetitions: under three minutes on two CPU cores
+    #[arg(long)]
+    quick: bool,
+    /// Writes the figures as JSON; the schema is at the head of document.rs
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draws roofline and scaling curves into a PNG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let gpu = Gpu::new()?;
+    println!("{}, phasor {}", gpu.capabilities().adapter, env!("CARGO_PKG_VERSION"));
+    let clock = timing::Clock::new(&gpu, if args.quick { 2 } else { 7 });
+    let roof = roof::measure(&clock)?;
+    roof.print();
+    let rotations = rotation::measure(&clock, &roof, args.quick)?;
+    let comparisons = ratios::measure(&clock, &roof, args.quick)?;
+    let scaling = scaling::measure(&clock, &roof, args.quick)?;
+    let again = roof::measure(&clock)?;
+    if roof.differs_from(&again) {
+        again.print();
+        println!("WARNING: the roof moved during the run; something else used this machine\n");
+    }
+    let document = document::build(&gpu, args.quick, &roof, &rotations, &comparisons, &scaling);
+    document::print_summary(&document);
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&document)? + "\n")?;
+    }
+    if let Some(path) = &args.plot {
+        plot::draw(path, &roof, &rotations, &comparisons, &scaling)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Causal prefill calls: their tensors, their check and their work.
+
+use phasor::kernels::attention::{Attention, AttentionBindings};
+use phasor::plan::attention::{AttentionProblem, AttentionShape, Cost};
+use phasor::rotary::Pairing;
+use phasor::{DType, Dispatch, HeadMap, Layout, Tensor, oracle, wgpu};
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
+
+use crate::Result;
+use crate::timing::Clock;
+
+/// Sizes of a causal prefill, batch 1, f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    pub seq: u32,
+    pub dim: u32,
+    pub heads: u32,
+    pub kv_heads: u32,
+}
+
+/// Query, key and value tensors, on the host and on the device.
+pub struct Tensors {
+    pub sizes: Sizes,
+    data: [Vec<f32>; 3],
+    buffers: [wgpu::Buffer; 3],
+}
+
+/// A bound call and where it writes.
+pub struct Pass {
+    pub dispatch: Dispatch,
+    pub cost: Cost,
+    kernel: Attention,
+    out: wgpu::Buffer,
+    heads: HeadMap,
+}
+
+impl Tensors {
+    pub fn new(clock: &Clock<'_>, sizes: Sizes) -> Self {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let mut random = |heads: u32| -> Vec<f32> {
+            let len = (heads * sizes.seq * sizes.dim) as usize;
+            (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
+        };
+        let data = [random(sizes.heads), random(sizes.kv_heads), random(sizes.kv_heads)];
+        Self::upload(clock, sizes, data)
+    }
+
+    fn upload(clock: &Clock<'_>, sizes: Sizes, data: [Vec<f32>; 3]) -> Self {
+        let buffers = [0, 1, 2].map(|i| clock.gpu.upload(&data[i], DType::F32));
+        Self { sizes, data, buffers }
+    }
+
+    /// The same keys and values under twice the query heads: each as it is, then turned by −π/2,
+    /// (a, b) into (b, −a) over the two halves. What a kernel without RoPE++ is handed.
+    pub fn packed(&self, clock: &Clock<'_>) -> Self {
+        let Sizes { seq, dim, heads, .. } = self.sizes;
+        let half = dim as usize / 2;
+        let mut q = Vec::with_capacity(2 * self.data[0].len());
+        for head in self.data[0].chunks((seq * dim) as usize) {
+            q.extend_from_slice(head);
+            for row in head.chunks(2 * half) {
+                q.extend_from_slice(&row[half..]);
+                q.extend(row[..half].iter().map(|x| -x));
+            }
+        }
+        let sizes = Sizes { heads: 2 * heads, ..self.sizes };
+        let data = [q, self.data[1].clone(), self.data[2].clone()];
+        Self::upload(clock, sizes, data)
+    }
+
+    /// A call over these tensors, run once and checked. `like` lends its kernel where the shader is
+    /// the same, so that nothing is compiled twice.
+    pub fn pass(&self, clock: &Clock<'_>, heads: HeadMap, like: Option<&Pass>) -> Result<Pass> {
+        let Sizes { seq, dim, kv_heads, .. } = self.sizes;
+        let device = &clock.gpu.device;
+        let plan =
+            AttentionProblem::new(heads.clone(), kv_heads, dim).plan(&clock.gpu.capabilities())?;
+        let lent = like.map(|pass| pass.kernel.reuse(device, &plan)).transpose()?.flatten();
+        let kernel = match lent {
+            Some(kernel) => kernel,
+            None => Attention::new(device, &plan)?,
+        };
+        let heads_out = heads.heads().len() as u32;
+        let out = clock.gpu.output((heads_out * seq * dim) as usize, DType::F32);
+        let layout = |heads| Layout::bhsd([1, heads, seq, dim]);
+        let [q, k, v] = &self.buffers;
+        let bindings = AttentionBindings::new(
+            Tensor::new(q, DType::F32, layout(self.sizes.heads)?),
+            Tensor::new(k, DType::F32, layout(kv_heads)?),
+            Tensor::new(v, DType::F32, layout(kv_heads)?),
+            Tensor::new(&out, DType::F32, layout(heads_out)?),
+        );
+        let shape = AttentionShape::new(1, seq, seq);
+        let dispatch = kernel.bind(device, &shape, &bindings)?;
+        clock.gpu.run(|encoder| dispatch.encode(encoder));
+        let pass = Pass { dispatch, cost: plan.cost(&shape), kernel, out, heads };
+        self.check(clock, &pass)?;
+        Ok(pass)
+    }
+
+    /// Compares some rows of every output head with the f64 oracle. With scores and values of the
+    /// size of 1 the error of f32 is a few units in the last place of 1.
+    fn check(&self, clock: &Clock<'_>, pass: &Pass) -> Result<()> {
+        let Sizes { seq, dim, heads, kv_heads } = self.sizes;
+        let out = clock.gpu.download(&pass.out, DType::F32);
+        let wide = |x: &[f32]| x.iter().copied().map(f64::from).collect::<Vec<f64>>();
+        let [k, v] = [1, 2].map(|i| wide(&self.data[i]));
+        let (seq_len, row_len) = (seq as usize, dim as usize);
+        for row in [0, seq_len / 3, seq_len - 1] {
+            let q: Vec<f64> = self.data[0]
+                .chunks(seq_len * row_len)
+                .flat_map(|head| wide(&head[row * row_len..][..row_len]))
+                .collect();
+            let truth = oracle::attention(&oracle::AttentionInputs {
+                q: &q,
+                q_shape: [1, heads, 1, dim],
+                k: &k,
+                k_shape: [1, kv_heads, seq, dim],
+                v: &v,
+                v_shape: [1, kv_heads, seq, dim],
+                rotary_dim: dim,
+                pairing: Pairing::Half,
+                heads: pass.heads.heads(),
+                softmax_scale: f64::from(dim).powf(-0.5),
+                causal: true,
+                q_offset: Some(row as i64),
+                kv_lens: None,
+            })?;
+            for (head, truth) in truth.out.chunks(row_len).enumerate() {
+                let got = &out[(head * seq_len + row) * row_len..][..row_len];
+                for (&got, &truth) in got.iter().zip(truth) {
+                    let error = (f64::from(got) - truth).abs();
+                    if error.is_nan() || error > 4e-6 {
+                        return Err(format!(
+                            "wrong result: head {head}, row {row} of {:?}: {got} instead of {truth}",
+                            self.sizes
+                        )
+                        .into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

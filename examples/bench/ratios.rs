@@ -1,0 +1,82 @@
+//! Prefill: plain, two passes, one packed pass, and the fused pass, over the same tensors.
+
+use phasor::HeadMap;
+use phasor::plan::attention::Cost;
+
+use crate::Result;
+use crate::prefill::{Sizes, Tensors};
+use crate::roof::Roof;
+use crate::timing::{Clock, Time, print};
+
+/// Times of one set of sizes.
+pub struct Comparison {
+    pub sizes: Sizes,
+    /// Name, time and work of each way, in the order of [`WAYS`].
+    pub ways: [(Time, Cost); 4],
+}
+
+/// Plain is the real component alone, the other three give real and imaginary.
+pub const WAYS: [&str; 4] = ["plain", "two passes", "packed", "fused"];
+
+impl Comparison {
+    fn ms(&self, way: usize) -> f64 {
+        self.ways[way].0.ms()
+    }
+
+    pub fn fused_over_two_passes(&self) -> f64 {
+        self.ms(3) / self.ms(1)
+    }
+
+    pub fn fused_over_packed(&self) -> f64 {
+        self.ms(3) / self.ms(2)
+    }
+}
+
+pub fn measure(clock: &Clock<'_>, roof: &Roof, quick: bool) -> Result<Vec<Comparison>> {
+    let (lengths, heads): (&[u32], u32) =
+        if quick { (&[1024], 4) } else { (&[512, 1024, 2048], 8) };
+    let mut comparisons = Vec::new();
+    for dim in [64, 128] {
+        for &seq in lengths {
+            for kv_heads in [heads, heads / 4] {
+                let sizes = Sizes { seq, dim, heads, kv_heads };
+                println!(
+                    "causal prefill, S {seq}, D {dim}, {heads} query heads, {kv_heads} kv heads, f32"
+                );
+                let tensors = Tensors::new(clock, sizes);
+                let real = tensors.pass(clock, HeadMap::plain(heads)?, None)?;
+                let imaginary = tensors.pass(clock, HeadMap::imago(heads)?, None)?;
+                let fused = tensors.pass(clock, HeadMap::ropepp(heads)?, None)?;
+                let doubled = tensors.packed(clock);
+                let packed = doubled.pass(clock, HeadMap::plain(2 * heads)?, Some(&real))?;
+                let times = clock.race(&[
+                    &|pass| real.dispatch.record(pass),
+                    &|pass| {
+                        real.dispatch.record(pass);
+                        imaginary.dispatch.record(pass);
+                    },
+                    &|pass| packed.dispatch.record(pass),
+                    &|pass| fused.dispatch.record(pass),
+                ]);
+                let mut both = real.cost;
+                both.flops += imaginary.cost.flops;
+                both.bytes += imaginary.cost.bytes;
+                let costs = [real.cost, both, packed.cost, fused.cost];
+                let ways = [0, 1, 2, 3].map(|i| (times[i], costs[i]));
+                for (name, (time, cost)) in WAYS.iter().zip(&ways) {
+                    let gflops = cost.flops as f64 / time.ms() * 1e-6;
+                    let share = 100.0 * roof.share(cost.flops, cost.bytes, time.ms());
+                    print(name, time, &format!("{gflops:8.1} GFLOP/s, {share:5.1} % of the roof"));
+                }
+                let comparison = Comparison { sizes, ways };
+                println!(
+                    "  fused / two passes {:.2}, fused / packed {:.2}\n",
+                    comparison.fused_over_two_passes(),
+                    comparison.fused_over_packed()
+                );
+                comparisons.push(comparison);
+            }
+        }
+    }
+    Ok(comparisons)
+}
