@@ -4,9 +4,10 @@ use half::f16;
 use phasor::wgpu::{self, util::DeviceExt as _};
 use phasor::{Capabilities, DType};
 
-/// A device, its queue and what it is.
+/// A device, its queue and what it is, and the instance that keeps count of all objects.
 #[derive(Debug, Clone)]
 pub struct Gpu {
+    pub instance: wgpu::Instance,
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub info: wgpu::AdapterInfo,
@@ -53,7 +54,7 @@ impl Gpu {
                 })
                 .await
                 .map_err(|e| e.to_string())?;
-            Ok(Self { device, queue, info: adapter.get_info() })
+            Ok(Self { device, queue, info: adapter.get_info(), instance: instance.clone() })
         })
     }
 
