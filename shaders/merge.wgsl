@@ -34,7 +34,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<uniform> sinks: array<vec4<f32>, SINK_QUADS>; // [H] in base 2; MASKED: none
+@group(0) @binding(1) var<uniform> sinks: array<vec4<f32>, SINK_QUADS>; // [H], or shorter, in base 2; MASKED: none
 @group(0) @binding(3) var<storage, read> lse_parts: array<f32>;         // [P, B, H, S], natural log
 @group(0) @binding(7) var<storage, read_write> lse: array<f32>;         // [B, H, S], natural log
 
@@ -54,7 +54,11 @@ fn merge(
     let head = row / params.seq;
     let h = head % params.heads;
 
-    let sink = sinks[h / 4u][h % 4u];
+    // Without sinks the table is shorter than the heads.
+    var sink = MASKED;
+    if (h / 4u < SINK_QUADS) {
+        sink = sinks[h / 4u][h % 4u];
+    }
     var top = sink;
     for (var p = 0u; p < params.parts; p++) {
         top = max(top, lse_parts[p * rows + row] * LOG2_E);

@@ -97,6 +97,15 @@ fn parts() {
         case.problem.sinks = vec![1.0, f32::NEG_INFINITY, -30.0];
         cases.push((format!("sinks, empty: {empty:?}"), case));
     }
+    // More heads than the shortest table of sinks has room for.
+    for heads in [16, 17, 70] {
+        for sinks in [Vec::new(), (0..heads).map(|h| h as f32 / 8.0).collect()] {
+            let name = format!("{heads} heads, {} sinks", sinks.len());
+            let mut case = Case::new(2, 8);
+            (case.shape.heads, case.problem.sinks) = (heads, sinks);
+            cases.push((name, case));
+        }
+    }
     for (part_dtype, out_dtype) in [(DType::F16, DType::F32), (DType::F32, DType::F16)] {
         let mut case = Case::new(3, 16);
         (case.problem.part_dtype, case.problem.out_dtype) = (part_dtype, out_dtype);
