@@ -5,20 +5,27 @@
 //!   "adapter": { "name", "backend", "driver", "driver_info", "device_type" },      strings
 //!   "roof":    { "gflops", "copy_gbs", "dispatch_us", "submit_us" },
 //!   "rope":    [ { "seq", "dim", "q_heads", "k_heads", TIME, "bytes", "gbs" } ],
+//!   "append":  [ { "rows", "dim", "kv_heads", TIME, "bytes", "gbs" } ],
 //!   "prefill": [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes", "share_of_roof" } ],
+//!   "decode":  [ { "model", "kv", "dim", "heads", "kv_heads", "way", TIME, "bytes", "gbs" } ],
 //!   "scaling": as prefill, with lengths that double
-//!   "summary": the worst case of each: { "fused_over_two_passes", "fused_over_packed", "rope_over_copy",
+//!   "summary": the worst case of each: { "fused_over_two_passes", "fused_over_packed",
+//!              "decode_fused_over_plain", "rope_over_copy", "append_over_copy",
 //!              "prefill_share_of_roof", "prefill_time_growth_per_doubling" } }
+//! Of parts that --only leaves out, lists are empty and worst cases null.
 //! TIME is "pass_ms" (null where the adapter has no timestamps), "wall_ms" and "clocks_disagree".
 //! ```
 //!
-//! "way" is one of "plain", "two passes", "packed" and "fused". Times are of one call; flops and bytes
+//! "way" is one of "plain", "two passes", "packed" and "fused"; decode has the first and the last, for
+//! the "model" EC (query and kv heads of a plain model) and EH (half of both). Times are of one call; flops and bytes
 //! are what the result needs, masked and padded work not counted.
 
 use phasor::plan::attention::Cost;
 use phasor_kit::gpu::Gpu;
 use serde_json::{Value, json};
 
+use crate::append::Append;
+use crate::decode::{self, Decoding};
 use crate::prefill::Sizes;
 use crate::ratios::{Comparison, WAYS};
 use crate::roof::Roof;
@@ -26,14 +33,17 @@ use crate::rotation::Rotation;
 use crate::scaling::Point;
 use crate::timing::Time;
 
-pub fn build(
-    gpu: &Gpu,
-    quick: bool,
-    roof: &Roof,
-    rotations: &[Rotation],
-    comparisons: &[Comparison],
-    scaling: &[Point],
-) -> Value {
+/// All that was measured beside the roof.
+pub struct Measured<'a> {
+    pub rotations: &'a [Rotation],
+    pub appends: &'a [Append],
+    pub comparisons: &'a [Comparison],
+    pub decodings: &'a [Decoding],
+    pub scaling: &'a [Point],
+}
+
+pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Value {
+    let Measured { rotations, appends, comparisons, decodings, scaling } = *measured;
     let rope: Vec<Value> = rotations
         .iter()
         .map(|r| {
@@ -43,6 +53,15 @@ pub fn build(
             with_time(own, &r.time)
         })
         .collect();
+    let append: Vec<Value> = appends
+        .iter()
+        .map(|a| {
+            let own = json!({ "rows": a.rows, "dim": a.dim, "kv_heads": a.kv_heads,
+                "bytes": a.bytes, "gbs": a.gbs() });
+            with_time(own, &a.time)
+        })
+        .collect();
+    let decode: Vec<Value> = decodings.iter().flat_map(decoding).collect();
     let prefill: Vec<Value> = comparisons
         .iter()
         .flat_map(|c| {
@@ -62,6 +81,7 @@ pub fn build(
         .flat_map(|c| [share(&c.ways[0]), share(&c.ways[3])])
         .fold(f64::INFINITY, f64::min);
     let rope_over_copy = rotations.iter().map(|r| r.over_copy(roof)).fold(f64::INFINITY, f64::min);
+    let append_over_copy = appends.iter().map(|a| a.over_copy(roof)).fold(f64::INFINITY, f64::min);
     json!({
         "schema": 1,
         "crate": concat!("phasor ", env!("CARGO_PKG_VERSION")),
@@ -80,13 +100,17 @@ pub fn build(
             "submit_us": roof.submit_us,
         },
         "rope": rope,
+        "append": append,
         "prefill": prefill,
+        "decode": decode,
         "scaling": points,
         "summary": {
             "fused_over_two_passes":
                 worst(&mut comparisons.iter().map(Comparison::fused_over_two_passes)),
             "fused_over_packed": worst(&mut comparisons.iter().map(Comparison::fused_over_packed)),
+            "decode_fused_over_plain": worst(&mut decodings.iter().map(Decoding::fused_over_plain)),
             "rope_over_copy": rope_over_copy,
+            "append_over_copy": append_over_copy,
             "prefill_share_of_roof": least_share,
             "prefill_time_growth_per_doubling":
                 worst(&mut scaling.windows(2).map(|w| w[1].time.ms() / w[0].time.ms())),
@@ -101,6 +125,16 @@ fn attention(roof: &Roof, sizes: &Sizes, way: &str, time: &Time, cost: &Cost) ->
     with_time(own, time)
 }
 
+fn decoding(d: &Decoding) -> Vec<Value> {
+    let way = |(way, (time, bytes)): (&&str, &(Time, u64))| {
+        let own = json!({ "model": d.model, "kv": d.kv, "dim": d.dim, "heads": d.heads,
+            "kv_heads": d.kv_heads, "way": way, "bytes": bytes,
+            "gbs": *bytes as f64 / time.ms() * 1e-6 });
+        with_time(own, time)
+    };
+    decode::WAYS.iter().zip(&d.ways).map(way).collect()
+}
+
 fn with_time(mut value: Value, time: &Time) -> Value {
     value["pass_ms"] = json!(time.pass_ms);
     value["wall_ms"] = json!(time.wall_ms);
@@ -111,6 +145,8 @@ fn with_time(mut value: Value, time: &Time) -> Value {
 pub fn print_summary(document: &Value) {
     println!("worst of each:");
     for (name, value) in document["summary"].as_object().into_iter().flatten() {
-        println!("  {name:34} {:.3}", value.as_f64().unwrap_or(f64::NAN));
+        // A part that was left out has no worst case.
+        let Some(value) = value.as_f64() else { continue };
+        println!("  {name:34} {value:.3}");
     }
 }

@@ -2,11 +2,13 @@
 //! post.
 //!
 //! `cargo run --release --example bench -- --quick` takes under three minutes. It measures the roof of
-//! the adapter first (f32 multiply-adds, copy bandwidth, cost of a dispatch), then RoPE and prefill
-//! attention: plain, real and imaginary in two passes, both in one packed pass over duplicated query
-//! heads, and both fused. Every kernel is checked against the f64 oracle before it is timed.
+//! the adapter first (f32 multiply-adds, copy bandwidth, cost of a dispatch), then RoPE, KV append, prefill
+//! attention (plain, real and imaginary in two passes, both in one packed pass over duplicated query
+//! heads, and both fused) and decode (plain and fused). Every kernel is checked against the f64 oracle before it is timed.
 //! Software adapters prove nothing about GPUs: the name of the adapter belongs to every figure.
 
+mod append;
+mod decode;
 mod document;
 mod plot;
 mod prefill;
@@ -19,7 +21,7 @@ mod timing;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use phasor_kit::gpu::Gpu;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -30,12 +32,31 @@ struct Args {
     /// Fewer lengths and repetitions: under three minutes on two CPU cores
     #[arg(long)]
     quick: bool,
+    /// Measures one part alone, besides the roof; may be given more than once
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
     /// Writes the figures as JSON; the schema is at the head of document.rs
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Draws roofline and scaling curves into a PNG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Rope,
+    Append,
+    Prefill,
+    Decode,
+    Scaling,
+}
+
+impl Args {
+    /// What a part measures; nothing where others alone were asked for.
+    fn part<T>(&self, part: Part, measure: impl FnOnce() -> Result<Vec<T>>) -> Result<Vec<T>> {
+        if self.only.is_empty() || self.only.contains(&part) { measure() } else { Ok(Vec::new()) }
+    }
 }
 
 fn main() -> ExitCode {
@@ -54,15 +75,24 @@ fn run(args: &Args) -> Result<()> {
     let clock = timing::Clock::new(&gpu, if args.quick { 2 } else { 7 });
     let roof = roof::measure(&clock)?;
     roof.print();
-    let rotations = rotation::measure(&clock, &roof, args.quick)?;
-    let comparisons = ratios::measure(&clock, &roof, args.quick)?;
-    let scaling = scaling::measure(&clock, &roof, args.quick)?;
+    let rotations = args.part(Part::Rope, || rotation::measure(&clock, &roof, args.quick))?;
+    let appends = args.part(Part::Append, || append::measure(&clock, &roof, args.quick))?;
+    let comparisons = args.part(Part::Prefill, || ratios::measure(&clock, &roof, args.quick))?;
+    let decodings = args.part(Part::Decode, || decode::measure(&clock, &roof, args.quick))?;
+    let scaling = args.part(Part::Scaling, || scaling::measure(&clock, &roof, args.quick))?;
     let again = roof::measure(&clock)?;
     if roof.differs_from(&again) {
         again.print();
         println!("WARNING: the roof moved during the run; something else used this machine\n");
     }
-    let document = document::build(&gpu, args.quick, &roof, &rotations, &comparisons, &scaling);
+    let measured = document::Measured {
+        rotations: &rotations,
+        appends: &appends,
+        comparisons: &comparisons,
+        decodings: &decodings,
+        scaling: &scaling,
+    };
+    let document = document::build(&gpu, args.quick, &roof, &measured);
     document::print_summary(&document);
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_string_pretty(&document)? + "\n")?;
