@@ -42,10 +42,11 @@ fn attention(
     @builtin(local_invocation_index) tid: u32,
 ) {
     let lanes = params.programs * params.batch;
-    let linear = group_id.x + group_id.y * params.groups_x;
-    if (linear >= lanes * params.tiles) {
+    let in_part = group_id.x + group_id.y * params.groups_x;
+    if (in_part >= params.part_groups) {
         return;
     }
+    let linear = params.first_group + in_part;
     // Late tiles see the most keys under a causal mask: they start first.
     let tile = params.tiles - 1u - linear / lanes;
     var work: Work;
@@ -83,14 +84,33 @@ fn attention(
     for (var i = 0u; i < STATES * COLS; i++) {
         acc[i] = vec4(0.0);
     }
+    let state_at = in_part * STATE_LEN * THREADS + tid;
+    if (RESUMABLE && params.first_step > 0u) {
+        for (var i = 0u; i < STATE_VECS; i++) {
+            let top = kept_state(state_at + i * THREADS);
+            let sum = kept_state(state_at + (STATE_VECS + i) * THREADS);
+            for (var c = 0u; c < 4u; c++) {
+                m[4u * i + c] = top[c];
+                l[4u * i + c] = sum[c];
+            }
+        }
+        for (var i = 0u; i < STATES * COLS; i++) {
+            acc[i] = kept_state(state_at + (2u * STATE_VECS + i) * THREADS);
+        }
+    }
 
     if (Q_RESIDENT) {
         stage_q(tid, work, q_first, 0u, UNITS);
     }
     // Whole tiles before the first row's window are left out.
     let oldest = max(i32(q_first) + work.offset - params.window + 1, 0);
-    let start = u32(oldest) / BLOCK_K * BLOCK_K;
-    for (var first = start; first < visible; first += BLOCK_K) {
+    var start = u32(oldest) / BLOCK_K * BLOCK_K;
+    var end = visible;
+    if (RESUMABLE) {
+        end = min(visible, start + params.end_step * BLOCK_K);
+        start += params.first_step * BLOCK_K;
+    }
+    for (var first = start; first < end; first += BLOCK_K) {
         if (BLOCKS && !block_visited(work.batch, tile, first / BLOCK_K)) {
             continue;
         }
@@ -329,6 +349,18 @@ fn attention(
         if (PV_ALIASED) {
             workgroupBarrier(); // p and v are read before k covers them
         }
+    }
+
+    if (RESUMABLE && params.last_part == 0u) {
+        for (var i = 0u; i < STATE_VECS; i++) {
+            let j = 4u * i;
+            keep_state(state_at + i * THREADS, vec4(m[j], m[j + 1u], m[j + 2u], m[j + 3u]));
+            keep_state(state_at + (STATE_VECS + i) * THREADS, vec4(l[j], l[j + 1u], l[j + 2u], l[j + 3u]));
+        }
+        for (var i = 0u; i < STATES * COLS; i++) {
+            keep_state(state_at + (2u * STATE_VECS + i) * THREADS, acc[i]);
+        }
+        return;
     }
 
     // The row sums, over the invocations that share a row.

@@ -15,6 +15,11 @@ struct Params {
     group: u32,               // query heads a key head
     groups_x: u32,            // workgroups along x
     tiles: u32,               // query tiles
+    first_group: u32,         // of this part of the call
+    part_groups: u32,
+    first_step: u32,          // key tiles of this part, counted from the first that a workgroup visits
+    end_step: u32,
+    last_part: u32,           // 0: states are left in the workspace
     programs: u32,            // rows of the program table in use
     causal_offset: i32,       // query i sees keys up to i + causal_offset; far past all where not causal
     align_last: u32,          // 1: the last query of a sequence stands at its last key
@@ -32,7 +37,6 @@ struct Params {
     blocks_batch: u32,        // strides of the block list
     blocks_row: u32,
     causal: u32,
-    pad0: u32,                // a struct within a uniform starts at a multiple of 16 bytes
     q: Quads,
     k: Quads,
     v: Quads,

@@ -23,6 +23,7 @@ impl Capabilities {
             max_storage_binding: limits.max_storage_buffer_binding_size,
             max_uniform_binding: limits.max_uniform_buffer_binding_size,
             storage_alignment: limits.min_storage_buffer_offset_alignment,
+            uniform_alignment: limits.min_uniform_buffer_offset_alignment,
             subgroup: subgroup.then_some((info.subgroup_min_size, info.subgroup_max_size)),
         }
     }

@@ -18,6 +18,7 @@ struct Work {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 2],
+    flops: Option<u64>,
 }
 
 /// What a kernel hands over to make a [`Dispatch`].
@@ -53,8 +54,15 @@ impl Dispatch {
                 pipeline: bind.pipeline.pipeline.clone(),
                 bind_group,
                 workgroups: bind.workgroups,
+                flops: None,
             }],
         }
+    }
+
+    /// States the operations that a call of one dispatch executes.
+    pub(crate) fn executing(mut self, flops: u64) -> Self {
+        self.work.iter_mut().for_each(|work| work.flops = Some(flops));
+        self
     }
 
     /// Passes of one call, in order.
@@ -65,10 +73,8 @@ impl Dispatch {
     /// Records the call into the caller's compute pass. Group 0 and the pipeline of the pass are
     /// set and not restored.
     pub fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for work in &self.work {
-            pass.set_pipeline(&work.pipeline);
-            pass.set_bind_group(0, &work.bind_group, &[]);
-            pass.dispatch_workgroups(work.workgroups[0], work.workgroups[1], 1);
+        for part in self.parts() {
+            part.record(pass);
         }
     }
 
@@ -79,9 +85,79 @@ impl Dispatch {
         }
     }
 
+    /// The dispatches that the call consists of, to be recorded in this order, each once: one, or the
+    /// passes of a kernel that has several, or as many as a [budget](crate::plan::Budget) asked for.
+    /// Parts may lie in different passes and submissions, with other work between them, so that a
+    /// watchdog or a user interface never waits for the whole call. The outputs are complete after the
+    /// last one; until then inputs, outputs and workspace must stay as the parts left them.
+    pub fn parts(&self) -> impl ExactSizeIterator<Item = Part<'_>> {
+        self.work.iter().map(|work| Part { work })
+    }
+
     /// Whether there is anything to run: false for a call whose output has no elements.
     pub fn is_empty(&self) -> bool {
         self.work.is_empty()
+    }
+}
+
+/// One dispatch of a call.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    work: &'a Work,
+}
+
+impl Part<'_> {
+    /// Records the part into the caller's compute pass, as [`Dispatch::record`] does the whole.
+    pub fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
+        let work = self.work;
+        pass.set_pipeline(&work.pipeline);
+        pass.set_bind_group(0, &work.bind_group, &[]);
+        pass.dispatch_workgroups(work.workgroups[0], work.workgroups[1], 1);
+    }
+
+    /// Records the part into a compute pass of its own.
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.record(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+    }
+
+    /// Floating-point operations that it executes, as [`CutPart`](crate::plan::attention::CutPart) has
+    /// them. `None` of kernels that take no budget.
+    pub fn flops(&self) -> Option<u64> {
+        self.work.flops
+    }
+}
+
+/// Uniform blocks of one type behind each other, each at an offset that can be bound.
+#[derive(Debug)]
+pub(crate) struct UniformArray {
+    buffer: wgpu::Buffer,
+    pitch: u64,
+    size: u64,
+}
+
+impl UniformArray {
+    pub(crate) fn new<T: bytemuck::Pod>(
+        device: &wgpu::Device,
+        label: &str,
+        alignment: u32,
+        elements: &[T],
+    ) -> Self {
+        let pitch = size_of::<T>().next_multiple_of(alignment.max(1) as usize);
+        let mut bytes = Vec::with_capacity(elements.len() * pitch);
+        for element in elements {
+            bytes.extend_from_slice(bytemuck::bytes_of(element));
+            bytes.resize(bytes.len().next_multiple_of(pitch), 0);
+        }
+        let buffer = uniform_buffer(device, label, &bytes);
+        Self { buffer, pitch: pitch as u64, size: size_of::<T>() as u64 }
+    }
+
+    pub(crate) fn element(&self, n: usize) -> wgpu::BufferBinding<'_> {
+        wgpu::BufferBinding {
+            buffer: &self.buffer,
+            offset: n as u64 * self.pitch,
+            size: wgpu::BufferSize::new(self.size),
+        }
     }
 }
 

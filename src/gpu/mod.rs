@@ -10,8 +10,8 @@ mod tensor;
 
 pub(crate) use cache::{BLOCK_TABLE, CacheParams, CacheRows};
 pub use cache::{BlockTable, CacheBindings, CacheTensor};
-pub use dispatch::Dispatch;
-pub(crate) use dispatch::{Bind, Unused, uniform_buffer};
+pub(crate) use dispatch::{Bind, UniformArray, Unused, uniform_buffer};
+pub use dispatch::{Dispatch, Part};
 pub(crate) use pipeline::Pipeline;
 pub(crate) use rotary::{COS_SIN, POSITION_IDS, RotaryParams};
 pub use rotary::{CosSin, Positions};

@@ -28,6 +28,8 @@ pub struct Capabilities {
     pub max_uniform_binding: u64,
     /// `min_storage_buffer_offset_alignment`, in bytes.
     pub storage_alignment: u32,
+    /// `min_uniform_buffer_offset_alignment`, in bytes.
+    pub uniform_alignment: u32,
     /// Smallest and largest subgroup, where the device was created with subgroup operations.
     pub subgroup: Option<(u32, u32)>,
 }
@@ -46,6 +48,7 @@ impl Capabilities {
             max_storage_binding: 128 << 20,
             max_uniform_binding: 64 << 10,
             storage_alignment: 256,
+            uniform_alignment: 256,
             subgroup: None,
         }
     }

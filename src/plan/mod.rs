@@ -2,6 +2,7 @@
 //! and the cost of a call. Nothing here names a wgpu type.
 
 pub mod attention;
+mod budget;
 pub mod cache;
 mod capabilities;
 pub mod decode;
@@ -13,6 +14,7 @@ pub mod rope;
 pub mod scores;
 mod shader;
 
+pub use budget::Budget;
 pub use capabilities::Capabilities;
 pub use hook::{FeatureHook, MaskHook, ScoreHook};
 pub use shader::Shader;

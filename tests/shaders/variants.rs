@@ -103,7 +103,7 @@ fn tensors(problem: &AttentionProblem) -> u32 {
     let lengths_of_queries = u32::from(problem.queries == Queries::Ragged);
     let block_table = u32::from(matches!(problem.keys, Keys::Paged { .. }));
     let bias_and_prefix = u32::from(problem.bias.is_some()) + u32::from(problem.prefix);
-    let blocks = u32::from(problem.block_list);
+    let blocks = u32::from(problem.block_list) + u32::from(problem.resumable);
     6 + out_im + bias_and_prefix + blocks + table_and_ids + lengths_of_queries + block_table
 }
 
@@ -311,6 +311,8 @@ fn attention_choices() -> Vec<AttentionProblem> {
         problems.extend([
             AttentionProblem { score_mod, ..attention(heads, 64) },
             AttentionProblem { mask_mod, block_list: true, ..attention(heads, 64) },
+            AttentionProblem { resumable: true, ..attention(heads, 64) },
+            AttentionProblem { resumable: true, rotate_q: true, ..attention(heads, 128) },
         ]);
         for bias in [Some(Bias::Additive), Some(Bias::Mask)] {
             problems.push(AttentionProblem { bias, ..attention(heads, 64) });

@@ -45,6 +45,9 @@ pub struct AttentionBindings<'a> {
     pub block_list: Option<BlockList<'a>>,
     /// Table and positions of q, where the kernel rotates it.
     pub rotation: Option<(CosSin<'a>, Positions<'a>)>,
+    /// [`Cut::workspace_bytes`](crate::plan::attention::Cut::workspace_bytes) of scratch memory, where
+    /// that is not 0; read and written. Its contents matter from the first part of a call to the last.
+    pub workspace: Option<wgpu::BufferBinding<'a>>,
 }
 
 /// Which tiles of queries and keys a call visits: u32 `[B, ceil(S_q / block_q), ceil(S_k / block_k)]`
@@ -76,6 +79,7 @@ impl<'a> AttentionBindings<'a> {
             prefix_lens: None,
             block_list: None,
             rotation: None,
+            workspace: None,
         }
     }
 
@@ -85,6 +89,7 @@ impl<'a> AttentionBindings<'a> {
         plan: &AttentionPlan,
         checker: &mut Checker<'_>,
         shape: &AttentionShape,
+        workspace_bytes: u64,
     ) -> Result<RotaryParams> {
         let (problem, tile) = (plan.problem(), plan.tile());
         let AttentionShape { batch, seq_q, seq_k, .. } = *shape;
@@ -143,6 +148,15 @@ impl<'a> AttentionBindings<'a> {
             // Masks are read by words.
             let reach = (elements * size).next_multiple_of(4);
             checker.binding("bias", binding, Access::Read, reach)?;
+        }
+        let workspace = self.workspace.is_some();
+        present(
+            "workspace",
+            workspace_bytes > 0,
+            workspace && (workspace_bytes > 0 || !problem.resumable),
+        )?;
+        if let Some(workspace) = &self.workspace {
+            checker.binding("workspace", workspace, Access::Write, workspace_bytes)?;
         }
         self.check_rotation(problem, checker, shape, [q_batch, q_rows])
     }

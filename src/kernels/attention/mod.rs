@@ -4,9 +4,11 @@ mod bindings;
 mod params;
 
 use crate::gpu::{
-    Bind, COS_SIN, Checker, Dispatch, POSITION_IDS, Pipeline, Positions, Unused, uniform_buffer,
+    Bind, COS_SIN, Checker, Dispatch, POSITION_IDS, Pipeline, Positions, UniformArray, Unused,
+    uniform_buffer,
 };
-use crate::plan::attention::{AttentionPlan, AttentionShape, Keys};
+use crate::plan::Budget;
+use crate::plan::attention::{AttentionPlan, AttentionShape, CutPart, Keys};
 use crate::{Error, Result};
 pub use bindings::{AttentionBindings, BlockList};
 use params::Params;
@@ -40,6 +42,7 @@ mod binding {
     pub(super) const BIAS: u32 = 13;
     pub(super) const PREFIX_LENS: u32 = 14;
     pub(super) const BLOCKS: u32 = 15;
+    pub(super) const STATE: u32 = 16;
 }
 
 impl Attention {
@@ -101,18 +104,40 @@ impl Attention {
         shape: &AttentionShape,
         bindings: &AttentionBindings<'_>,
     ) -> Result<Dispatch> {
+        self.bind_within(device, shape, bindings, Budget::UNLIMITED)
+    }
+
+    /// [`Attention::bind`] for a call in dispatches of at most `budget` each, as
+    /// [`AttentionPlan::cut`] says. Record them one at a time ([`Dispatch::parts`]), in as many
+    /// submissions as you like and with other work between them, or all at once. Every budget gives
+    /// the same bits.
+    ///
+    /// # Errors
+    /// As [`Attention::bind`] and [`AttentionPlan::cut`].
+    pub fn bind_within(
+        &self,
+        device: &wgpu::Device,
+        shape: &AttentionShape,
+        bindings: &AttentionBindings<'_>,
+        budget: Budget,
+    ) -> Result<Dispatch> {
         let problem = self.plan.problem();
         let caps = &self.plan.capabilities;
-        let rotary = bindings.check(&self.plan, &mut Checker::new(caps), shape)?;
-        let tiles = shape.seq_q.div_ceil(self.plan.tile().block_q());
-        let programs = self.plan.programs.rows.len() as u64;
-        let groups = u64::from(shape.batch) * programs * u64::from(tiles);
-        if groups == 0 || bindings.out.layout.is_empty() {
+        let cut = self.plan.cut(shape, budget)?;
+        let mut checker = Checker::new(caps);
+        let rotary = bindings.check(&self.plan, &mut checker, shape, cut.workspace_bytes())?;
+        if cut.parts().is_empty() || bindings.out.layout.is_empty() {
             return Ok(Dispatch::empty());
         }
-        let workgroups = caps.fold_groups(groups)?;
-        let params = Params::new(&self.plan, shape, bindings, rotary, workgroups[0])?;
-        let params = uniform_buffer(device, "attention params", bytemuck::bytes_of(&params));
+        let params = Params::new(&self.plan, shape, bindings, rotary)?;
+        let workgroups = |part: &CutPart| caps.fold_groups(part.groups.into());
+        let parts = cut.parts().iter().map(|part| Ok(params.part(part, workgroups(part)?[0])));
+        let params = UniformArray::new(
+            device,
+            "attention params",
+            caps.uniform_alignment,
+            &parts.collect::<Result<Vec<_>>>()?,
+        );
 
         let all_keys;
         let lens = match (problem.keys, &bindings.cu_seqlens_k, &bindings.kv_lens) {
@@ -130,7 +155,7 @@ impl Attention {
             false => (bindings.k.binding.clone(), bindings.v.binding.clone()),
         };
         let mut entries = vec![
-            (binding::PARAMS, params.as_entire_buffer_binding()),
+            (binding::PARAMS, params.element(0)),
             (binding::PROGRAMS, self.programs.as_entire_buffer_binding()),
             (binding::Q, bindings.q.binding.clone()),
             (binding::K, k),
@@ -157,9 +182,23 @@ impl Attention {
             };
             entries.extend([(COS_SIN, table.binding.clone()), (POSITION_IDS, ids)]);
         }
-        let bind =
-            Bind { label: "attention", pipeline: &self.pipeline, entries: &entries, workgroups };
-        Ok(Dispatch::new(device, &bind))
+        if problem.resumable {
+            let state = bindings.workspace.clone().unwrap_or_else(|| self.unused.written());
+            entries.push((binding::STATE, state));
+        }
+        let mut dispatches = Vec::new();
+        for (n, part) in cut.parts().iter().enumerate() {
+            // Parts differ in their parameters alone.
+            entries[0].1 = params.element(n);
+            let bind = Bind {
+                label: "attention",
+                pipeline: &self.pipeline,
+                entries: &entries,
+                workgroups: workgroups(part)?,
+            };
+            dispatches.push(Dispatch::new(device, &bind).executing(part.flops));
+        }
+        Ok(Dispatch::sequence(dispatches))
     }
 }
 
@@ -226,6 +265,8 @@ mod tests {
         assert_eq!(masked, with(&[lens, (binding::BIAS, "mask")]));
         let listed = bindings_of(|p| p.block_list = true);
         assert_eq!(listed, with(&[lens, (binding::BLOCKS, "blocks")]));
+        let resumed = bindings_of(|p| p.resumable = true);
+        assert_eq!(resumed, with(&[lens, (binding::STATE, "state")]));
         let prefixed = bindings_of(|p| p.prefix = true);
         assert_eq!(prefixed, with(&[lens, (binding::PREFIX_LENS, "prefix_lens")]));
     }

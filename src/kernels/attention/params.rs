@@ -4,7 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use super::AttentionBindings;
 use crate::gpu::{Positions, RotaryParams};
-use crate::plan::attention::{Alignment, AttentionPlan, AttentionShape, Keys, Queries, in_base_2};
+use crate::plan::attention::{
+    Alignment, AttentionPlan, AttentionShape, CutPart, Keys, Queries, in_base_2,
+};
 use crate::{Error, Layout, Result};
 
 /// `Params` of `shaders/attention.wgsl`.
@@ -17,6 +19,11 @@ pub(super) struct Params {
     group: u32,
     groups_x: u32,
     tiles: u32,
+    first_group: u32,
+    part_groups: u32,
+    first_step: u32,
+    end_step: u32,
+    last_part: u32,
     programs: u32,
     causal_offset: i32,
     align_last: u32,
@@ -34,7 +41,6 @@ pub(super) struct Params {
     blocks_batch: u32,
     blocks_row: u32,
     causal: u32,
-    pad0: u32,
     q: Quads,
     k: Quads,
     v: Quads,
@@ -72,7 +78,6 @@ impl Params {
         shape: &AttentionShape,
         bindings: &AttentionBindings<'_>,
         rotary: RotaryParams,
-        groups_x: u32,
     ) -> Result<Self> {
         let problem = plan.problem();
         let ragged_q = problem.queries == Queries::Ragged;
@@ -98,8 +103,13 @@ impl Params {
             seq_q: shape.seq_q,
             seq_k: shape.seq_k,
             group: problem.heads.q_heads() / problem.kv_heads,
-            groups_x,
+            groups_x: 0,
             tiles,
+            first_group: 0,
+            part_groups: 0,
+            first_step: 0,
+            end_step: 0,
+            last_part: 1,
             programs: plan.programs.rows.len() as u32,
             causal_offset: causal_offset(shape, problem.causal)?,
             align_last: u32::from(align_last),
@@ -120,7 +130,6 @@ impl Params {
             },
             blocks_row,
             causal: u32::from(problem.causal),
-            pad0: 0,
             q: q(&bindings.q.layout),
             k: Quads::new(&bindings.k.layout),
             v: Quads::new(&bindings.v.layout),
@@ -132,6 +141,19 @@ impl Params {
             }),
             rotary,
         })
+    }
+
+    /// Those of one part of the call.
+    pub(super) fn part(&self, part: &CutPart, groups_x: u32) -> Self {
+        Self {
+            groups_x,
+            first_group: part.first_group,
+            part_groups: part.groups,
+            first_step: part.steps.0,
+            end_step: part.steps.1,
+            last_part: u32::from(part.last),
+            ..*self
+        }
     }
 }
 
@@ -172,6 +194,11 @@ mod tests {
         group,
         groups_x,
         tiles,
+        first_group,
+        part_groups,
+        first_step,
+        end_step,
+        last_part,
         programs,
         causal_offset,
         align_last,
@@ -189,7 +216,6 @@ mod tests {
         blocks_batch,
         blocks_row,
         causal,
-        pad0,
         q,
         k,
         v,

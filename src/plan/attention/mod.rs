@@ -1,6 +1,7 @@
 //! Planning a fused attention call: problem, tile, workgroup memory, cost.
 
 mod cost;
+mod cut;
 mod memory;
 mod problem;
 mod programs;
@@ -8,6 +9,7 @@ mod shader;
 mod tile;
 
 pub use cost::{AttentionShape, Cost};
+pub use cut::{Cut, CutPart};
 pub use problem::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
 pub(crate) use programs::in_base_2;
 pub use tile::Tile;
@@ -119,11 +121,6 @@ impl AttentionPlan {
         self.programs.streams
     }
 
-    /// Bytes of scratch memory that the caller must provide, beside inputs and outputs.
-    pub fn workspace_bytes(&self) -> u64 {
-        0
-    }
-
     /// What a call of this plan does for one set of sizes.
     pub fn cost(&self, shape: &AttentionShape) -> Cost {
         Cost::new(self, shape)
@@ -146,22 +143,20 @@ impl core::fmt::Display for AttentionPlan {
         )?;
         writeln!(
             f,
-            "  path: tiled, {} stream{} a pass, query {}, storage q {} kv {} out {}, arithmetic f32",
+            "  path: tiled, {} stream{} a pass, query {}, storage q {} kv {} out {}, arithmetic f32{}",
             self.programs.streams,
             if self.programs.streams == 1 { "" } else { "s" },
             if p.rotate_q { "rotated in the kernel" } else { "rotated before" },
             p.q_dtype,
             p.kv_dtype,
             p.out_dtype,
+            if p.resumable { ", resumable between key tiles" } else { "" },
         )?;
         writeln!(f, "  tile: {}", self.tile)?;
         write!(
             f,
-            "  {} invocations, {} bytes of workgroup memory, {} storage buffers, workspace {} bytes",
-            self.shader.workgroup_size,
-            self.shader.workgroup_bytes,
-            self.shader.storage_buffers,
-            self.workspace_bytes(),
+            "  {} invocations, {} bytes of workgroup memory, {} storage buffers",
+            self.shader.workgroup_size, self.shader.workgroup_bytes, self.shader.storage_buffers,
         )
     }
 }

@@ -135,6 +135,11 @@ pub struct AttentionProblem {
     pub outputs: Outputs,
     /// Whether the natural log-sum-exp of every output row is written.
     pub lse: bool,
+    /// Whether a call can be cut between key tiles as well, and taken up again by a later dispatch:
+    /// for calls of which a single query tile takes too long. It takes a storage buffer more, and a
+    /// workspace where a [cut](super::AttentionPlan::cut) makes use of it. Cuts between query tiles
+    /// need nothing.
+    pub resumable: bool,
 }
 
 impl AttentionProblem {
@@ -168,6 +173,7 @@ impl AttentionProblem {
             alignment: Alignment::Shape,
             outputs: Outputs::Merged,
             lse: false,
+            resumable: false,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use core::fmt::Write as _;
 
+use super::cut::state_len;
 use super::memory::Memory;
 use super::{AttentionProblem, Bias, Keys, Outputs, Programs, Queries, Tile};
 use crate::DType;
@@ -49,6 +50,7 @@ pub(super) fn shader(
             + 2 * u32::from(problem.rotate_q)
             + u32::from(problem.bias.is_some())
             + u32::from(problem.prefix)
+            + u32::from(problem.resumable)
             + u32::from(problem.block_list)
             + u32::from(problem.queries == Queries::Ragged)
             + u32::from(matches!(problem.keys, Keys::Paged { .. })),
@@ -95,6 +97,7 @@ fn constants(
         ("P_ROW", memory.p_row),
         ("RED_AT", memory.red_at),
         ("SHARED", memory.len),
+        ("STATE_LEN", state_len(programs, tile, problem)),
     ];
     let flags = [
         ("Q_INTERLEAVED", q_interleaved),
@@ -110,6 +113,7 @@ fn constants(
         ("Q_RESIDENT", tile.q_resident),
         ("PV_ALIASED", memory.pv_aliased),
         ("RED_ALIASED", memory.red_aliased),
+        ("RESUMABLE", problem.resumable),
     ];
     // Writing to a String cannot fail.
     let mut block = String::new();
@@ -126,7 +130,7 @@ fn constants(
     block
 }
 
-fn files(problem: &AttentionProblem) -> [&str; 18] {
+fn files(problem: &AttentionProblem) -> [&str; 19] {
     let by = |dtype, f32, f16| if dtype == DType::F32 { f32 } else { f16 };
     let out_im = match problem.outputs {
         Outputs::Merged => wgsl!("io/out_im_none"),
@@ -179,6 +183,11 @@ fn files(problem: &AttentionProblem) -> [&str; 18] {
         problem.score_mod.as_ref().map_or(wgsl!("attention/score_mod_none"), |hook| hook.wgsl()),
         problem.mask_mod.as_ref().map_or(wgsl!("attention/mask_mod_none"), |hook| hook.wgsl()),
         blocks,
+        if problem.resumable {
+            wgsl!("attention/state_kept")
+        } else {
+            wgsl!("attention/state_none")
+        },
         wgsl!("attention"),
     ]
 }

@@ -5,6 +5,7 @@
 mod dims;
 mod features;
 mod heads;
+mod parts;
 mod rotary;
 mod sequences;
 mod sizes;
@@ -13,9 +14,10 @@ pub mod tiles;
 mod variants;
 
 use phasor::{
-    DType, HeadMap, Tensor,
+    DType, HeadMap, Layout, Tensor,
     kernels::attention::{AttentionBindings, BlockList},
     oracle::{self, AttentionInputs},
+    plan::Budget,
     plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Outputs, Tile},
 };
 use phasor_kit::tolerance::{Bound, compare, stored};
@@ -36,9 +38,18 @@ pub struct Case {
     /// Needed where the problem rotates q.
     pub rotation: Option<Rotation>,
     pub places: Places,
+    pub cut: Option<Parts>,
     /// Largest absolute value of the inputs.
     pub size: f32,
     pub seed: u64,
+}
+
+/// How a call is cut into dispatches.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts {
+    pub budget: Budget,
+    /// Each is submitted and waited for before the next is recorded; otherwise all are in one pass.
+    pub apart: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +131,7 @@ impl Case {
             bias_extent: [2, 1, 37],
             rotation: None,
             places: Places { q: gaps, k: gaps, v: gaps, out: gaps },
+            cut: None,
             size: 2.0,
             seed: 1,
         }
@@ -294,11 +306,26 @@ impl Case {
             .next();
         bindings.rotation = rotation.as_ref().map(|r| (r.table(), r.positions()));
         let kernel = lab.attention(&self.plan)?;
-        let dispatch = kernel.bind(&gpu.device, &self.shape, &bindings)?;
+        let budget = self.cut.map_or(Budget::UNLIMITED, |cut| cut.budget);
+        let bytes = self.plan.cut(&self.shape, budget)?.workspace_bytes() as u32;
+        let workspace = match bytes {
+            0 => None,
+            _ => Some(Placed::output(gpu, DType::F32, Layout::bhsd([1, 1, 1, bytes / 4])?)),
+        };
+        bindings.workspace = workspace.as_ref().map(Placed::binding);
+        let dispatch = kernel.bind_within(&gpu.device, &self.shape, &bindings, budget)?;
         if dispatch.is_empty() != (self.out_shape().contains(&0)) {
             return Err("empty, but its output is not, or the other way round".into());
         }
-        gpu.run(|encoder| dispatch.encode(encoder));
+        match self.cut {
+            Some(Parts { apart: true, .. }) => {
+                dispatch.parts().for_each(|part| gpu.run(|encoder| part.encode(encoder)));
+            }
+            _ => gpu.run(|encoder| dispatch.encode(encoder)),
+        }
+        if let Some(workspace) = workspace {
+            workspace.read(gpu)?;
+        }
 
         let mut streams = vec![out.read(gpu)?];
         if let Some(out_im) = &out_im {

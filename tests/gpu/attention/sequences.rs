@@ -5,6 +5,7 @@ use phasor::{
     DType, Layout, Tensor,
     gpu::{CosSin, Positions},
     kernels::attention::AttentionBindings,
+    plan::Budget,
     plan::attention::{Alignment, AttentionPlan, AttentionProblem, AttentionShape, Keys, Queries},
     rotary::RopeConfig,
 };
@@ -69,7 +70,15 @@ fn run(
     let out_layout = Layout::bhsd([batch, 4, rows, 16])?;
     let out = gpu.output(out_layout.elements() as usize, DType::F32);
     let lse = gpu.output(out_layout.elements() as usize / 16, DType::F32);
+    let plan = plan(problem)?;
+    let budget = match problem.resumable {
+        true => Budget::flops(2 * plan.least_budget(&shape).limit()),
+        false => Budget::UNLIMITED,
+    };
+    let workspace =
+        gpu.output(plan.cut(&shape, budget)?.workspace_bytes() as usize / 4, DType::F32);
     let bindings = AttentionBindings {
+        workspace: problem.resumable.then(|| workspace.as_entire_buffer_binding()),
         lse: Some(lse.as_entire_buffer_binding()),
         kv_lens: bind(0),
         cu_seqlens_q: bind(1),
@@ -86,8 +95,9 @@ fn run(
             Tensor::new(&out, DType::F32, out_layout),
         )
     };
-    let kernel = lab().attention(&plan(problem)?)?;
-    let dispatch = kernel.bind(&gpu.device, &shape, &bindings)?;
+    let kernel = lab().attention(&plan)?;
+    let dispatch = kernel.bind_within(&gpu.device, &shape, &bindings, budget)?;
+    assert_eq!(dispatch.parts().len() > 10, problem.resumable);
     gpu.run(|encoder| dispatch.encode(encoder));
     let trim = |buffer, n: u64| {
         let mut data = gpu.download(buffer, DType::F32);
@@ -184,6 +194,9 @@ fn ragged_and_paged_sequences_get_the_bits_they_get_alone() {
     let tensors = [(&q[..], q_layout), (&k_pool[..], layout), (&v_pool[..], layout)];
     let got = run(&problem, shape, tensors, [&lens, &cu_q, &[], &table]).unwrap();
     same_bits("ragged q over pages", &got, &wanted);
+    let resumable = AttentionProblem { resumable: true, ..problem.clone() };
+    let got = run(&resumable, shape, tensors, [&lens, &cu_q, &[], &table]).unwrap();
+    same_bits("ragged q over pages, in parts", &got, &wanted);
 
     // Lengths and pages from the device that cannot be right stay within their buffers.
     let wild = vec![u32::MAX; table.len()];
