@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use phasor::rotary::{Pairing, RopeConfig};
+use phasor::rotary::{Pairing, RopeConfig, RopeRule};
 use phasor_kit::golden::{File, Tensor};
 
 use crate::Result;
@@ -22,6 +22,8 @@ pub struct Layer {
     pub v_shape: [u32; 4],
     pub theta: f64,
     pub pairing: Pairing,
+    /// How the frequencies follow from theta: plain RoPE, unless something else is put here.
+    pub rule: RopeRule,
 }
 
 impl Layer {
@@ -57,7 +59,8 @@ impl Layer {
         let model = entry("model").and_then(|text| text.split(' ').next()).unwrap_or(&file.name);
         let layer = entry("layer").map_or(String::new(), |layer| format!(", layer {layer}"));
         let title = format!("{model}{layer}");
-        Ok(Layer { title, q, k, v, q_shape, k_shape, v_shape, theta, pairing })
+        let rule = RopeRule::Default;
+        Ok(Layer { title, q, k, v, q_shape, k_shape, v_shape, theta, pairing, rule })
     }
 
     pub fn q_heads(&self) -> u32 {
@@ -76,9 +79,10 @@ impl Layer {
         self.k_shape[1]
     }
 
-    /// How queries and keys turn: plain RoPE over the whole head.
+    /// How queries and keys turn, over the whole head.
     pub fn rope(&self) -> RopeConfig {
-        RopeConfig { pairing: self.pairing, ..RopeConfig::new(self.head_dim(), self.theta) }
+        let plain = RopeConfig::new(self.head_dim(), self.theta);
+        RopeConfig { pairing: self.pairing, rule: self.rule.clone(), ..plain }
     }
 
     /// `head_dim^(−1/2)`, the same for both components.

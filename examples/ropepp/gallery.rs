@@ -7,7 +7,7 @@ use phasor::{OutputHead, Phase};
 use crate::{
     Result,
     layer::Layer,
-    pictures::{self, Curves, DistancePicture, Map, MapsPicture},
+    pictures::{self, Curves, Map, MapsPicture, distance_picture},
     progress,
     reference::Reference,
     statistics::ByDistance,
@@ -46,17 +46,17 @@ pub fn draw(layer: &Layer, truth: &Reference<'_, f64>, chosen: &[u32], out: &Pat
         let file = |kind: &str| out.join(format!("{kind}_head{head}.png"));
         draw_maps(&file("maps"), layer, truth, head, pair)?;
         let path = file("distance");
-        let picture = DistancePicture {
-            title: format!("How far back real and imaginary attention look: {}", layer.title),
-            subtitle: format!(
+        let picture = distance_picture(
+            format!("How far back real and imaginary attention look: {}", layer.title),
+            format!(
                 "{} tokens, softmax weights from the f64 oracle; distances from 7 on in ranges that grow by a seventh",
                 layer.seq()
             ),
-            panels: [
+            vec![
                 curves(format!("head {head}"), pair),
                 curves(format!("mean of all {} heads", heads.len()), &all),
             ],
-        };
+        );
         pictures::save(&picture, &path)?;
         println!("picture   {}", path.display());
     }

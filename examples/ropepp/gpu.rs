@@ -4,21 +4,14 @@ use std::time::{Duration, Instant};
 
 use phasor::{
     DType, Dispatch, HeadMap, Layout, Tensor,
-    gpu::{CosSin, Positions},
-    kernels::{
-        attention::{Attention, AttentionBindings},
-        rope::{Rope, RopeBindings},
-    },
+    kernels::attention::{Attention, AttentionBindings},
     oracle,
-    plan::{
-        attention::{AttentionProblem, AttentionShape},
-        rope::{RopeProblem, RopeShape},
-    },
+    plan::attention::{AttentionProblem, AttentionShape},
     wgpu,
 };
 use phasor_kit::gpu::Gpu;
 
-use crate::{Result, layer::Layer, progress};
+use crate::{Result, layer::Layer, progress, rotated::Rotated};
 
 /// What the GPU computed, and how long it took.
 pub struct Run {
@@ -75,50 +68,6 @@ pub fn run(layer: &Layer) -> Result<Run> {
         plain: plain.download(&gpu),
         fused: fused.download(&gpu),
     })
-}
-
-/// Queries and keys on the device, rotated when the dispatch has run.
-struct Rotated {
-    plan: String,
-    q: wgpu::Buffer,
-    k: wgpu::Buffer,
-    v: wgpu::Buffer,
-    dispatch: Dispatch,
-}
-
-impl Rotated {
-    fn new(gpu: &Gpu, layer: &Layer) -> Result<Self> {
-        let [batch, q_heads, seq, head_dim] = layer.q_shape;
-        let problem = RopeProblem {
-            pairing: layer.pairing,
-            ..RopeProblem::new(q_heads, layer.kv_heads(), head_dim)
-        };
-        let shape = RopeShape { batch, seq };
-        let plan = problem.plan(&gpu.capabilities())?;
-        let kernel = Rope::new(&gpu.device, &plan)?;
-
-        let table = layer.rope().table(seq, seq.into())?;
-        let table_bytes = gpu.upload_bytes(table.as_bytes());
-        let [q_in, k_in, v] =
-            [&layer.q, &layer.k, &layer.v].map(|t| gpu.upload(&t.data, DType::F32));
-        let q = gpu.output(layer.q.data.len(), DType::F32);
-        let k = gpu.output(layer.k.data.len(), DType::F32);
-        let (q_layout, k_layout) = (Layout::bhsd(layer.q_shape)?, Layout::bhsd(layer.k_shape)?);
-        let bindings = RopeBindings {
-            q: Tensor::new(&q_in, DType::F32, q_layout),
-            k: Some(Tensor::new(&k_in, DType::F32, k_layout)),
-            q_out: Some(Tensor::new(&q, DType::F32, q_layout)),
-            k_out: Some(Tensor::new(&k, DType::F32, k_layout)),
-            table: CosSin {
-                binding: table_bytes.as_entire_buffer_binding(),
-                shape: table.shape()?,
-            },
-            positions: Positions::From(0),
-        };
-        let dispatch = kernel.bind(&gpu.device, &shape, &bindings)?;
-        let mib = plan.bytes(&shape) as f64 / f64::from(1 << 20);
-        Ok(Rotated { plan: format!("{plan}\n  {mib:.2} MiB moved"), q, k, v, dispatch })
-    }
 }
 
 /// One attention pass, bound to its own outputs.

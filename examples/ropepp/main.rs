@@ -10,11 +10,14 @@ mod gpu;
 #[path = "../common/layer.rs"]
 mod layer;
 #[path = "../common/pictures/mod.rs"]
+#[expect(dead_code, reason = "the example `analyze` draws more")]
 mod pictures;
 #[path = "../common/progress.rs"]
 mod progress;
 mod reference;
 mod report;
+#[path = "../common/rotated.rs"]
+mod rotated;
 #[path = "../common/statistics.rs"]
 mod statistics;
 

@@ -54,9 +54,14 @@ fn decades(maps: &[Map<'_>]) -> i32 {
     (-fifth.log10()).ceil().clamp(2.0, 6.0) as i32
 }
 
+/// Steps of colour a decade: as many as an eye can tell apart and find again in the bar.
+const STEPS: f64 = 4.0;
+
 /// Colour of a share of the bar's height.
-fn colour(share: f64) -> RGBColor {
-    ViridisRGB::get_color(share.clamp(0.0, 1.0))
+fn colour(share: f64, decades: i32) -> RGBColor {
+    let steps = STEPS * f64::from(decades);
+    let step = (share.clamp(0.0, 1.0) * steps).floor().min(steps - 1.0);
+    ViridisRGB::get_color(step / (steps - 1.0))
 }
 
 fn draw_map<DB: DrawingBackend>(
@@ -102,7 +107,7 @@ where
             let sum: f64 =
                 rows.map(|t| map.weights[t * seq..][columns.clone()].iter().sum::<f64>()).sum();
             let share = 1.0 + (sum / count as f64).log10() / f64::from(decades);
-            let RGBColor(r, g, b) = colour(share);
+            let RGBColor(r, g, b) = colour(share, decades);
             pixels[(3 * (y * width + x)) as usize..][..3].copy_from_slice(&[r, g, b]);
         }
     }
@@ -128,7 +133,7 @@ where
         .build_cartesian_2d(0.0..1.0, (bottom..1.0).log_scale().with_key_points(ticks))?;
     chart.draw_series((0..SIDE).map(|i| {
         let [low, high] = [i, i + 1].map(|i| f64::from(i) / f64::from(SIDE));
-        Rectangle::new([(0.0, level(low)), (1.0, level(high))], colour(low).filled())
+        Rectangle::new([(0.0, level(low)), (1.0, level(high))], colour(low, decades).filled())
     }))?;
     chart
         .configure_mesh()

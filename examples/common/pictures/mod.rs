@@ -1,7 +1,11 @@
 //! The pictures: what they share.
 
-mod curves;
+pub mod axis;
+mod distance;
+pub mod lines;
 mod maps;
+mod png;
+pub mod stroke;
 
 use std::path::Path;
 
@@ -13,7 +17,7 @@ use plotters::{
 
 use crate::Result;
 
-pub use curves::{Curves, DistancePicture};
+pub use distance::{Curves, distance_picture};
 pub use maps::{Map, MapsPicture};
 
 pub type Canvas<DB> = DrawingArea<DB, Shift>;
@@ -48,9 +52,13 @@ pub fn save(picture: &impl Picture, path: &Path) -> Result<()> {
         picture.draw(&canvas)?;
         canvas.present()?;
     } else {
-        let canvas = BitMapBackend::new(path, picture.size()).into_drawing_area();
+        let (width, height) = picture.size();
+        let mut pixels = vec![0; 3 * (width * height) as usize];
+        let canvas = BitMapBackend::with_buffer(&mut pixels, picture.size()).into_drawing_area();
         picture.draw(&canvas)?;
         canvas.present()?;
+        drop(canvas);
+        png::write(path, picture.size(), &pixels)?;
     }
     Ok(())
 }
@@ -85,6 +93,7 @@ fn power_of_ten(exponent: i32) -> String {
     const DIGITS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
     match exponent {
         0 => "1".into(),
+        1 => "10".into(),
         _ => {
             let digits = exponent.unsigned_abs().to_string();
             let sign = if exponent < 0 { "⁻" } else { "" };

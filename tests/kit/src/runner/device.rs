@@ -1,6 +1,6 @@
 //! The kernels as a runner: the same cases on a device.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, collections::BTreeSet};
 
 use phasor::{
     DType, Layout, Tensor,
@@ -107,6 +107,36 @@ impl<'a> Device<'a> {
         Ok(self.table.borrow_mut().insert(made).clone())
     }
 
+    /// A table, and the places in it of a rotation's positions: the positions themselves, unless a
+    /// table up to the last of them is too large to bind. Then it holds those in use alone.
+    fn table_with_places(&self, rotation: &Rotation) -> Result<(Table, Vec<u32>)> {
+        let positions = rotation.positions.concat();
+        let frequencies = rotation.frequencies()?;
+        let mut shape = frequencies.table(1)?.shape()?;
+        let rows = u64::from(positions.iter().max().map_or(0, |&last| last + 1));
+        let bytes = 8 * rows * u64::from(shape.pairs) * u64::from(shape.planes);
+        if bytes <= self.gpu.capabilities().max_storage_binding {
+            return Ok((self.table(rotation)?, positions));
+        }
+        let used: BTreeSet<u32> = positions.iter().copied().collect();
+        let mut entries: Vec<[f32; 2]> = Vec::new();
+        for key in (0..shape.planes).map(|plane| plane == 1) {
+            for &position in &used {
+                entries.extend((0..shape.pairs as usize).map(|pair| {
+                    let (cos, sin) = frequencies.cos_sin(position, pair);
+                    let scale = frequencies.query_scale(position, pair);
+                    let scale = if key { 1.0 / scale } else { scale };
+                    [(cos * scale) as f32, (sin * scale) as f32]
+                }));
+            }
+        }
+        shape.positions = used.len() as u32;
+        let buffer = self.gpu.upload_bytes(bytemuck::cast_slice(&entries));
+        let place = |position: &u32| used.range(..position).count() as u32;
+        let places = positions.iter().map(place).collect();
+        Ok((Table { rotation: rotation.clone(), buffer, shape }, places))
+    }
+
     /// Vectors of `shape` as the rope kernel rotates them, `[B, H, S, D]` without gaps.
     fn rotate(
         &self,
@@ -129,8 +159,8 @@ impl<'a> Device<'a> {
             Order::Bhsd => Layout::bhsd(shape)?,
             Order::Bshd => Layout::bshd(shape)?,
         };
-        let table = self.table(rotation)?;
-        let ids = self.gpu.upload_u32(&rotation.positions.concat());
+        let (table, places) = self.table_with_places(rotation)?;
+        let ids = self.gpu.upload_u32(&places);
         // xPos treats keys as keys only in the place of K, beside which there is always a Q.
         let input = self.gpu.upload(x, DType::F32);
         let outputs = [(); 2].map(|()| self.gpu.output(x.len(), DType::F32));
