@@ -9,15 +9,18 @@
 //!   "prefill": [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes", "share_of_roof" } ],
 //!   "decode":  [ { "model", "kv", "dim", "heads", "kv_heads", "way", TIME, "bytes", "gbs" } ],
 //!   "scaling": as prefill, with lengths that double
+//!   "linear":  [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes" } ],
 //!   "summary": the worst case of each: { "fused_over_two_passes", "fused_over_packed",
 //!              "decode_fused_over_plain", "rope_over_copy", "append_over_copy",
-//!              "prefill_share_of_roof", "prefill_time_growth_per_doubling" } }
+//!              "prefill_share_of_roof", "prefill_time_growth_per_doubling",
+//!              "linear_growth_4k_to_32k", "linear_over_softmax_32k" } }
 //! Of parts that --only leaves out, lists are empty and worst cases null.
 //! TIME is "pass_ms" (null where the adapter has no timestamps), "wall_ms" and "clocks_disagree".
 //! ```
 //!
 //! "way" is one of "plain", "two passes", "packed" and "fused"; decode has the first and the last, for
-//! the "model" EC (query and kv heads of a plain model) and EH (half of both). Times are of one call; flops and bytes
+//! the "model" EC (query and kv heads of a plain model) and EH (half of both). Linear attention
+//! has "linear", "linear, one token" (a call for the last token, from a state) and "softmax". Times are of one call; flops and bytes
 //! are what the result needs, masked and padded work not counted.
 
 use phasor::plan::attention::Cost;
@@ -26,6 +29,7 @@ use serde_json::{Value, json};
 
 use crate::append::Append;
 use crate::decode::{self, Decoding};
+use crate::linear::{self, Linear};
 use crate::prefill::Sizes;
 use crate::ratios::{Comparison, WAYS};
 use crate::roof::Roof;
@@ -40,10 +44,11 @@ pub struct Measured<'a> {
     pub comparisons: &'a [Comparison],
     pub decodings: &'a [Decoding],
     pub scaling: &'a [Point],
+    pub linear: &'a [Linear],
 }
 
 pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Value {
-    let Measured { rotations, appends, comparisons, decodings, scaling } = *measured;
+    let Measured { rotations, appends, comparisons, decodings, scaling, linear } = *measured;
     let rope: Vec<Value> = rotations
         .iter()
         .map(|r| {
@@ -74,6 +79,15 @@ pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Va
         .collect();
     let points: Vec<Value> =
         scaling.iter().map(|p| attention(roof, &p.sizes, "plain", &p.time, &p.cost)).collect();
+    let linear_points: Vec<Value> = linear
+        .iter()
+        .map(|point| {
+            let Sizes { seq, dim, heads, kv_heads } = point.sizes;
+            let own = json!({ "seq": seq, "dim": dim, "heads": heads, "kv_heads": kv_heads,
+                "way": point.way, "flops": point.flops, "bytes": point.bytes });
+            with_time(own, &point.time)
+        })
+        .collect();
     let worst = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::NEG_INFINITY, f64::max);
     let share = |(time, cost): &(Time, Cost)| roof.share(cost.flops, cost.bytes, time.ms());
     let least_share = comparisons
@@ -104,6 +118,7 @@ pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Va
         "prefill": prefill,
         "decode": decode,
         "scaling": points,
+        "linear": linear_points,
         "summary": {
             "fused_over_two_passes":
                 worst(&mut comparisons.iter().map(Comparison::fused_over_two_passes)),
@@ -114,6 +129,8 @@ pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Va
             "prefill_share_of_roof": least_share,
             "prefill_time_growth_per_doubling":
                 worst(&mut scaling.windows(2).map(|w| w[1].time.ms() / w[0].time.ms())),
+            "linear_growth_4k_to_32k": linear::growth(linear),
+            "linear_over_softmax_32k": linear::over_softmax(linear),
         },
     })
 }

@@ -4,12 +4,13 @@
 //! `cargo run --release --example bench -- --quick` takes under three minutes. It measures the roof of
 //! the adapter first (f32 multiply-adds, copy bandwidth, cost of a dispatch), then RoPE, KV append, prefill
 //! attention (plain, real and imaginary in two passes, both in one packed pass over duplicated query
-//! heads, and both fused) and decode (plain and fused). Every kernel is checked against the f64 oracle before it is timed.
+//! heads, and both fused), decode (plain and fused) and, unless it is quick, linear attention. Every kernel is checked against the f64 oracle before it is timed.
 //! Software adapters prove nothing about GPUs: the name of the adapter belongs to every figure.
 
 mod append;
 mod decode;
 mod document;
+mod linear;
 mod plot;
 mod prefill;
 mod ratios;
@@ -50,6 +51,7 @@ enum Part {
     Prefill,
     Decode,
     Scaling,
+    Linear,
 }
 
 impl Args {
@@ -80,6 +82,11 @@ fn run(args: &Args) -> Result<()> {
     let comparisons = args.part(Part::Prefill, || ratios::measure(&clock, &roof, args.quick))?;
     let decodings = args.part(Part::Decode, || decode::measure(&clock, &roof, args.quick))?;
     let scaling = args.part(Part::Scaling, || scaling::measure(&clock, &roof, args.quick))?;
+    let linear = args.part(Part::Linear, || match args.quick && args.only.is_empty() {
+        // Softmax attention of 32768 tokens, which it is compared with, takes a CPU half a minute.
+        true => Ok(Vec::new()),
+        false => linear::measure(&clock),
+    })?;
     let again = roof::measure(&clock)?;
     if roof.differs_from(&again) {
         again.print();
@@ -91,6 +98,7 @@ fn run(args: &Args) -> Result<()> {
         comparisons: &comparisons,
         decodings: &decodings,
         scaling: &scaling,
+        linear: &linear,
     };
     let document = document::build(&gpu, args.quick, &roof, &measured);
     document::print_summary(&document);

@@ -21,8 +21,8 @@ pub struct Sizes {
 /// Query, key and value tensors, on the host and on the device.
 pub struct Tensors {
     pub sizes: Sizes,
-    data: [Vec<f32>; 3],
-    buffers: [wgpu::Buffer; 3],
+    pub data: [Vec<f32>; 3],
+    pub buffers: [wgpu::Buffer; 3],
 }
 
 /// A bound call and where it writes.
