@@ -71,6 +71,14 @@ impl Tensors {
     /// A call over these tensors, run once and checked. `like` lends its kernel where the shader is
     /// the same, so that nothing is compiled twice.
     pub fn pass(&self, clock: &Clock<'_>, heads: HeadMap, like: Option<&Pass>) -> Result<Pass> {
+        let pass = self.bind(clock, heads, like)?;
+        clock.gpu.run(|encoder| pass.dispatch.encode(encoder));
+        self.check(clock, &pass)?;
+        Ok(pass)
+    }
+
+    /// The same, neither run nor checked.
+    pub fn bind(&self, clock: &Clock<'_>, heads: HeadMap, like: Option<&Pass>) -> Result<Pass> {
         let Sizes { seq, dim, kv_heads, .. } = self.sizes;
         let device = &clock.gpu.device;
         let plan =
@@ -92,10 +100,7 @@ impl Tensors {
         );
         let shape = AttentionShape::new(1, seq, seq);
         let dispatch = kernel.bind(device, &shape, &bindings)?;
-        clock.gpu.run(|encoder| dispatch.encode(encoder));
-        let pass = Pass { dispatch, cost: plan.cost(&shape), kernel, out, heads };
-        self.check(clock, &pass)?;
-        Ok(pass)
+        Ok(Pass { dispatch, cost: plan.cost(&shape), kernel, out, heads })
     }
 
     /// Compares some rows of every output head with the f64 oracle. With scores and values of the

@@ -3,11 +3,9 @@
 //! before.
 
 mod attention;
-mod linear;
 mod missing;
 mod plans;
 mod rope;
-mod scores;
 
 use phasor::{Dispatch, Error, wgpu};
 use phasor_kit::gpu::Gpu;
