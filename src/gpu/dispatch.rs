@@ -1,8 +1,11 @@
 //! A call that is ready to be recorded.
 
+use std::sync::Arc;
+
 use wgpu::util::DeviceExt as _;
 
 use super::{Pipeline, Tensor};
+use crate::plan::Shader;
 
 /// A checked and bound call: record it as often as you like. It holds its pipeline, bind group and
 /// parameters, and clones cheaply. Recording allocates nothing of this crate's own and cannot fail.
@@ -17,8 +20,35 @@ pub struct Dispatch {
 struct Work {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
-    workgroups: [u32; 2],
+    step: Arc<Step>,
     flops: Option<u64>,
+}
+
+/// What one dispatch of a call runs: enough to run it by other means, in another implementation of
+/// WebGPU for example. Every binding is of group 0.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Step {
+    /// The shader, with its entry point and the values of its overrides.
+    pub shader: Arc<Shader>,
+    /// Workgroups along x and y; there is 1 along z.
+    pub workgroups: [u32; 2],
+    /// What is bound, this crate's own small parameter buffers included; those can be copied from.
+    pub bindings: Vec<BoundBuffer>,
+}
+
+/// One binding of a [`Step`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BoundBuffer {
+    /// `@binding` of the shader.
+    pub binding: u32,
+    /// The buffer, shared with whoever made it.
+    pub buffer: wgpu::Buffer,
+    /// First byte that is bound.
+    pub offset: u64,
+    /// Bytes that are bound; `None` for all to the end of the buffer.
+    pub size: Option<u64>,
 }
 
 /// What a kernel hands over to make a [`Dispatch`].
@@ -49,14 +79,19 @@ impl Dispatch {
             layout: &bind.pipeline.layout,
             entries: &entries,
         });
-        Self {
-            work: vec![Work {
-                pipeline: bind.pipeline.pipeline.clone(),
-                bind_group,
-                workgroups: bind.workgroups,
-                flops: None,
-            }],
-        }
+        let bindings = bind.entries.iter().map(|(binding, bound)| BoundBuffer {
+            binding: *binding,
+            buffer: bound.buffer.clone(),
+            offset: bound.offset,
+            size: bound.size.map(u64::from),
+        });
+        let step = Arc::new(Step {
+            shader: bind.pipeline.shader.clone(),
+            workgroups: bind.workgroups,
+            bindings: bindings.collect(),
+        });
+        let pipeline = bind.pipeline.pipeline.clone();
+        Self { work: vec![Work { pipeline, bind_group, step, flops: None }] }
     }
 
     /// States the operations that a call of one dispatch executes.
@@ -106,13 +141,19 @@ pub struct Part<'a> {
     work: &'a Work,
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
+    /// What it runs, on what.
+    pub fn step(&self) -> &'a Step {
+        &self.work.step
+    }
+
     /// Records the part into the caller's compute pass, as [`Dispatch::record`] does the whole.
     pub fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
         let work = self.work;
         pass.set_pipeline(&work.pipeline);
         pass.set_bind_group(0, &work.bind_group, &[]);
-        pass.dispatch_workgroups(work.workgroups[0], work.workgroups[1], 1);
+        let [x, y] = work.step.workgroups;
+        pass.dispatch_workgroups(x, y, 1);
     }
 
     /// Records the part into a compute pass of its own.
@@ -167,7 +208,10 @@ pub(crate) fn uniform_buffer(device: &wgpu::Device, label: &str, contents: &[u8]
     device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
         label: Some(label),
         contents,
-        usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::STORAGE,
+        // Copied from by those who look into a call, see `Step`.
+        usage: wgpu::BufferUsages::UNIFORM
+            | wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC,
     })
 }
 

@@ -1,14 +1,16 @@
 //! Compiles a [`Shader`] on a device.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::plan::Shader;
 
-/// A compute pipeline and the layout of its one bind group.
+/// A compute pipeline, the layout of its one bind group, and what it was compiled from.
 #[derive(Debug, Clone)]
 pub(crate) struct Pipeline {
     pub(crate) pipeline: wgpu::ComputePipeline,
     pub(crate) layout: wgpu::BindGroupLayout,
+    pub(crate) shader: Arc<Shader>,
 }
 
 impl Pipeline {
@@ -29,7 +31,7 @@ impl Pipeline {
             cache: None,
         });
         let layout = pipeline.get_bind_group_layout(0);
-        Self { pipeline, layout }
+        Self { pipeline, layout, shader: Arc::new(shader.clone()) }
     }
 }
 

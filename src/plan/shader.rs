@@ -21,3 +21,24 @@ pub struct Shader {
     /// Storage buffers that the entry point binds.
     pub storage_buffers: u32,
 }
+
+#[cfg(feature = "serde")]
+impl Shader {
+    /// The shader as a JSON object, for programs in other languages that compile or run it: `label`,
+    /// `source` (WGSL), `entry`, `overrides` (an object), `workgroup_size`, `workgroup_bytes` and
+    /// `storage_buffers`, as the fields of the same names. Bindings are those of the WGSL, all in
+    /// group 0.
+    pub fn to_json(&self) -> serde_json::Value {
+        let overrides: serde_json::Map<_, _> =
+            self.overrides.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect();
+        serde_json::json!({
+            "label": self.label,
+            "source": self.source,
+            "entry": self.entry,
+            "overrides": overrides,
+            "workgroup_size": self.workgroup_size,
+            "workgroup_bytes": self.workgroup_bytes,
+            "storage_buffers": self.storage_buffers,
+        })
+    }
+}
