@@ -4,9 +4,10 @@
 //! cargo run --release --example replay -- PATH...
 //! ```
 //!
-//! Every case runs on the f64 oracle and on the GPU. Each PATH is a safetensors file, or a folder that is searched for them. One line is printed a
-//! case, with the error that comes closest to its bound, and the bound. Exit status 1 if any case
-//! failed; a file that cannot be read is one of those.
+//! Every case runs on the f64 oracle and on the GPU; or, with `--through PROGRAM`, on the device of
+//! another program, `tools/tint/run.mjs` for one. Each PATH is a safetensors file, or a folder that
+//! is searched for them. One line is printed a case, with the error that comes closest to its bound,
+//! and the bound. Exit status 1 if any case failed; a file that cannot be read is one of those.
 
 use std::{
     fs, io,
@@ -19,7 +20,7 @@ use phasor_kit::{
     cases::{self, Case},
     gpu::Gpu,
     replay,
-    runner::{Device, Oracle, Runner},
+    runner::{Device, Oracle, Remote, Runner},
 };
 
 #[derive(Parser)]
@@ -31,6 +32,9 @@ struct Arguments {
     /// Leave the GPU out.
     #[arg(long)]
     oracle_only: bool,
+    /// A program that runs the GPU's part, with its arguments: `--through "node tools/tint/run.mjs"`.
+    #[arg(long, conflicts_with = "oracle_only")]
+    through: Option<String>,
 }
 
 #[derive(Default)]
@@ -90,7 +94,14 @@ fn main() -> ExitCode {
     let mut runners: Vec<Box<dyn Runner + '_>> = vec![Box::new(Oracle::<f64>::new())];
     if let Some(gpu) = &gpu {
         println!("gpu: {} ({:?}, {})", gpu.info.name, gpu.info.backend, gpu.info.driver_info);
-        runners.push(Box::new(Device::new(gpu)));
+        match arguments.through.as_deref().map(remote).transpose() {
+            Ok(None) => runners.push(Box::new(Device::new(gpu))),
+            Ok(Some(remote)) => runners.push(Box::new(Device::through(gpu, remote))),
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::FAILURE;
+            }
+        }
     }
     let mut tally = Tally::default();
     for path in &arguments.paths {
@@ -105,6 +116,12 @@ fn main() -> ExitCode {
     let Tally { passed, failed, not_covered } = tally;
     println!("replay: {passed} passed, {failed} failed, {not_covered} not covered");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn remote(command: &str) -> cases::Result<Remote> {
+    let mut words = command.split_whitespace().map(str::to_owned);
+    let program = words.next().ok_or("--through needs a program")?;
+    Remote::start(&program, &words.collect::<Vec<_>>())
 }
 
 /// The path itself, or the safetensors files below a folder, in the order of their names.

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeSet};
 
 use phasor::{
-    DType, Layout, Tensor,
+    DType, Dispatch, Layout, Tensor,
     gpu::{CosSin, Positions},
     kernels::{
         attention::{Attention, AttentionBindings},
@@ -21,7 +21,7 @@ use phasor::{
     wgpu,
 };
 
-use super::{Linear, Runner};
+use super::{Linear, Runner, remote::Remote};
 use crate::{
     cases::{
         AttentionCase, CacheCase, LinearCase, MergeCase, Order, Result, RopeCase, Rotation,
@@ -37,6 +37,7 @@ pub struct Device<'a> {
     attentions: RefCell<Vec<Attention>>,
     pub(super) decodes: RefCell<Vec<Decode>>,
     table: RefCell<Option<Table>>,
+    remote: Option<RefCell<Remote>>,
 }
 
 /// A table on the device, and the rotation that it is for.
@@ -55,7 +56,21 @@ impl<'a> Device<'a> {
             attentions: RefCell::default(),
             decodes: RefCell::default(),
             table: RefCell::default(),
+            remote: None,
         }
+    }
+
+    /// The same calls, bound by the crate on `gpu`, but run by another program: see [`Remote`].
+    pub fn through(gpu: &'a Gpu, remote: Remote) -> Self {
+        Device { remote: Some(RefCell::new(remote)), ..Device::new(gpu) }
+    }
+
+    pub(super) fn run(&self, call: &Dispatch) -> Result<()> {
+        match &self.remote {
+            None => self.gpu.run(|encoder| call.encode(encoder)),
+            Some(remote) => remote.borrow_mut().run(self.gpu, call)?,
+        }
+        Ok(())
     }
 
     fn rope_kernel(&self, problem: &RopeProblem) -> Result<Rope> {
@@ -176,7 +191,7 @@ impl<'a> Device<'a> {
         };
         let shape = RopeShape { batch, seq };
         let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
-        self.gpu.run(|encoder| dispatch.encode(encoder));
+        self.run(&dispatch)?;
         let [q_out, k_out] = outputs;
         Ok(if rotation.keys { k_out } else { q_out })
     }
@@ -200,7 +215,7 @@ pub(super) fn ids_of(ids: &wgpu::Buffer, seq: u32) -> Positions<'_> {
 
 impl Runner for Device<'_> {
     fn name(&self) -> &str {
-        "gpu"
+        if self.remote.is_some() { "remote" } else { "gpu" }
     }
 
     fn served(&self, case: &AttentionCase) -> Result<Option<oracle::Attention<f64>>> {
@@ -245,7 +260,7 @@ impl Runner for Device<'_> {
             lse: None,
         };
         let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
-        self.gpu.run(|encoder| dispatch.encode(encoder));
+        self.run(&dispatch)?;
         let complex = self.download(&out, elements);
         Ok(complex.chunks_exact(2).map(|pair| (pair[0], pair[1])).unzip())
     }
@@ -301,7 +316,7 @@ impl Runner for Device<'_> {
 
         let shape = AttentionShape::new(batch, seq_q, seq_k);
         let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
-        self.gpu.run(|encoder| dispatch.encode(encoder));
+        self.run(&dispatch)?;
         Ok(oracle::Attention {
             out: self.download(&out, out_len),
             lse: self.download(&lse, lse_len),

@@ -108,7 +108,7 @@ impl Device<'_> {
             random: None,
         };
         let dispatch = kernel.bind(&gpu.device, &shape, &bindings)?;
-        gpu.run(|encoder| dispatch.encode(encoder));
+        self.run(&dispatch)?;
         Ok(Linear {
             out: self.download(&out, elements(out_shape)),
             state: [self.download(&s, s_len), self.download(&z, z_len)],

@@ -2,9 +2,11 @@
 
 mod device;
 mod linear;
+mod remote;
 mod serving;
 
 pub use device::Device;
+pub use remote::Remote;
 
 use std::marker::PhantomData;
 

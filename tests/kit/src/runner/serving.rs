@@ -105,7 +105,7 @@ impl Device<'_> {
             };
             let shape = KvAppendShape::new(batch, rows.end - rows.start);
             let call = kernel.bind(&gpu.device, &shape, &bindings)?;
-            gpu.run(|encoder| call.encode(encoder));
+            self.run(&call)?;
         }
         Ok(caches)
     }
@@ -168,7 +168,7 @@ impl Device<'_> {
             workspace: Some(workspace.as_entire_buffer_binding()),
         };
         let call = kernel.bind(&gpu.device, &DecodeShape { batch, seq_q }, &bindings)?;
-        gpu.run(|encoder| call.encode(encoder));
+        self.run(&call)?;
         Ok(Some(oracle::Attention {
             out: self.download(&out, out_len),
             lse: self.download(&lse, lse_len),
@@ -233,7 +233,7 @@ impl Device<'_> {
         };
         let shape = MergeShape { parts, batch, heads, seq };
         let call = kernel.bind(&gpu.device, &shape, &bindings)?;
-        gpu.run(|encoder| call.encode(encoder));
+        self.run(&call)?;
         Ok(oracle::Attention {
             out: self.download(&out, out_len),
             lse: self.download(&lse, lse_len),
