@@ -3,6 +3,7 @@
 
 mod compiled;
 mod external;
+mod matrix;
 mod serving;
 mod translate;
 mod variants;
@@ -35,6 +36,14 @@ fn in_parallel<'a, T: Sync, R: Send>(items: &'a [T], f: impl Fn(&'a T) -> R + Sy
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         workers.into_iter().flat_map(|worker| worker.join().expect("no panic")).collect()
     })
+}
+
+/// A cell of the matrix for every variant, from what can be done here.
+fn every_cell(check: impl Fn(&Compiled) -> Result<(), String>) -> external::Column {
+    let cell = |compiled: &Result<Compiled, String>| {
+        compiled.as_ref().map_err(String::clone).and_then(&check)
+    };
+    Ok(COMPILED.iter().map(|(_, compiled)| cell(compiled).into()).collect())
 }
 
 /// Runs `check` on every variant, and fails with the names of those that did not pass.
@@ -159,61 +168,6 @@ fn translates_to_hlsl() {
 #[test]
 fn translates_to_glsl_es() {
     every_variant(|_, compiled| translate::glsl(compiled, 310).map(drop));
-}
-
-fn bytes(words: Vec<u32>) -> Vec<u8> {
-    words.into_iter().flat_map(u32::to_le_bytes).collect()
-}
-
-fn path_last(options: &[&str], path: &Path) -> Vec<String> {
-    options.iter().map(|&o| o.to_owned()).chain([path.display().to_string()]).collect()
-}
-
-/// `cargo test --test shaders -- --ignored spirv_val`
-#[test]
-#[ignore = "needs spirv-val (Debian and Ubuntu: spirv-tools)"]
-fn spirv_val_accepts_every_variant() {
-    external::accepts_all(
-        "spirv-val",
-        "vulkan1.0.spv",
-        |compiled| translate::spirv(compiled, (1, 0), false).map(bytes),
-        |_, path| path_last(&["--target-env", "vulkan1.0"], path),
-        |_| true,
-    );
-    external::accepts_all(
-        "spirv-val",
-        "vulkan1.3.spv",
-        |compiled| translate::spirv(compiled, (1, 6), true).map(bytes),
-        |_, path| path_last(&["--target-env", "vulkan1.3"], path),
-        |_| true,
-    );
-}
-
-/// `cargo test --test shaders -- --ignored dxc`
-#[test]
-#[ignore = "needs dxc, the DirectX shader compiler"]
-fn dxc_accepts_every_variant() {
-    external::accepts_all(
-        "dxc",
-        "hlsl",
-        |compiled| translate::hlsl(compiled, ShaderModel::V6_0).map(String::into_bytes),
-        |variant, path| path_last(&["-T", "cs_6_0", "-E", variant.shader.entry], path),
-        // All the workgroup memory that Direct3D has: plans for more never come to it.
-        |variant| variant.shader.workgroup_bytes <= 32 << 10,
-    );
-}
-
-/// `cargo test --test shaders -- --ignored glslang`
-#[test]
-#[ignore = "needs glslangValidator (Debian and Ubuntu: glslang-tools)"]
-fn glslang_accepts_every_variant() {
-    external::accepts_all(
-        "glslangValidator",
-        "comp",
-        |compiled| translate::glsl(compiled, 310).map(String::into_bytes),
-        |_, path| path_last(&[], path),
-        |_| true,
-    );
 }
 
 #[test]

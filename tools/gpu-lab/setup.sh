@@ -1,8 +1,9 @@
 #!/bin/sh
 # Fetches the compilers that gpu-lab asks: Mesa's Vulkan drivers, and the no-op DRM shims with which a
-# driver starts without its GPU. Nothing is installed and no root is needed: Debian packages are
-# unpacked into two folders, and run with those folders' own libraries. Debian does not ship Intel's
-# shim, so it is built from Mesa's source, for the release whose driver goes with it.
+# driver starts without its GPU; and Vulkan's validation layer. Nothing is
+# installed and no root is needed: Debian packages are unpacked into two folders, and run with those
+# folders' own libraries. Debian does not ship Intel's shim, so it is built from Mesa's source, for the
+# release whose driver goes with it.
 # Debian or Ubuntu on x86-64; about 400 MB to download and 2 GB on disk.
 #   GPU_LAB_ROOT         the folder (default: ~/.cache/gpu-lab); Intel goes to the same name with -intel
 #   GPU_LAB_MIRROR       a Debian mirror (default: http://deb.debian.org/debian)
@@ -45,7 +46,7 @@ fetch() {
     done
 }
 
-fetch "$root" "$suite" mesa-vulkan-drivers mesa-drm-shim libvulkan1
+fetch "$root" "$suite" mesa-vulkan-drivers mesa-drm-shim libvulkan1 vulkan-validationlayers
 echo "ready: $root"
 
 # The system's Python, whose modules come as packages.
@@ -54,7 +55,7 @@ for tool in meson ninja bison flex pkg-config python3; do
     command -v $tool > /dev/null || missing="${missing:-} $tool"
 done
 if [ -n "${missing:-}" ]; then
-    echo "without Intel: building its shim needs$missing. Install meson ninja-build bison flex pkg-config" >&2
+    echo "without Intel: building its shim needs$missing. Install meson (1.1 or later) ninja-build bison flex pkg-config" >&2
     echo "python3-mako python3-yaml python3-packaging libdrm-dev libexpat1-dev zlib1g-dev libzstd-dev" >&2
     echo "libelf-dev dpkg-dev xz-utils and run this again" >&2
     exit 1

@@ -3,6 +3,7 @@
 //!
 //! `setup.sh` beside this crate fetches the compilers once. The rule for the share is in `isa.rs`.
 
+mod compile;
 mod gpus;
 mod isa;
 mod probe;
@@ -13,7 +14,7 @@ mod variants;
 mod vulkan;
 
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
@@ -45,6 +46,10 @@ struct Options {
     /// 1),v_quads,pv_apart (0 or 1).
     #[arg(long, value_parser = tile)]
     tile: Option<Tile>,
+    /// Only compiles the shaders of this file, one JSON object of `Shader::to_json` a line, and prints
+    /// one verdict a line.
+    #[arg(long)]
+    compile: Option<PathBuf>,
     /// Runs as the process of one GPU, with its driver.
     #[arg(long, hide = true)]
     probe: Option<String>,
@@ -71,7 +76,11 @@ fn tile(text: &str) -> Result<Tile> {
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
     if let Some(name) = &options.probe {
-        probe::probe(&Gpu::named(name)?, options.select, options.tile)?;
+        let gpu = Gpu::named(name)?;
+        match &options.compile {
+            Some(file) => compile::probe(&gpu, file)?,
+            None => probe::probe(&gpu, options.select, options.tile)?,
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let gpus = match options.gpus.is_empty() {
@@ -79,6 +88,12 @@ fn main() -> Result<ExitCode> {
         false => options.gpus.iter().map(|name| Gpu::named(name)).collect::<Result<_>>()?,
     };
     let root = gpus::root()?;
+    if let Some(file) = &options.compile {
+        for gpu in &gpus {
+            compile::run(gpu, &root, file)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let records = in_parallel(&gpus, |gpu| run(gpu, &root, &options))
         .into_iter()
         .collect::<Result<Vec<_>>>()?
@@ -118,6 +133,17 @@ fn in_parallel<R: Send>(gpus: &[Gpu], work: impl Fn(&Gpu) -> R + Sync) -> Vec<R>
     results.into_iter().map(|(_, result)| result).collect()
 }
 
+/// All that a probe prints. Adreno's compiler writes its disassembly to standard error: both streams
+/// into one.
+fn read_probe(mut command: Command) -> Result<(String, ExitStatus)> {
+    let (reader, writer) = std::io::pipe()?;
+    command.stderr(writer.try_clone()?).stdout(writer);
+    let mut child = command.spawn().context("starting a probe")?;
+    drop(command);
+    let output = std::io::read_to_string(reader)?;
+    Ok((output, child.wait()?))
+}
+
 fn run(gpu: &Gpu, root: &Path, options: &Options) -> Result<Vec<Record>> {
     let program = std::env::current_exe()?;
     let mut command = gpu.command(root, &program)?;
@@ -127,13 +153,8 @@ fn run(gpu: &Gpu, root: &Path, options: &Options) -> Result<Vec<Record>> {
             command.args([name, value]);
         }
     }
-    // Adreno's compiler writes its disassembly to standard error: both streams into one.
-    let (reader, writer) = std::io::pipe()?;
-    command.stdin(Stdio::null()).stderr(writer.try_clone()?).stdout(writer);
-    let mut child = command.spawn().context("starting a probe")?;
-    drop(command);
-    let output = std::io::read_to_string(reader)?;
-    let status = child.wait()?;
+    command.stdin(Stdio::null());
+    let (output, status) = read_probe(command)?;
     let mut records = Vec::new();
     let mut said = String::new();
     for line in output.lines() {

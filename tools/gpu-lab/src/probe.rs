@@ -41,7 +41,7 @@ pub struct Message {
 }
 
 /// What the crate would see: a device with all the limits of the adapter, and subgroups.
-fn capabilities() -> Result<Capabilities> {
+pub fn capabilities() -> Result<Capabilities> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::VULKAN;
     let instance = wgpu::Instance::new(descriptor);
