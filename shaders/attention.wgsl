@@ -74,6 +74,10 @@ fn attention(
     let k_head = params.k.offset + kv_head * params.k.head;
     let v_head = params.v.offset + kv_head * params.v.head;
 
+    if (tid == 0u) {
+        atomicStore(&strays, 0u); // a barrier away from the first value
+    }
+
     var m: array<f32, 4u * STATE_VECS>;  // running maximum, in base 2
     var l: array<f32, 4u * STATE_VECS>;  // running sum over this invocation's keys alone
     for (var i = 0u; i < 4u * STATE_VECS; i++) {
@@ -194,7 +198,8 @@ fn attention(
                         bias_of(work, head, query, key.z),
                         bias_of(work, head, query, key.w),
                     );
-                    s[i] = max(s[i] + bias, vec4(MASKED));
+                    // Whatever the score of a hidden key is.
+                    s[i] = select(s[i] + bias, vec4(MASKED), bias <= vec4(MASKED));
                 }
                 if (HOOKS) {
                     let head = select(program.lse1, program.lse0, i < ROWS * KEY_QUADS);
@@ -351,6 +356,27 @@ fn attention(
         }
     }
 
+    workgroupBarrier(); // the last tile is read
+    if (atomicLoad(&strays) != 0u) {
+        for (var key = start; key < end; key++) {
+            if (BLOCKS && !block_visited(work.batch, tile, key / BLOCK_K)) {
+                continue;
+            }
+            var seen: array<bool, STATES>;
+            for (var i = 0u; i < STATES; i++) {
+                let row = min(q_first + 2u * ROW_PAIRS * ty + i % ROWS, work.rows.count - 1u);
+                seen[i] = sees(work, row, select(program.lse1, program.lse0, i < ROWS), key);
+            }
+            for (var j = 0u; j < COLS; j++) {
+                let x = value(work, v_head, key, j * TX + tx);
+                let stray = select(vec4(0.0), x, not_finite(x));
+                for (var i = 0u; i < STATES; i++) {
+                    acc[i * COLS + j] += select(vec4(0.0), stray, seen[i]);
+                }
+            }
+        }
+    }
+
     if (RESUMABLE && params.last_part == 0u) {
         for (var i = 0u; i < STATE_VECS; i++) {
             let j = 4u * i;
@@ -364,7 +390,6 @@ fn attention(
     }
 
     // The row sums, over the invocations that share a row.
-    workgroupBarrier(); // the last tile is read
     for (var i = 0u; i < STATE_VECS; i++) {
         let at = tid * STATE_VECS + i;
         shared_tile[at / 4u][at % 4u] =
@@ -402,11 +427,12 @@ fn attention(
             }
         }
         // No visible key: the output is zero and the log-sum-exp minus infinity.
-        let inverse = select(1.0 / l[i], 0.0, l[i] == 0.0);
+        let empty = l[i] == 0.0;
+        let inverse = 1.0 / l[i];
         for (var j = 0u; j < COLS; j++) {
             let column = j * TX + tx;
             if (column < VALUE_DIM / 4u) {
-                let x = acc[i * COLS + j] * inverse;
+                let x = select(acc[i * COLS + j] * inverse, vec4(0.0), empty);
                 if (stream == 0u) {
                     store_out(params.out.offset + work.batch * params.out.batch
                         + program.slot0 * params.out.head
@@ -422,7 +448,7 @@ fn attention(
             let head = select(program.lse1, program.lse0, stream == 0u);
             let value = (m[i] + log2(l[i])) * LN_2;
             lse[work.batch * params.lse_batch + head * params.lse_head + work.rows.first + row] =
-                select(value, params.minus_infinity, l[i] == 0.0);
+                select(value, params.minus_infinity, empty);
         }
     }
 }

@@ -162,6 +162,8 @@ fn decode(
     // Keys that each row sees.
     var low: array<u32, ROWS>;
     var high: array<u32, ROWS>;
+    var last_low = 0u; // every row sees the keys last_low .. first_high
+    var first_high = length;
     for (var r = 0u; r < ROWS; r++) {
         let i = (row_first + r) / params.programs;
         low[r] = 0u;
@@ -176,6 +178,9 @@ fn decode(
         }
         if (i >= params.seq_q) {
             high[r] = 0u;
+        } else {
+            last_low = max(last_low, low[r]);
+            first_high = min(first_high, high[r]);
         }
     }
 
@@ -319,10 +324,15 @@ fn decode(
                 for (var v = 0u; v < VECS; v++) {
                     p[v] = tile[P_AT + key * VECS + v];
                 }
+                // A weight of 0 would not silence a value that is not finite.
+                let everyone = first + key >= last_low && first + key < first_high;
                 for (var c = 0u; c < COLS; c++) {
                     let x = value_quad(row, min(c * LANES + lane, V_QUADS - 1u));
                     for (var i = 0u; i < STATES; i++) {
-                        acc[i * COLS + c] = fma(vec4(p[i / 4u][i % 4u]), x, acc[i * COLS + c]);
+                        let weight = p[i / 4u][i % 4u];
+                        if (everyone || weight != 0.0) {
+                            acc[i * COLS + c] = fma(vec4(weight), x, acc[i * COLS + c]);
+                        }
                     }
                 }
             }
@@ -378,19 +388,20 @@ fn decode(
                 sum = sum * scale + exp2(sink - base);
             }
             // No visible key: the output is zero and the log-sum-exp minus infinity.
-            let inverse = select(scale / sum, 0.0, sum == 0.0);
+            let empty = sum == 0.0;
+            let inverse = scale / sum;
             let head = select(program.head0, program.head1, stream == 1u);
             for (var c = 0u; c < COLS; c++) {
                 let column = c * LANES + lane;
                 if (column < V_QUADS) {
-                    let x = acc[i * COLS + c] * inverse;
+                    let x = select(acc[i * COLS + c] * inverse, vec4(0.0), empty);
                     store_row(split, batch, head, row / params.programs, column, x);
                 }
             }
             if (tid == 0u) {
                 let value = (top + log2(sum)) * LN_2;
                 store_lse(split, batch, head, row / params.programs,
-                    select(value, params.minus_infinity, sum == 0.0));
+                    select(value, params.minus_infinity, empty));
             }
         }
     }

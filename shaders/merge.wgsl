@@ -69,13 +69,14 @@ fn merge(
     var x = vec4(0.0);
     for (var p = 0u; p < params.parts; p++) {
         let part_lse = lse_parts[p * rows + row] * LOG2_E;
-        // The output of an empty part may be anything.
-        if (part_lse > MASKED) {
-            let weight = exp2(part_lse - base);
-            sum += weight;
-            x += weight * load_part(params.part.offset + p * params.part.batch
-                + head * params.part.head + i * params.part.row + column);
+        // The output of an empty part may be anything; a NaN is no empty part.
+        if (part_lse <= MASKED) {
+            continue;
         }
+        let weight = exp2(part_lse - base);
+        sum += weight;
+        x += weight * load_part(params.part.offset + p * params.part.batch
+            + head * params.part.head + i * params.part.row + column);
     }
     let inverse = select(1.0 / sum, 0.0, sum == 0.0);
     store_out(params.out.offset + head / params.heads * params.out.batch + h * params.out.head

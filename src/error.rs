@@ -137,6 +137,15 @@ pub enum Error {
         /// Available.
         available: u64,
     },
+    /// The device made no buffer. It is lost, or out of memory: its lost callback or its error scope
+    /// says which.
+    #[error(
+        "{what}: the device made no buffer; it is lost or out of memory, see its lost callback and its error scopes"
+    )]
+    Device {
+        /// What the buffer was for.
+        what: &'static str,
+    },
     /// A device feature that the plan needs and the device was created without.
     #[error("device feature {missing} is needed for {what}: request it when the device is created")]
     Feature {

@@ -21,6 +21,7 @@ pub mod gpu;
 pub mod heads;
 pub mod kernels;
 pub mod layout;
+pub mod numerics;
 pub mod oracle;
 pub mod phase;
 pub mod plan;

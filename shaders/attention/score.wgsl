@@ -17,6 +17,6 @@ fn tanh4(x: vec4<f32>) -> vec4<f32> {
 // The caller's functions see scores in base e.
 fn hooked(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32 {
     let modified = LOG2_E * score_mod(score * LN_2, batch, head, query, key);
-    return select(MASKED, max(modified, MASKED), mask_mod(batch, head, query, key));
+    return select(MASKED, modified, mask_mod(batch, head, query, key));
 }
 

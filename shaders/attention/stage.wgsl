@@ -136,6 +136,10 @@ fn value(work: Work, head: u32, key: u32, column: u32) -> vec4<f32> {
     return select(vec4(0.0), x, key < work.keys && column < VALUE_DIM / 4u);
 }
 
+// Whether a value was not finite. A masked key's weight of 0 would not silence it, as 0 · NaN is
+// NaN: zeros are staged in its place, and the end of the kernel gives it to the rows that see its key.
+var<workgroup> strays: atomic<u32>;
+
 // Key quads quad0 .. quad0 + V_QUADS of the tile.
 fn stage_v(tid: u32, work: Work, head: u32, first: u32, quad0: u32) {
     for (var i = tid; i < 4u * V_QUADS * V_COLS; i += THREADS) {
@@ -143,7 +147,12 @@ fn stage_v(tid: u32, work: Work, head: u32, first: u32, quad0: u32) {
         let c = i / V_COLS % 4u;
         let kq = i / (4u * V_COLS);
         let key = first + quad0 + kq + c * BLOCK_KQ;
-        shared_tile[V_AT + kq * V_COLS + column][c] = value(work, head, key, column);
+        let x = value(work, head, key, column);
+        let stray = not_finite(x);
+        if (any(stray)) {
+            atomicStore(&strays, 1u);
+        }
+        shared_tile[V_AT + kq * V_COLS + column][c] = select(x, vec4(0.0), stray);
     }
 }
 

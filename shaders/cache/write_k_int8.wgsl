@@ -1,13 +1,16 @@
 @group(0) @binding(5) var<storage, read_write> k_cache: array<u32>; // [planes, H_kv, rows, 1 + D / 4] by strides: a scale, then four channels a word
 
-// The whole row, which shares a scale.
+// The whole row, which shares a scale; codes cannot say what is infinite or NaN, so the scale of a row
+// with such a number is NaN.
 fn store_key(row: u32, source: Source, piece: u32) {
     var largest = 0.0;
+    var strays = false;
     for (var i = 0u; i < HEAD_DIM / 4u; i++) {
         let x = abs(key_quad(source, i));
         largest = max(largest, max(max(x.x, x.y), max(x.z, x.w)));
+        strays = strays || any(not_finite(x));
     }
-    k_cache[row] = bitcast<u32>(largest / 127.0);
+    k_cache[row] = select(bitcast<u32>(largest / 127.0), 0x7fc00000u, strays);
     let inverse = select(127.0 / largest, 0.0, largest == 0.0);
     for (var i = 0u; i < HEAD_DIM / 4u; i++) {
         let q = vec4<u32>(vec4<i32>(round(key_quad(source, i) * inverse))) & vec4(0xffu);

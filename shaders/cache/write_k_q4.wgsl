@@ -1,19 +1,23 @@
 @group(0) @binding(5) var<storage, read_write> k_cache: array<u32>; // [planes, H_kv, rows, words] by strides: eight channels a word, then two scales a word
 
-fn scale_of_key(source: Source, block: u32) -> f32 {
+// As f16 in the low half. Codes cannot say what is infinite or NaN: the scale of a block with such a
+// number is NaN.
+fn scale_of_key(source: Source, block: u32) -> u32 {
     var largest = 0.0;
+    var strays = false;
     for (var i = 8u * block; i < 8u * block + 8u; i++) {
         let x = key_quad(source, i);
+        strays = strays || any(not_finite(x));
         for (var j = 0u; j < 4u; j++) {
             largest = select(largest, x[j], abs(x[j]) > abs(largest));
         }
     }
-    return largest / -8.0;
+    return select(pack2x16float(vec2(largest / -8.0, 0.0)), 0x7e00u, strays);
 }
 
 // 32 channels, which share a scale.
 fn store_key(row: u32, source: Source, piece: u32) {
-    let scales = pack2x16float(vec2(scale_of_key(source, piece), 0.0));
+    let scales = scale_of_key(source, piece);
     // Codes fit the scale as it is stored.
     let scale = unpack2x16float(scales).x;
     let inverse = select(1.0 / scale, 0.0, scale == 0.0);
@@ -30,7 +34,7 @@ fn store_key(row: u32, source: Source, piece: u32) {
     if (piece % 2u == 0u) {
         var pair = scales;
         if (piece + 1u < K_PIECES) {
-            pair |= pack2x16float(vec2(scale_of_key(source, piece + 1u), 0.0)) << 16u;
+            pair |= scale_of_key(source, piece + 1u) << 16u;
         }
         k_cache[row + HEAD_DIM / 8u + piece / 2u] = pair;
     }

@@ -65,7 +65,8 @@ fn key_sums(x: Sums, s: f32, key: u32, distance: u32) -> Sums {
         y.first += w;
     }
     y.distance += w * f32(distance);
-    y.score += w * (s - y.top);
+    // A score of minus infinity has no weight, and 0 · ∞ is NaN.
+    y.score += select(w * (s - y.top), 0.0, w == 0.0);
     return y;
 }
 

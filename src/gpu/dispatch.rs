@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use wgpu::util::DeviceExt as _;
-
 use super::{Pipeline, Tensor};
 use crate::plan::Shader;
+use crate::{Error, Result};
 
 /// A checked and bound call: record it as often as you like. It holds its pipeline, bind group and
 /// parameters, and clones cheaply. Recording allocates nothing of this crate's own and cannot fail.
@@ -179,18 +178,18 @@ pub(crate) struct UniformArray {
 impl UniformArray {
     pub(crate) fn new<T: bytemuck::Pod>(
         device: &wgpu::Device,
-        label: &str,
+        label: &'static str,
         alignment: u32,
         elements: &[T],
-    ) -> Self {
+    ) -> Result<Self> {
         let pitch = size_of::<T>().next_multiple_of(alignment.max(1) as usize);
         let mut bytes = Vec::with_capacity(elements.len() * pitch);
         for element in elements {
             bytes.extend_from_slice(bytemuck::bytes_of(element));
             bytes.resize(bytes.len().next_multiple_of(pitch), 0);
         }
-        let buffer = uniform_buffer(device, label, &bytes);
-        Self { buffer, pitch: pitch as u64, size: size_of::<T>() as u64 }
+        let buffer = uniform_buffer(device, label, &bytes)?;
+        Ok(Self { buffer, pitch: pitch as u64, size: size_of::<T>() as u64 })
     }
 
     pub(crate) fn element(&self, n: usize) -> wgpu::BufferBinding<'_> {
@@ -204,15 +203,30 @@ impl UniformArray {
 
 /// A small uniform buffer with its contents in place. Each call has its own: one shared buffer
 /// written through the queue would give two calls of one submission the same parameters.
-pub(crate) fn uniform_buffer(device: &wgpu::Device, label: &str, contents: &[u8]) -> wgpu::Buffer {
-    device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+///
+/// # Errors
+/// [`Error::Device`] where the device makes no buffer. (wgpu's `create_buffer_init` panics there.)
+pub(crate) fn uniform_buffer(
+    device: &wgpu::Device,
+    label: &'static str,
+    contents: &[u8],
+) -> Result<wgpu::Buffer> {
+    let buffer = device.create_buffer(&wgpu::BufferDescriptor {
         label: Some(label),
-        contents,
+        size: (contents.len() as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT),
         // Copied from by those who look into a call, see `Step`.
         usage: wgpu::BufferUsages::UNIFORM
             | wgpu::BufferUsages::STORAGE
             | wgpu::BufferUsages::COPY_SRC,
-    })
+        mapped_at_creation: true,
+    });
+    {
+        let mut mapped =
+            buffer.get_mapped_range_mut(..).map_err(|_| Error::Device { what: label })?;
+        mapped.slice(..contents.len()).copy_from_slice(contents);
+    }
+    buffer.unmap();
+    Ok(buffer)
 }
 
 /// Stand-ins for the bindings that a shader declares and a call does not use. One to be read and
@@ -224,9 +238,9 @@ pub(crate) struct Unused {
 }
 
 impl Unused {
-    pub(crate) fn new(device: &wgpu::Device) -> Self {
+    pub(crate) fn new(device: &wgpu::Device) -> Result<Self> {
         let make = |label| uniform_buffer(device, label, &[0; 16]);
-        Self { read: make("unused input"), written: make("unused output") }
+        Ok(Self { read: make("unused input")?, written: make("unused output")? })
     }
 
     pub(crate) fn read(&self) -> wgpu::BufferBinding<'_> {

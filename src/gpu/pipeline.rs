@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::uniform_buffer;
+use crate::Result;
 use crate::plan::Shader;
 
 /// A compute pipeline, the layout of its one bind group, and what it was compiled from.
@@ -14,7 +16,12 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(crate) fn new(device: &wgpu::Device, shader: &Shader) -> Self {
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) where the device is lost or out of memory.
+    pub(crate) fn new(device: &wgpu::Device, shader: &Shader) -> Result<Self> {
+        // wgpu takes the layout of a lost device's pipeline for a mistake of the caller's: asked
+        // for a buffer first, it says what is wrong.
+        uniform_buffer(device, "a kernel", &[0; 16])?;
         let module = module(device, shader);
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&shader.label),
@@ -31,7 +38,7 @@ impl Pipeline {
             cache: None,
         });
         let layout = pipeline.get_bind_group_layout(0);
-        Self { pipeline, layout, shader: Arc::new(shader.clone()) }
+        Ok(Self { pipeline, layout, shader: Arc::new(shader.clone()) })
     }
 }
 

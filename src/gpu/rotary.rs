@@ -113,9 +113,15 @@ impl RotaryParams {
                 params.ids_batch_stride = *batch_stride;
                 params.ids_stream_stride = *stream_stride;
                 let n = u64::from;
-                let reach = n(streams.saturating_sub(1)) * n(*stream_stride)
-                    + n(batch.saturating_sub(1)) * n(*batch_stride)
-                    + n(seq);
+                // A call without rows reads no id.
+                let reach = match batch == 0 || seq == 0 {
+                    true => 0,
+                    false => {
+                        let streams = n(streams.saturating_sub(1)) * n(*stream_stride);
+                        let batches = n(batch - 1) * n(*batch_stride);
+                        streams.saturating_add(batches).saturating_add(n(seq))
+                    }
+                };
                 if reach > n(u32::MAX) {
                     return Err(Error::IndexOverflow { tensor: "position_ids", index: reach });
                 }

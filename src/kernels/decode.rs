@@ -90,14 +90,15 @@ impl Decode {
     /// a GPU and can take seconds on a software adapter.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the device has less room than the plan was made for.
+    /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
+    /// when it is lost or out of memory.
     pub fn new(device: &wgpu::Device, plan: &DecodePlan) -> Result<Self> {
         let plan = Self::replan(device, plan)?;
         Ok(Self {
-            pipeline: Pipeline::new(device, plan.shader()),
+            pipeline: Pipeline::new(device, plan.shader())?,
             merge: plan.merge().map(|merge| Merge::new(device, merge)).transpose()?,
-            programs: Self::programs(device, &plan),
-            unused: Unused::new(device),
+            programs: Self::programs(device, &plan)?,
+            unused: Unused::new(device)?,
             plan,
         })
     }
@@ -108,7 +109,7 @@ impl Decode {
         DecodePlan::with_parts(plan.problem(), &caps, *plan.tile(), plan.splits())
     }
 
-    fn programs(device: &wgpu::Device, plan: &DecodePlan) -> wgpu::Buffer {
+    fn programs(device: &wgpu::Device, plan: &DecodePlan) -> Result<wgpu::Buffer> {
         let table = plan.programs.table();
         uniform_buffer(device, "decode programs", bytemuck::cast_slice(&table))
     }
@@ -125,7 +126,7 @@ impl Decode {
             return Ok(None);
         }
         let merge = plan.merge().map(|merge| Merge::new(device, merge)).transpose()?;
-        Ok(Some(Self { merge, programs: Self::programs(device, &plan), plan, ..self.clone() }))
+        Ok(Some(Self { merge, programs: Self::programs(device, &plan)?, plan, ..self.clone() }))
     }
 
     /// The plan that runs.
@@ -237,7 +238,7 @@ impl Decode {
             cache,
             rotary,
         };
-        let params = uniform_buffer(device, "decode params", bytemuck::bytes_of(&params));
+        let params = uniform_buffer(device, "decode params", bytemuck::bytes_of(&params))?;
         let out = match &bindings.workspace {
             Some(workspace) => workspace.clone(),
             None => bindings.out.binding.clone(),

@@ -69,11 +69,12 @@ impl KvAppend {
     /// Compiles `plan` on `device`, once for every configuration.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the device has less room than the plan was made for.
+    /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
+    /// when it is lost or out of memory.
     pub fn new(device: &wgpu::Device, plan: &KvAppendPlan) -> Result<Self> {
         let plan = plan.problem().plan(&crate::Capabilities::of(device))?;
-        let pipeline = Pipeline::new(device, plan.shader());
-        Ok(Self { pipeline, unused: Unused::new(device), plan })
+        let pipeline = Pipeline::new(device, plan.shader())?;
+        Ok(Self { pipeline, unused: Unused::new(device)?, plan })
     }
 
     /// The plan that runs.
@@ -152,7 +153,7 @@ impl KvAppend {
             cache,
             rotary,
         };
-        let params = uniform_buffer(device, "kv_append params", bytemuck::bytes_of(&params));
+        let params = uniform_buffer(device, "kv_append params", bytemuck::bytes_of(&params))?;
         let mut entries = vec![
             (binding::PARAMS, params.as_entire_buffer_binding()),
             (binding::K, k.binding.clone()),

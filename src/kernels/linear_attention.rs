@@ -158,7 +158,8 @@ impl LinearAttention {
     /// Compiles `plan` on `device`, once for every configuration.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the device has less room than the plan was made for.
+    /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
+    /// when it is lost or out of memory.
     pub fn new(device: &wgpu::Device, plan: &LinearAttentionPlan) -> Result<Self> {
         let plan = plan.problem().plan(&crate::Capabilities::of(device))?;
         let mut heads = vec![Head::default(); plan.head_slots()];
@@ -166,11 +167,15 @@ impl LinearAttention {
             let (cos, sin) = (head.phase.cos() as f32, head.phase.sin() as f32);
             *slot = Head { source: head.source, cos, sin, pad: 0 };
         }
-        let heads = uniform_buffer(device, "linear attention heads", bytemuck::cast_slice(&heads));
+        let heads = uniform_buffer(device, "linear attention heads", bytemuck::cast_slice(&heads))?;
         Ok(Self {
-            pipelines: plan.shaders().iter().map(|s| Pipeline::new(device, s)).collect(),
+            pipelines: plan
+                .shaders()
+                .iter()
+                .map(|s| Pipeline::new(device, s))
+                .collect::<Result<_>>()?,
             heads,
-            unused: Unused::new(device),
+            unused: Unused::new(device)?,
             plan,
         })
     }
@@ -204,7 +209,7 @@ impl LinearAttention {
         for (kind, (pipeline, groups)) in kinds.zip(&mut all) {
             if groups > 0 {
                 let workgroups = self.plan.capabilities.fold_groups(groups)?;
-                passes.push(self.pass(device, &call, kind, pipeline, workgroups));
+                passes.push(self.pass(device, &call, kind, pipeline, workgroups)?);
             }
         }
         Ok(Dispatch::sequence(passes))
@@ -217,7 +222,7 @@ impl LinearAttention {
         kind: Pass,
         pipeline: &Pipeline,
         workgroups: [u32; 2],
-    ) -> Dispatch {
+    ) -> Result<Dispatch> {
         let bytes = match kind {
             Pass::Favor(query) => {
                 bytemuck::bytes_of(&call.favor_params(query, workgroups[0])).to_vec()
@@ -227,13 +232,13 @@ impl LinearAttention {
             }
             _ => bytemuck::bytes_of(&call.params(call.k_rotary, workgroups[0])).to_vec(),
         };
-        let params = uniform_buffer(device, "linear attention params", &bytes);
+        let params = uniform_buffer(device, "linear attention params", &bytes)?;
         let mut entries = vec![(binding::PARAMS, params.as_entire_buffer_binding())];
         call.entries(kind, &self.heads, &self.unused, &mut entries);
-        Dispatch::new(
+        Ok(Dispatch::new(
             device,
             &Bind { label: "linear attention", pipeline, entries: &entries, workgroups },
-        )
+        ))
     }
 }
 

@@ -77,13 +77,14 @@ impl Merge {
     /// Compiles `plan` on `device`, once for every configuration.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the device has less room than the plan was made for.
+    /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
+    /// when it is lost or out of memory.
     pub fn new(device: &wgpu::Device, plan: &MergePlan) -> Result<Self> {
         let plan = plan.problem().plan(&crate::Capabilities::of(device))?;
         Ok(Self {
-            pipeline: Pipeline::new(device, plan.shader()),
-            sinks: uniform_buffer(device, "merge sinks", bytemuck::cast_slice(&plan.sinks())),
-            unused: Unused::new(device),
+            pipeline: Pipeline::new(device, plan.shader())?,
+            sinks: uniform_buffer(device, "merge sinks", bytemuck::cast_slice(&plan.sinks()))?,
+            unused: Unused::new(device)?,
             plan,
         })
     }
@@ -153,7 +154,7 @@ impl Merge {
             part: Quads::new(&bindings.parts.layout),
             out: Quads::new(&bindings.out.layout),
         };
-        let params = uniform_buffer(device, "merge params", bytemuck::bytes_of(&params));
+        let params = uniform_buffer(device, "merge params", bytemuck::bytes_of(&params))?;
         // Without parts there is nothing to read, and perhaps nothing that could be bound.
         let (part, lse_parts) = match parts {
             0 => (self.unused.read(), self.unused.read()),

@@ -71,11 +71,12 @@ impl Rope {
     /// Compiles `plan` on `device`, once for every configuration.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the device has less room than the plan was made for.
+    /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
+    /// when it is lost or out of memory.
     pub fn new(device: &wgpu::Device, plan: &RopePlan) -> Result<Self> {
         let plan = plan.problem().plan(&crate::Capabilities::of(device))?;
-        let pipeline = Pipeline::new(device, plan.shader());
-        Ok(Self { pipeline, unused: Unused::new(device), plan })
+        let pipeline = Pipeline::new(device, plan.shader())?;
+        Ok(Self { pipeline, unused: Unused::new(device)?, plan })
     }
 
     /// The plan that runs.
@@ -166,7 +167,7 @@ impl Rope {
             k_out: if p.in_place { k } else { strides(bindings.k_out.as_ref()) },
             rotary,
         };
-        let params = uniform_buffer(device, "rope params", bytemuck::bytes_of(&params));
+        let params = uniform_buffer(device, "rope params", bytemuck::bytes_of(&params))?;
         let mut entries = vec![
             (binding::PARAMS, params.as_entire_buffer_binding()),
             (COS_SIN, bindings.table.binding.clone()),

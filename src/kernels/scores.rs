@@ -107,14 +107,15 @@ impl Scores {
     /// Compiles `plan` on `device`, once for every configuration.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the device has less room than the plan was made for.
+    /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
+    /// when it is lost or out of memory.
     pub fn new(device: &wgpu::Device, plan: &ScoresPlan) -> Result<Self> {
         let plan = plan.problem().plan(&crate::Capabilities::of(device))?;
         let chosen = bytemuck::cast_slice(&plan.problem().heads);
         Ok(Self {
-            pipeline: Pipeline::new(device, plan.shader()),
-            heads: uniform_buffer(device, "scores: heads", chosen),
-            unused: Unused::new(device),
+            pipeline: Pipeline::new(device, plan.shader())?,
+            heads: uniform_buffer(device, "scores: heads", chosen)?,
+            unused: Unused::new(device)?,
             plan,
         })
     }
@@ -209,7 +210,7 @@ impl Scores {
             q: Quads::new(&bindings.q.layout),
             k: Quads::new(&bindings.k.layout),
         };
-        let params = uniform_buffer(device, "scores params", bytemuck::bytes_of(&params));
+        let params = uniform_buffer(device, "scores params", bytemuck::bytes_of(&params))?;
         // With no keys, k may be an empty buffer, which cannot be bound: nothing reads it.
         let k = if seq_k == 0 { self.unused.read() } else { bindings.k.binding.clone() };
         let mut entries = vec![

@@ -293,7 +293,13 @@ impl Dims {
                         let (re, im) = self.score(inputs, query, keys + j * self.qk_dim);
                         let position = (i as i64).saturating_add(inputs.offset());
                         let place = Place { batch: b, head: o, query: i, position, key: j };
-                        modify(place, (cos * re + sin * im) * scale).unwrap_or(R::NEG_INFINITY)
+                        // A part that does not count may be infinite.
+                        let score = match (cos == R::ZERO, sin == R::ZERO) {
+                            (_, true) => cos * re,
+                            (true, _) => sin * im,
+                            _ => cos * re + sin * im,
+                        };
+                        modify(place, score * scale).unwrap_or(R::NEG_INFINITY)
                     };
                     f(&Row {
                         head: o,

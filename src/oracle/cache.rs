@@ -6,7 +6,8 @@ use crate::plan::cache::CacheType;
 use crate::{Error, Result};
 
 /// Rows of `dim` channels as a cache stores them, one behind the other, little-endian as on every
-/// device.
+/// device. A quantised row (of q4, a block of 32) with a number that is infinite or NaN is NaN
+/// throughout.
 ///
 /// # Errors
 /// [`Error::Invalid`] when `x` is no whole number of rows, or `dim` cannot be stored so.
@@ -73,7 +74,8 @@ fn int8_row(x: &[f32]) -> Vec<u32> {
     let code = |x: &f32| u32::from((x * inverse).round_ties_even() as i8 as u8);
     let quads = x.chunks_exact(4);
     let quads = quads.map(|q| q.iter().rev().fold(0, |word, x| word << 8 | code(x)));
-    core::iter::once((largest / 127.0).to_bits()).chain(quads).collect()
+    let scale = if x.iter().all(|x| x.is_finite()) { largest / 127.0 } else { f32::NAN };
+    core::iter::once(scale.to_bits()).chain(quads).collect()
 }
 
 fn q4_row(x: &[f32]) -> Vec<u32> {
@@ -81,7 +83,8 @@ fn q4_row(x: &[f32]) -> Vec<u32> {
     let mut words = Vec::new();
     for block in x.chunks_exact(32) {
         let largest = block.iter().fold(0f32, |m, &x| if x.abs() > m.abs() { x } else { m });
-        let scale = f16::from_f32(largest / -8.0);
+        let finite = block.iter().all(|x| x.is_finite());
+        let scale = if finite { f16::from_f32(largest / -8.0) } else { f16::NAN };
         let inverse = if scale.to_f32() == 0.0 { 0.0 } else { 1.0 / scale.to_f32() };
         let code = |x: &f32| (x * inverse + 8.5).floor().clamp(0.0, 15.0) as u32;
         let codes = block.chunks_exact(8);

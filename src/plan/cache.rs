@@ -230,7 +230,7 @@ impl ModelShape {
     /// # Errors
     /// As [`ModelShape::cache`].
     pub fn bytes_per_token(&self) -> Result<u64> {
-        Ok(u64::from(self.layers) * self.cache()?.bytes_per_token())
+        Ok(u64::from(self.layers).saturating_mul(self.cache()?.bytes_per_token()))
     }
 }
 

@@ -160,7 +160,7 @@ impl KvAppendPlan {
         Ok(Self { problem: problem.clone(), capabilities: caps.clone(), shader })
     }
 
-    fn files(problem: &KvAppendProblem) -> [&'static str; 9] {
+    fn files(problem: &KvAppendProblem) -> [&'static str; 10] {
         let (k, v) = match problem.dtype {
             DType::F32 => (wgsl!("io/k_f32"), wgsl!("io/v_f32")),
             DType::F16 => (wgsl!("io/k_f16"), wgsl!("io/v_f16")),
@@ -186,7 +186,8 @@ impl KvAppendPlan {
             false => wgsl!("kv_append/ready"),
         };
         let rows = wgsl!("cache/rows");
-        [k, v, write_k, write_v, rows, place, wgsl!("rotary"), rotate, wgsl!("kv_append")]
+        let finite = wgsl!("finite");
+        [finite, k, v, write_k, write_v, rows, place, wgsl!("rotary"), rotate, wgsl!("kv_append")]
     }
 
     /// The problem that this plan solves.
@@ -206,9 +207,9 @@ impl KvAppendPlan {
         let all = u64::from(shape.batch) * u64::from(shape.seq);
         let rows = shape.packed.map_or(all, u64::from);
         let channels = u64::from(p.cache.head_dim) + u64::from(p.cache.value_dim);
-        let read = u64::from(p.cache.kv_heads) * channels * p.dtype.size();
+        let read = u64::from(p.cache.kv_heads) * (channels * p.dtype.size());
         let table = if p.rotate { 4 * u64::from(p.rotary_dim) } else { 0 };
-        rows * (read + p.cache.bytes_per_token() + table)
+        rows.saturating_mul(read + p.cache.bytes_per_token() + table)
     }
 
     /// Workgroups of a call.

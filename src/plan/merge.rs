@@ -1,5 +1,7 @@
 //! Planning the merge of attention over parts of the keys.
 
+use core::num::Saturating;
+
 use crate::plan::{Capabilities, Shader};
 use crate::{DType, Error, Result};
 
@@ -186,10 +188,12 @@ impl MergePlan {
     /// Bytes that one call needs to move, each counted once.
     pub fn bytes(&self, shape: &MergeShape) -> u64 {
         let p = &self.problem;
-        let rows = u64::from(shape.batch) * u64::from(shape.heads) * u64::from(shape.seq);
-        let row = |dtype: DType| u64::from(p.value_dim) * dtype.size();
-        rows * (u64::from(shape.parts) * (row(p.part_dtype) + 4) + row(p.out_dtype))
-            + if p.lse { 4 * rows } else { 0 }
+        let n = |x: u32| Saturating(u64::from(x));
+        let rows = n(shape.batch) * n(shape.heads) * n(shape.seq);
+        let row = |dtype: DType| n(p.value_dim) * Saturating(dtype.size());
+        let lse = Saturating(if p.lse { 4 } else { 0 });
+        let parts = n(shape.parts) * (row(p.part_dtype) + Saturating(4));
+        (rows * (parts + row(p.out_dtype) + lse)).0
     }
 
     /// Workgroups of a call.

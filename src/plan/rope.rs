@@ -1,5 +1,7 @@
 //! Planning a rotation: path, workgroup, cost.
 
+use core::num::Saturating;
+
 use crate::plan::{Capabilities, Shader};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
@@ -252,17 +254,19 @@ impl RopePlan {
     /// place, and the table's entries once a position.
     pub fn bytes(&self, shape: &RopeShape) -> u64 {
         let p = &self.problem;
-        let rows = u64::from(shape.batch) * u64::from(shape.seq);
+        let n = |x: u32| Saturating(u64::from(x));
+        let rows = n(shape.batch) * n(shape.seq);
         let channels = if p.in_place { p.rotary_dim } else { p.head_dim };
-        let heads = u64::from(p.q_heads) + u64::from(p.k_heads);
-        rows * (2 * heads * u64::from(channels) * p.dtype.size() + 4 * u64::from(p.rotary_dim))
+        let moved = Saturating(2) * (n(p.q_heads) + n(p.k_heads)) * n(channels);
+        (rows * (moved * Saturating(p.dtype.size()) + Saturating(4) * n(p.rotary_dim))).0
     }
 
     /// Workgroups that share a batch and a head block, and workgroups of the whole call.
     pub(crate) fn groups(&self, shape: &RopeShape) -> (u64, u64) {
         let places = u64::from(shape.seq) * u64::from(self.units);
         let blocks = places.div_ceil(u64::from(WORKGROUP));
-        (blocks, blocks * u64::from(self.head_blocks()) * u64::from(shape.batch))
+        let heads = u64::from(self.head_blocks());
+        (blocks, blocks.saturating_mul(heads).saturating_mul(u64::from(shape.batch)))
     }
 
     pub(crate) fn head_blocks(&self) -> u32 {

@@ -212,8 +212,8 @@ impl ScoresPlan {
 
     /// Bytes that a call writes, which is what the output's binding has to hold.
     pub fn output_bytes(&self, shape: &ScoresShape) -> u64 {
-        let rows =
-            u64::from(shape.batch) * self.problem.heads.len() as u64 * shape.queries.len() as u64;
+        let rows = u64::from(shape.batch).saturating_mul(self.problem.heads.len() as u64);
+        let rows = rows.saturating_mul(shape.queries.len() as u64);
         match self.problem.output {
             ScoreOutput::Statistics { .. } => rows.saturating_mul(2 * 6 * 4),
             _ => rows.saturating_mul(2 * 4 * shape.keys.len() as u64),

@@ -5,11 +5,14 @@
 
 mod attention;
 mod decode;
+mod edges;
+mod faults;
 mod harness;
 mod invariants;
 mod kv_append;
 mod linear_attention;
 mod merge;
+mod random;
 mod rope;
 mod scores;
 mod wrong_calls;

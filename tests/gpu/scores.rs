@@ -13,13 +13,13 @@ use crate::harness::{Lab, Place, Placed, Result, lab, narrow, random, run_table}
 
 /// One call.
 #[derive(Debug, Clone)]
-struct Case {
-    problem: ScoresProblem,
-    shape: ScoresShape,
+pub struct Case {
+    pub problem: ScoresProblem,
+    pub shape: ScoresShape,
 }
 
 /// q and k, `[B, H, S, D]` without gaps.
-type Inputs = [Vec<f32>; 2];
+pub type Inputs = [Vec<f32>; 2];
 
 impl Case {
     fn shapes(&self) -> [[u32; 4]; 2] {
@@ -28,7 +28,7 @@ impl Case {
     }
 
     /// Scores of a few nats, so that rows look at some keys more than at others.
-    fn random(&self) -> Inputs {
+    pub fn random(&self) -> Inputs {
         let [q, k] = self.shapes();
         [random(q, 2.0, self.problem.q_dtype, 1), random(k, 2.0, self.problem.k_dtype, 2)]
     }
@@ -164,7 +164,7 @@ impl Case {
     }
 
     /// The kernel on guarded tensors, in the oracle's order.
-    fn run(
+    pub fn run(
         &self,
         lab: &Lab,
         inputs: &Inputs,
@@ -172,7 +172,7 @@ impl Case {
     ) -> Result<Vec<(&'static str, Vec<f32>)>> {
         let p = &self.problem;
         let gpu = &lab.gpu;
-        let kernel = Scores::new(&gpu.device, &p.plan(&gpu.capabilities())?)?;
+        let kernel = lab.scores(p)?;
         let [q_shape, k_shape] = self.shapes();
         let q = Placed::input(gpu, p.q_dtype, Place::Gaps.layout(q_shape)?, &inputs[0]);
         let k = Placed::input(gpu, p.k_dtype, Place::BshdGaps.layout(k_shape)?, &inputs[1]);

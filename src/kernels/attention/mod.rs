@@ -50,13 +50,14 @@ impl Attention {
     /// a GPU and can take seconds on a software adapter.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the device has less room than the plan was made for.
+    /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
+    /// when it is lost or out of memory.
     pub fn new(device: &wgpu::Device, plan: &AttentionPlan) -> Result<Self> {
         let plan = Self::replan(device, plan)?;
         Ok(Self {
-            pipeline: Pipeline::new(device, plan.shader()),
-            programs: Self::programs(device, &plan),
-            unused: Unused::new(device),
+            pipeline: Pipeline::new(device, plan.shader())?,
+            programs: Self::programs(device, &plan)?,
+            unused: Unused::new(device)?,
             plan,
         })
     }
@@ -67,7 +68,7 @@ impl Attention {
         AttentionPlan::with_tile(plan.problem(), &caps, *plan.tile())
     }
 
-    fn programs(device: &wgpu::Device, plan: &AttentionPlan) -> wgpu::Buffer {
+    fn programs(device: &wgpu::Device, plan: &AttentionPlan) -> Result<wgpu::Buffer> {
         let table = plan.programs.table();
         uniform_buffer(device, "attention programs", bytemuck::cast_slice(&table))
     }
@@ -83,7 +84,7 @@ impl Attention {
         if plan.shader() != self.plan.shader() {
             return Ok(None);
         }
-        Ok(Some(Self { programs: Self::programs(device, &plan), plan, ..self.clone() }))
+        Ok(Some(Self { programs: Self::programs(device, &plan)?, plan, ..self.clone() }))
     }
 
     /// The plan that runs.
@@ -137,7 +138,7 @@ impl Attention {
             "attention params",
             caps.uniform_alignment,
             &parts.collect::<Result<Vec<_>>>()?,
-        );
+        )?;
 
         let all_keys;
         let lens = match (problem.keys, &bindings.cu_seqlens_k, &bindings.kv_lens) {
@@ -145,7 +146,7 @@ impl Attention {
             _ => {
                 let all = vec![shape.seq_k; shape.batch as usize];
                 let bytes = bytemuck::cast_slice(&all);
-                all_keys = uniform_buffer(device, "attention: all keys", bytes);
+                all_keys = uniform_buffer(device, "attention: all keys", bytes)?;
                 all_keys.as_entire_buffer_binding()
             }
         };

@@ -1,6 +1,9 @@
 //! What one call does, in numbers.
 
+use core::num::Saturating;
+
 use super::AttentionPlan;
+use crate::DType;
 
 /// The sizes that change from call to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,24 +66,27 @@ pub struct Cost {
 impl Cost {
     pub(super) fn new(plan: &AttentionPlan, shape: &AttentionShape) -> Self {
         let p = &plan.problem;
-        let n = u64::from;
+        // Numbers past 64 bits, which no device gets to, stay at the largest one.
+        let n = |x: u32| Saturating(u64::from(x));
+        let size = |dtype: DType| Saturating(dtype.size());
         let (batch, d, dv) = (n(shape.batch), n(p.head_dim), n(p.value_dim));
-        let heads_out = p.heads.heads().len() as u64;
-        let programs = plan.programs.rows.len() as u64;
+        let heads_out = Saturating(p.heads.heads().len() as u64);
+        let programs = Saturating(plan.programs.rows.len() as u64);
         let tiles = n(shape.seq_q.div_ceil(plan.tile.block_q()));
-        let visible = batch * shape.visible(p.causal);
-        let q = batch * n(p.heads.q_heads()) * n(shape.seq_q) * d * p.q_dtype.size();
-        let kv = batch * n(p.kv_heads) * n(shape.seq_k) * (d + dv) * p.kv_dtype.size();
+        let visible = batch * Saturating(shape.visible(p.causal));
+        let q = batch * n(p.heads.q_heads()) * n(shape.seq_q) * d * size(p.q_dtype);
+        let kv = batch * n(p.kv_heads) * n(shape.seq_k) * (d + dv) * size(p.kv_dtype);
         let rows_out = batch * heads_out * n(shape.seq_q);
-        let out = rows_out * (dv * p.out_dtype.size() + if p.lse { 4 } else { 0 });
-        let kv_requested =
-            visible.div_ceil(n(plan.tile.block_q())) * programs * (d + dv) * p.kv_dtype.size();
+        let lse = Saturating(if p.lse { 4 } else { 0 });
+        let out = rows_out * (dv * size(p.out_dtype) + lse);
+        let fetches = Saturating(visible.0.div_ceil(u64::from(plan.tile.block_q())));
+        let kv_requested = fetches * programs * (d + dv) * size(p.kv_dtype);
         Self {
-            dispatches: u32::from(rows_out > 0),
-            workgroups: batch * programs * tiles,
-            flops: visible * heads_out * 2 * (d + dv),
-            bytes: q + kv + out,
-            bytes_requested: q + kv_requested + out,
+            dispatches: u32::from(rows_out.0 > 0),
+            workgroups: (batch * programs * tiles).0,
+            flops: (visible * heads_out * Saturating(2) * (d + dv)).0,
+            bytes: (q + kv + out).0,
+            bytes_requested: (q + kv_requested + out).0,
         }
     }
 }

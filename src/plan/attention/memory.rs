@@ -72,6 +72,7 @@ impl Memory {
     }
 
     pub(super) fn bytes(&self) -> u32 {
-        self.len.saturating_mul(5 * 16)
+        // A vector's room beside the array for the flag of values that are not finite.
+        self.len.saturating_mul(5 * 16).saturating_add(16)
     }
 }

@@ -130,7 +130,7 @@ fn constants(
     block
 }
 
-fn files(problem: &AttentionProblem) -> [&str; 19] {
+fn files(problem: &AttentionProblem) -> [&str; 21] {
     let by = |dtype, f32, f16| if dtype == DType::F32 { f32 } else { f16 };
     let out_im = match problem.outputs {
         Outputs::Merged => wgsl!("io/out_im_none"),
@@ -173,6 +173,7 @@ fn files(problem: &AttentionProblem) -> [&str; 19] {
         out_im,
         wgsl!("rotary"),
         wgsl!("attention/bindings"),
+        wgsl!("finite"),
         wgsl!("attention/stage"),
         wgsl!("attention/score"),
         query,
@@ -188,6 +189,7 @@ fn files(problem: &AttentionProblem) -> [&str; 19] {
         } else {
             wgsl!("attention/state_none")
         },
+        wgsl!("attention/strays"),
         wgsl!("attention"),
     ]
 }

@@ -8,6 +8,8 @@ mod tile;
 pub use problem::{DecodeProblem, DecodeShape};
 pub use tile::DecodeTile;
 
+use core::num::Saturating;
+
 use crate::plan::merge::{MergePlan, MergeProblem};
 use crate::plan::{Capabilities, Shader};
 use crate::{DType, Error, Result};
@@ -160,12 +162,14 @@ impl DecodePlan {
         if self.merge.is_none() {
             return (0, 0);
         }
-        let heads = self.problem.heads.heads().len() as u64;
-        let rows = u64::from(self.splits) * u64::from(shape.batch) * heads * u64::from(shape.seq_q);
-        let out = 4 * rows * u64::from(self.problem.cache.value_dim);
+        let n = |x: u32| Saturating(u64::from(x));
+        let heads = Saturating(self.problem.heads.heads().len() as u64);
+        let rows = n(self.splits) * n(shape.batch) * heads * n(shape.seq_q);
+        let out = Saturating(4) * rows * n(self.problem.cache.value_dim);
+        let up = |bytes: u64, to| bytes.checked_next_multiple_of(to).unwrap_or(u64::MAX);
         // The merge binds both parts on their own.
-        let lse_at = out.next_multiple_of(u64::from(self.capabilities.storage_alignment).max(16));
-        (lse_at, (lse_at + 4 * rows).next_multiple_of(16))
+        let lse_at = up(out.0, u64::from(self.capabilities.storage_alignment).max(16));
+        (lse_at, up((Saturating(lse_at) + Saturating(4) * rows).0, 16))
     }
 
     /// Blocks of rows that a kv head's queries are cut into.
@@ -176,13 +180,14 @@ impl DecodePlan {
     /// Bytes of q, K, V and the outputs of a call over `keys` keys a sequence, each counted once.
     pub fn bytes(&self, shape: &DecodeShape, keys: u32) -> u64 {
         let p = &self.problem;
-        let n = u64::from;
+        let n = |x: u32| Saturating(u64::from(x));
         let (rows, cache) = (n(shape.batch) * n(shape.seq_q), &p.cache);
-        let q = rows * n(p.heads.q_heads()) * n(cache.head_dim) * p.q_dtype.size();
+        let q = rows * n(p.heads.q_heads()) * n(cache.head_dim) * Saturating(p.q_dtype.size());
+        let lse = Saturating(if p.lse { 4 } else { 0 });
         let out = rows
-            * p.heads.heads().len() as u64
-            * (n(cache.value_dim) * p.out_dtype.size() + if p.lse { 4 } else { 0 });
-        q + out + n(shape.batch) * n(keys) * cache.bytes_per_token()
+            * Saturating(p.heads.heads().len() as u64)
+            * (n(cache.value_dim) * Saturating(p.out_dtype.size()) + lse);
+        (q + out + n(shape.batch) * n(keys) * Saturating(cache.bytes_per_token())).0
     }
 }
 

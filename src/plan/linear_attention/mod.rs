@@ -5,6 +5,9 @@ mod shader;
 
 pub use problem::{FeatureMap, LinearAttentionProblem};
 
+use core::num::Saturating;
+
+use crate::DType;
 use crate::Result;
 use crate::plan::{Capabilities, Shader};
 
@@ -164,20 +167,23 @@ impl LinearAttentionPlan {
     /// Bytes of the workspace that the caller binds: a state for every chunk and one more, f32
     /// `[B, H_kv, chunks + 1, F (D_v + 1)]`. Proportional to the sequence.
     pub fn workspace_bytes(&self, shape: &LinearAttentionShape) -> u64 {
-        let planes = u64::from(shape.batch) * u64::from(self.problem.kv_heads);
-        4 * planes * (u64::from(self.chunks(shape)) + 1) * self.state_elements()
+        let n = |x: u32| Saturating(u64::from(x));
+        let planes = n(shape.batch) * n(self.problem.kv_heads);
+        let states = n(self.chunks(shape)) + Saturating(1);
+        (Saturating(4) * planes * states * Saturating(self.state_elements())).0
     }
 
     /// Bytes of the buffer that the caller binds for random features, those of the queries and
     /// behind them those of the keys; 0 for other feature maps.
     pub fn features_bytes(&self, shape: &LinearAttentionShape) -> u64 {
         let [q, k] = self.features_parts(shape);
-        self.keys_at(q) + k
+        self.keys_at(q).saturating_add(k)
     }
 
     /// Byte at which the features of the keys begin, behind `q` bytes of those of the queries.
     pub(crate) fn keys_at(&self, q: u64) -> u64 {
-        q.next_multiple_of(u64::from(self.capabilities.storage_alignment.max(4)))
+        let alignment = u64::from(self.capabilities.storage_alignment.max(4));
+        q.checked_next_multiple_of(alignment).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn features_parts(&self, shape: &LinearAttentionShape) -> [u64; 2] {
@@ -185,17 +191,16 @@ impl LinearAttentionPlan {
         if !p.is_favor() {
             return [0; 2];
         }
-        let rows = [
-            u64::from(p.heads.q_heads()) * u64::from(shape.seq_q),
-            u64::from(p.kv_heads) * u64::from(shape.seq_k),
-        ];
-        rows.map(|rows| 4 * u64::from(shape.batch) * rows * u64::from(p.feature_dim()))
+        let n = |x: u32| Saturating(u64::from(x));
+        let row = Saturating(4) * n(shape.batch) * n(p.feature_dim());
+        let rows = [(p.heads.q_heads(), shape.seq_q), (p.kv_heads, shape.seq_k)];
+        rows.map(|(heads, seq)| (row * n(heads) * n(seq)).0)
     }
 
     /// Workgroups of every pass, in the order of [`LinearAttentionPlan::shaders`].
     pub(crate) fn groups(&self, shape: &LinearAttentionShape) -> Vec<u64> {
         let p = &self.problem;
-        let n = u64::from;
+        let n = |x: u32| Saturating(u64::from(x));
         let blocks = |dim: u32| n(dim.div_ceil(self.tile.block()));
         let (batch, values) = (n(shape.batch), blocks(p.value_dim));
         let kv = batch * n(p.kv_heads);
@@ -206,9 +211,11 @@ impl LinearAttentionPlan {
             groups.push(kv * tiles(shape.seq_k));
         }
         groups.push(kv * n(self.chunks(shape)) * blocks(p.feature_dim()) * values);
-        groups.push((kv * self.state_elements() / 4).div_ceil(n(shader::WORKGROUP)));
-        groups.push(batch * p.heads.heads().len() as u64 * n(self.tiles(shape)) * values);
-        groups
+        let states = kv * Saturating(self.state_elements() / 4);
+        groups.push(Saturating(states.0.div_ceil(u64::from(shader::WORKGROUP))));
+        let heads_out = Saturating(p.heads.heads().len() as u64);
+        groups.push(batch * heads_out * n(self.tiles(shape)) * values);
+        groups.into_iter().map(|groups| groups.0).collect()
     }
 
     pub(crate) fn favor_tiles(seq: u32) -> u32 {
@@ -218,27 +225,32 @@ impl LinearAttentionPlan {
     /// What a call of this plan does for one set of sizes.
     pub fn cost(&self, shape: &LinearAttentionShape) -> LinearAttentionCost {
         let p = &self.problem;
-        let n = u64::from;
+        let n = |x: u32| Saturating(u64::from(x));
+        let (one, two) = (Saturating(1), Saturating(2));
+        let size = |dtype: DType| Saturating(dtype.size());
         let (f, dv, d, chunk) =
             (n(p.feature_dim()), n(p.value_dim), n(p.head_dim), n(self.chunk()));
         let q_rows = n(shape.batch) * n(shape.seq_q);
         let k_rows = n(shape.batch) * n(p.kv_heads) * n(shape.seq_k);
-        let heads_out = p.heads.heads().len() as u64;
-        let within = if p.causal { chunk * (2 * f + dv) } else { 0 };
-        let mut flops = 2 * (q_rows * heads_out * (f * (dv + 1) + within) + k_rows * f * (dv + 1));
+        let heads_out = Saturating(p.heads.heads().len() as u64);
+        let within = if p.causal { chunk * (two * f + dv) } else { Saturating(0) };
+        let state = f * (dv + one);
+        let mut flops = two * (q_rows * heads_out * (state + within) + k_rows * state);
         if p.is_favor() {
-            flops += 2 * d * f * (q_rows * n(p.heads.q_heads()) + k_rows);
+            flops += two * d * f * (q_rows * n(p.heads.q_heads()) + k_rows);
         }
-        let state = if p.state { 2 } else { 0 } * n(p.kv_heads) * self.state_elements();
+        let kept = if p.state { two } else { Saturating(0) };
+        let state = kept * n(p.kv_heads) * Saturating(self.state_elements());
         let groups = self.groups(shape);
         LinearAttentionCost {
             dispatches: groups.iter().filter(|&&groups| groups > 0).count() as u32,
-            workgroups: groups.iter().sum(),
-            flops,
-            bytes: q_rows * n(p.heads.q_heads()) * d * p.q_dtype.size()
-                + k_rows * (d + dv) * p.kv_dtype.size()
-                + q_rows * heads_out * dv * p.out_dtype.size()
-                + 4 * n(shape.batch) * state,
+            workgroups: groups.iter().fold(0, |sum: u64, &n| sum.saturating_add(n)),
+            flops: flops.0,
+            bytes: (q_rows * n(p.heads.q_heads()) * d * size(p.q_dtype)
+                + k_rows * (d + dv) * size(p.kv_dtype)
+                + q_rows * heads_out * dv * size(p.out_dtype)
+                + Saturating(4) * n(shape.batch) * state)
+                .0,
         }
     }
 }

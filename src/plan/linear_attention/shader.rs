@@ -139,6 +139,7 @@ pub(super) fn outputs(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         by(k, wgsl!("io/k_f32"), wgsl!("io/k_f16")),
         by(problem.kv_dtype, wgsl!("io/v_f32"), wgsl!("io/v_f16")),
         by(problem.out_dtype, wgsl!("io/out_f32"), wgsl!("io/out_f16")),
+        wgsl!("finite"),
         wgsl!("linear_attention/keys"),
         wgsl!("linear_attention/outputs"),
     ];
@@ -148,7 +149,8 @@ pub(super) fn outputs(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         entry: "outputs",
         overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
         workgroup_size: tile.threads(),
-        workgroup_bytes: 16 * 5 * 8 * tile.block() / 4,
+        // The tiles, and a vector's room for the flag of values that are not finite.
+        workgroup_bytes: 16 * 5 * 8 * tile.block() / 4 + 16,
         storage_buffers: 5 + table_buffers(problem),
     }
 }

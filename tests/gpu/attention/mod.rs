@@ -166,7 +166,7 @@ impl Case {
             (&mut inputs.k, k, self.places.k),
             (&mut inputs.v, v, self.places.v),
         ] {
-            if place == Place::Broadcast {
+            if place == Place::Broadcast && !data.is_empty() {
                 let plane = (shape[2] * shape[3]) as usize;
                 let first = data[..plane].to_vec();
                 data.chunks_exact_mut(plane).for_each(|head| head.copy_from_slice(&first));

@@ -15,10 +15,11 @@ use phasor::{
     DType,
     kernels::{
         attention::Attention, decode::Decode, linear_attention::LinearAttention, rope::Rope,
+        scores::Scores,
     },
     plan::{
         attention::AttentionPlan, decode::DecodePlan, linear_attention::LinearAttentionProblem,
-        rope::RopeProblem,
+        rope::RopeProblem, scores::ScoresProblem,
     },
     wgpu,
 };
@@ -38,6 +39,7 @@ pub struct Lab {
     ropes: Mutex<HashMap<String, Rope>>,
     linear: Mutex<HashMap<String, LinearAttention>>,
     decodes: Mutex<HashMap<String, Decode>>,
+    scores: Mutex<HashMap<String, Scores>>,
 }
 
 /// The adapter with all that it has.
@@ -100,6 +102,7 @@ impl Lab {
             attention: Mutex::default(),
             ropes: Mutex::default(),
             decodes: Mutex::default(),
+            scores: Mutex::default(),
             linear: Mutex::default(),
         }
     }
@@ -127,6 +130,12 @@ impl Lab {
         let kernel = cached(&self.decodes, shader, || Decode::new(&self.gpu.device, plan))?;
         let again = kernel.reuse(&self.gpu.device, plan)?;
         again.map_or_else(|| Decode::new(&self.gpu.device, plan), Ok)
+    }
+
+    pub fn scores(&self, problem: &ScoresProblem) -> phasor::Result<Scores> {
+        cached(&self.scores, format!("{problem:?}"), || {
+            Scores::new(&self.gpu.device, &problem.plan(&self.gpu.capabilities())?)
+        })
     }
 
     pub fn rope(&self, problem: &RopeProblem) -> phasor::Result<Rope> {

@@ -20,22 +20,24 @@ use crate::harness::{
 /// Positions that the tests' tables hold.
 const TABLE: u32 = 150;
 
+/// One call.
 #[derive(Debug, Clone)]
-struct Case {
-    problem: KvAppendProblem,
+pub struct Case {
+    pub problem: KvAppendProblem,
     /// Rows before the call.
-    lens: Vec<u32>,
-    seq: u32,
+    pub lens: Vec<u32>,
+    pub seq: u32,
     /// New rows of each sequence, one behind the other.
-    packed: Option<Vec<u32>>,
-    slots: Slots,
-    rotation: Option<Rotation>,
+    pub packed: Option<Vec<u32>>,
+    pub slots: Slots,
+    pub rotation: Option<Rotation>,
     /// Positions follow from the lengths.
-    among_keys: bool,
+    pub among_keys: bool,
 }
 
 impl Case {
-    fn new(dim: u32) -> Self {
+    /// Two kv heads that rotate, three sequences of rows and three new rows each.
+    pub fn new(dim: u32) -> Self {
         let problem = KvAppendProblem::new(CacheFormat::new(2, dim));
         Self {
             rotation: Some(Rotation::new(RopeConfig::new(dim, 10_000.0), Ids::From(0))),
@@ -84,7 +86,7 @@ impl Case {
         kept
     }
 
-    fn dims(&self, dim: u32) -> [u32; 4] {
+    pub fn dims(&self, dim: u32) -> [u32; 4] {
         let heads = self.problem.cache.kv_heads;
         match self.shape().packed {
             Some(rows) => [1, heads, rows, dim],
@@ -93,7 +95,7 @@ impl Case {
     }
 
     /// Runs the append on fresh caches and gives them back.
-    fn run(&self, k: &[f32], v: &[f32]) -> Result<[HostCache; 2]> {
+    pub fn run(&self, k: &[f32], v: &[f32]) -> Result<[HostCache; 2]> {
         let gpu = &lab().gpu;
         let p = KvAppendProblem {
             rotate: self.rotation.is_some(),
@@ -186,7 +188,7 @@ impl Case {
         Ok(all)
     }
 
-    fn check(&self) -> Result {
+    pub fn check(&self) -> Result {
         let p = &self.problem;
         let heads = p.cache.kv_heads;
         let (d, dv) = (p.cache.head_dim, p.cache.value_dim);

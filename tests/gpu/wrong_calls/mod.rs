@@ -3,6 +3,7 @@
 //! before.
 
 mod attention;
+mod extremes;
 mod missing;
 mod plans;
 mod rope;

@@ -42,14 +42,19 @@ impl File {
     /// Reads a whole file. F16 tensors are widened to f32, which is exact.
     pub fn read(path: &Path) -> Result<Self, Box<dyn Error>> {
         let bytes = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let (_, header) = SafeTensors::read_metadata(&bytes)?;
+        Self::parse(&path.file_stem().unwrap_or_default().to_string_lossy(), &bytes)
+    }
+
+    /// The contents of a file, whatever they are: an error for what is no safetensors file.
+    pub fn parse(name: &str, bytes: &[u8]) -> Result<Self, Box<dyn Error>> {
+        let (_, header) = SafeTensors::read_metadata(bytes)?;
         let mut file = File {
-            name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            name: name.to_owned(),
             metadata: header.metadata().clone().unwrap_or_default(),
             floats: HashMap::new(),
             integers: HashMap::new(),
         };
-        for (name, view) in SafeTensors::deserialize(&bytes)?.iter() {
+        for (name, view) in SafeTensors::deserialize(bytes)?.iter() {
             let shape = view.shape().to_vec();
             let name = name.to_owned();
             match view.dtype() {

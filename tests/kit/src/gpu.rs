@@ -31,8 +31,23 @@ impl Gpu {
     pub fn with(
         choose: impl FnOnce(&wgpu::Adapter) -> (wgpu::Limits, wgpu::Features),
     ) -> Result<Self, String> {
-        let instance =
-            wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+        Self::from_instance(Default::default(), choose)
+    }
+
+    /// A device of an instance that refuses resources past a share of the memory budget, where the
+    /// backend keeps one.
+    pub fn with_budget(budget: wgpu::MemoryBudgetThresholds) -> Result<Self, String> {
+        Self::from_instance(budget, |adapter| (adapter.limits(), wgpu::Features::empty()))
+    }
+
+    fn from_instance(
+        memory_budget_thresholds: wgpu::MemoryBudgetThresholds,
+        choose: impl FnOnce(&wgpu::Adapter) -> (wgpu::Limits, wgpu::Features),
+    ) -> Result<Self, String> {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+            memory_budget_thresholds,
+            ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
+        });
         pollster::block_on(async {
             let adapter = match wgpu::util::initialize_adapter_from_env(&instance, None).await {
                 Ok(adapter) => adapter,

@@ -335,12 +335,19 @@ const KINDS: &[Kind] = &[
 /// # Errors
 /// When the file cannot be read, is of no kind known here, or lacks what its kind needs.
 pub fn load(path: &Path) -> Result<Cases> {
-    let file = File::read(path)?;
-    let kinds: Vec<&Kind> = KINDS.iter().filter(|kind| (kind.recognises)(&file)).collect();
+    of(&File::read(path)?)
+}
+
+/// The cases of a file that was read.
+///
+/// # Errors
+/// As [`load`].
+pub fn of(file: &File) -> Result<Cases> {
+    let kinds: Vec<&Kind> = KINDS.iter().filter(|kind| (kind.recognises)(file)).collect();
     let [kind] = kinds.as_slice() else {
         return Err(format!("{}: {} known kinds fit this file", file.name, kinds.len()).into());
     };
-    let cases = (kind.parse)(&file)?;
+    let cases = (kind.parse)(file)?;
     if cases.cases.is_empty() && cases.not_covered.is_empty() {
         return Err(format!("{}: holds no case", file.name).into());
     }

@@ -1,0 +1,60 @@
+//! What the kernels do with numbers at the edge, and how far off they may be. There is no code here.
+//!
+//! # Numbers at the edge
+//!
+//! Held by `tests/gpu/edges`. Infinities and NaNs are found by their bits where a kernel has to find
+//! them, since WGSL lets a compiler assume that there are none; what arithmetic does with them in
+//! between is the device's, and on every adapter of the README's table it is IEEE 754's.
+//!
+//! | number | what comes of it |
+//! |---|---|
+//! | NaN in q | the outputs and log-sum-exps of that query row are NaN |
+//! | NaN in k | those of the rows that see the key are NaN |
+//! | NaN in v | that channel of the rows that see the key is NaN |
+//! | anything in a key that a row does not see (causal, window, prefix, mask, length, page) | nothing: the row's bits do not change |
+//! | a score of −∞, or below −10³⁸ in base 2 | the key counts as masked |
+//! | a score of +∞ | the row is NaN |
+//! | ±∞ in v | that channel of the rows that see the key is ±∞, or NaN where both meet |
+//! | ±∞ in q or k | the scores that IEEE 754 gives; NaN where the kernel also turns or mixes by a phase |
+//! | a row that sees no key, or whose scores are all −∞ | output 0, log-sum-exp −∞, whatever the keys hold |
+//! | a bias of −∞, or below −10³⁸ · ln 2 | the key is masked, whatever its score |
+//! | a sink of −∞ | no sink: the bits of a call without; +∞ and NaN are refused |
+//! | scores all alike | the mean of the values; log-sum-exp the score + ln n |
+//! | large scores (±10⁴ and beyond) | softmax of the scores as rounded to f32; the maximum is taken out first, nothing overflows |
+//! | denormals | kept, or taken for zero, as the device likes |
+//! | f16 past ±65504 when stored | WGSL leaves it open; ±∞ where it was tested. Sums are f32 and do not overflow earlier |
+//! | a partial result whose log-sum-exp is NaN | the merged row is NaN; −∞ is a part without keys, whose output is not read |
+//! | NaN or ±∞ in a pair that rotates | both channels of that pair, no other |
+//! | NaN or ±∞ on its way into an int8 row, or a q4 block of 32 | all of the row or block reads as NaN, for codes cannot say more |
+//! | q4 past ±524032 | its scale is past f16, see there |
+//! | linear attention: NaN in k | the rows that see the key; in v: that channel of them |
+//! | sizes of 0 | a call without outputs is an empty dispatch; one without keys writes rows that see none |
+//!
+//! # Error bounds
+//!
+//! `cargo run --release --example certify` measures the largest error of every kernel and dtype on the
+//! adapter at hand, against the f64 oracle, and holds each element to the bound that follows from
+//! these rules. u = 2⁻²⁴ is half an ulp of 1 in f32.
+//!
+//! * WGSL (§15.7.4) rounds +, −, · correctly: relative error u. A division has 2.5 ulp, `exp2(x)` and
+//!   `exp(x)` have 3 + 2|x| ulp, `log2` 3 ulp or 2⁻²¹ near 1; an ulp is at most 2u of the value. An
+//!   `fma` may round once or twice.
+//! * A sum of n products is within γₙ₊₁ Σ|xᵢyᵢ| of itself, γₙ = nu / (1 − nu), in whatever order it is
+//!   added up (Higham, *Accuracy and Stability of Numerical Algorithms*, §3.1 and §4.2).
+//! * **Rotation** `a cos − b sin`: the table is within an ulp, 2u; two products and a sum: 4u
+//!   (|a cos| + |b sin|).
+//! * **Score** in base 2: D products, of a query scaled by a rounded c log₂e (and turned, two more):
+//!   δⱼ = γ_{D+8} |c| log₂e Σ|q k|.
+//! * **Weight** exp2(sⱼ − m): relative error ρⱼ = ln 2 (δⱼ + u|xⱼ|) + (3 + 2|xⱼ|) 2u with xⱼ = sⱼ − m, and
+//!   for each of the T key tiles a rescaling by exp2 of how far the maximum moved, at most 8u + 4u·(how
+//!   far), together ρⱼ + 8Tu + 4u·(sₘₐₓ − sₘᵢₙ).  The maximum itself cancels between numerator and
+//!   denominator, so its error does not count.
+//! * **Output** Σ Pⱼ vⱼ with weights and their sum both off: Σ Pⱼ|vⱼ| (ρⱼ + ρ̄ + 2γ_S + 8u), ρ̄ = Σ Pⱼ ρⱼ.
+//! * **Log-sum-exp**: ρ̄ + γ_S + 2⁻²¹ + 4u (|lse| + |m|).
+//! * **Merge** of P parts: the same with weights exp2(log₂e · lseₚ − M), whose logarithms are off by
+//!   4u|lseₚ|.
+//! * **Linear attention**: features within (3 + 2|x|) 2u, rotated by 4u; numerator and denominator are
+//!   sums of F·S products, so relative to Σ|weights · v| and to the denominator γ_{F+S+64}.
+//! * **Storage** adds half an ulp of what is stored (f16: 2⁻¹¹ of the value); int8 half a step, a 254th
+//!   of the row's largest; q4 up to a step, an eighth of the block's largest, since the far end of the
+//!   scale has no code.
