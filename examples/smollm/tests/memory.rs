@@ -20,7 +20,8 @@ fn memory_does_not_grow_over_a_thousand_tokens() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/data/golden/ropepp_model_eh.safetensors");
     let weights = Weights::read(&path).unwrap();
-    let options = Options { kv: CacheType::F32, paged: true, capacity: 1200, chunk: 16 };
+    let options =
+        Options { kv: CacheType::F32, paged: true, capacity: 1200, chunk: 16, split_ms: None };
     let on_gpu = OnGpu::new(gpu.clone(), &weights, &options).unwrap();
     let mut model = Model::new(weights, Box::new(on_gpu));
     let device = || gpu.device.generate_allocator_report().map(|it| it.total_allocated_bytes);

@@ -21,7 +21,7 @@ fn tiny(name: &str) -> PathBuf {
 }
 
 fn options(kv: CacheType, paged: bool, chunk: u32) -> Options {
-    Options { kv, paged, chunk, capacity: 0 }
+    Options { kv, paged, chunk, capacity: 0, split_ms: None }
 }
 
 /// Runs a file's cases on a model.
@@ -46,16 +46,17 @@ fn tiny_models_follow_their_authors() {
         let path = tiny(name);
         // The shapes alone tell.
         assert_eq!(Weights::read(&path).unwrap().components, components);
-        // Chunks of 5 of 14 tokens: the last one is shorter, and a page is begun in the middle.
-        let forms = [
-            (options(CacheType::F32, false, 64), Expect::Exact),
-            (options(CacheType::F32, true, 5), Expect::Exact),
-            (options(CacheType::Int8, true, 5), Expect::Close),
-        ];
-        for (options, expect) in forms {
-            let form = format!("{name} {options:?}");
-            for outcome in check(&gpu, &path, &path, options, expect) {
-                assert!(outcome.passed, "{form}: {outcome}");
+        // Chunks of 5 of 14 tokens: the last one is shorter. Few forms, since kernels take long to
+        // compile on a software adapter; the crate's own tests have the others.
+        let float = options(CacheType::F32, components != Components::Plain, 5);
+        let mut forms = vec![(float, Expect::Exact)];
+        if components == Components::EqualHeads {
+            forms.push((options(CacheType::Int8, true, 5), Expect::Close));
+        }
+        for (form, expect) in forms {
+            let name = format!("{name} {form:?}");
+            for outcome in check(&gpu, &path, &path, form, expect) {
+                assert!(outcome.passed, "{name}: {outcome}");
             }
         }
     }

@@ -44,9 +44,9 @@ impl File {
     pub fn read(path: &Path) -> Result<Self> {
         let cases = match path.extension().is_some_and(|it| it == "safetensors") {
             true => tiny::read(path),
-            false => std::fs::read(path).map_err(Into::into).and_then(|bytes| {
-                continuations::parse(&serde_json::from_slice::<Value>(&bytes)?)
-            }),
+            false => std::fs::read(path)
+                .map_err(Into::into)
+                .and_then(|bytes| continuations::parse(&serde_json::from_slice::<Value>(&bytes)?)),
         };
         let cases = cases.map_err(|why| format!("{}: {why}", path.display()))?;
         if cases.is_empty() {

@@ -1,13 +1,16 @@
 //! Positions, cache and attention on phasor. Everything is compiled once and bound once for each
 //! number of rows; a pass writes the length, a layer writes q, k, v and records two calls.
 
+mod clock;
+
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use phasor::gpu::{BlockTable, CacheBindings, CacheTensor, CosSin, Positions};
 use phasor::kernels::attention::{Attention as Prefill, AttentionBindings};
 use phasor::kernels::decode::{Decode, DecodeBindings};
 use phasor::kernels::kv_append::{KvAppend, KvAppendBindings};
+use phasor::plan::Budget;
 use phasor::plan::attention::{Alignment, AttentionProblem, AttentionShape, Keys};
 use phasor::plan::cache::{CacheFormat, CacheType, check_room};
 use phasor::plan::decode::{DecodeProblem, DecodeShape};
@@ -21,8 +24,6 @@ use crate::linear::Matrix;
 use crate::model::Attention;
 use crate::pages::Pages;
 use crate::weights::Weights;
-
-mod clock;
 use clock::Clock;
 
 /// How the sequence is kept and worked on.
@@ -36,6 +37,8 @@ pub struct Options {
     pub capacity: u32,
     /// Tokens of a prefill pass.
     pub chunk: u32,
+    /// The most milliseconds that a dispatch of prefill should take, for the sake of a watchdog.
+    pub split_ms: Option<f64>,
 }
 
 /// The two calls of one layer.
@@ -55,6 +58,9 @@ pub struct OnGpu {
     decode: Decode,
     /// Reads caches of floats. Quantised ones are prefilled by `decode`, 16 rows a pass.
     prefill: Option<Prefill>,
+    /// The most that a dispatch of `prefill` computes. Where there is a limit, every dispatch is a
+    /// submission of its own.
+    budget: Budget,
     /// What the plans say of themselves.
     pub plans: String,
     /// K and V of each layer.
@@ -89,6 +95,11 @@ impl OnGpu {
         let floats = match options.kv {
             CacheType::F32 => Some(DType::F32),
             CacheType::F16 => Some(DType::F16),
+            _ if options.split_ms.is_some() => {
+                return Err("--split-ms cuts the prefill of float caches; quantised ones are \
+                            prefilled by decode calls, which are short"
+                    .into());
+            }
             _ => None,
         };
         let most = if floats.is_some() { capacity } else { DECODE_ROWS };
@@ -118,6 +129,7 @@ impl OnGpu {
                         false => Keys::Batched,
                     },
                     alignment: Alignment::LastKey,
+                    resumable: options.split_ms.is_some(),
                     ..AttentionProblem::new(heads.clone(), format.kv_heads, format.head_dim)
                 }
                 .plan(&caps)?,
@@ -130,17 +142,7 @@ impl OnGpu {
         }
 
         // What the engine owns.
-        let buffer = |label, size: u64, usage| {
-            let size = size.next_multiple_of(16).max(16);
-            let mapped_at_creation = false;
-            let label = Some(label);
-            gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                label,
-                size,
-                usage,
-                mapped_at_creation,
-            })
-        };
+        let buffer = |label, size, usage| buffer(&gpu.device, label, size, usage);
         use wgpu::BufferUsages as Usage;
         let row = |heads: u32| 4 * u64::from(chunk) * u64::from(heads) * u64::from(format.head_dim);
         let side = |stored: CacheType| {
@@ -152,10 +154,11 @@ impl OnGpu {
         let out = row(heads.heads().len() as u32);
         let workspace = decode.workspace_bytes();
         let clock = Clock::new(&gpu);
-        Ok(Self {
+        let mut on_gpu = Self {
             append: KvAppend::new(&gpu.device, &append)?,
             decode: Decode::new(&gpu.device, &decode)?,
             prefill: prefill.map(|plan| Prefill::new(&gpu.device, &plan)).transpose()?,
+            budget: Budget::UNLIMITED,
             plans,
             caches,
             pages: options.paged.then(|| Pages::new(&gpu.device, capacity / Pages::SIZE)),
@@ -178,7 +181,41 @@ impl OnGpu {
             bound: HashMap::new(),
             len: 0,
             rows: 0,
-        })
+        };
+        if let Some(milliseconds) = options.split_ms {
+            on_gpu.limit(milliseconds)?;
+        }
+        Ok(on_gpu)
+    }
+
+    /// Times a full prefill call of one layer, and limits the others by what comes of it.
+    fn limit(&mut self, milliseconds: f64) -> Result<()> {
+        let Some(prefill) = &self.prefill else { return Ok(()) };
+        // One row would be decoded.
+        let rows = self.chunk.max(2);
+        let least = prefill.plan().least_budget(&AttentionShape::new(1, rows, self.capacity));
+        let calls = self.bind(rows)?;
+        let attend = &calls.first().ok_or("a model without layers")?.attend;
+        let operations: u64 = attend.parts().filter_map(|part| part.flops()).sum();
+        self.gpu.queue.write_buffer(&self.lens[1], 0, &self.capacity.to_le_bytes());
+        let mut taken = 0.0;
+        // The first run compiles, on some drivers.
+        for _ in 0..2 {
+            let start = Instant::now();
+            self.gpu.run(|encoder| attend.encode(encoder));
+            taken = start.elapsed().as_secs_f64() * 1e3;
+        }
+        let rate = operations as f64 / taken;
+        // A budget below one key tile of one workgroup cannot be kept.
+        self.budget = Budget::time(milliseconds, rate)?.max(least);
+        let calls = self.bind(rows)?;
+        let parts = calls.first().map_or(0, |calls| calls.attend.parts().len());
+        self.plans += &format!(
+            "\nsplit: {rows} rows over {} keys took {taken:.3} ms, and are cut into {parts} dispatches \
+             of {milliseconds} ms",
+            self.capacity,
+        );
+        Ok(())
     }
 
     /// Binds the two calls of every layer for passes of `rows` tokens.
@@ -199,6 +236,15 @@ impl OnGpu {
         let table = CosSin { binding: table.as_entire_buffer_binding(), shape: *shape };
         // Positions grow with the cache: the kernels take them from the lengths.
         let rotation = Some((table, Positions::AmongKeys));
+        let shape = AttentionShape::new(1, rows, self.capacity);
+        // Softmax states between the parts of a call; layers run one after the other.
+        let states = match &self.prefill {
+            Some(prefill) => match prefill.plan().cut(&shape, self.budget)?.workspace_bytes() {
+                0 => None,
+                size => Some(buffer(device, "states", size, wgpu::BufferUsages::STORAGE)),
+            },
+            None => None,
+        };
 
         let calls = self.caches.iter().map(|sides| {
             let cache = self.cache(sides)?;
@@ -220,12 +266,12 @@ impl OnGpu {
                         dtype: prefill.plan().problem().kv_dtype,
                         layout: side.layout,
                     });
-                    let mut bindings =
-                        AttentionBindings::new(q.clone(), keys, values, out.clone());
+                    let mut bindings = AttentionBindings::new(q.clone(), keys, values, out.clone());
                     bindings.kv_lens = Some(after.clone());
                     bindings.block_table = cache.block_table.map(|table| table.binding);
                     bindings.rotation = rotation.clone();
-                    prefill.bind(device, &AttentionShape::new(1, rows, self.capacity), &bindings)?
+                    bindings.workspace = states.as_ref().map(|it| it.as_entire_buffer_binding());
+                    prefill.bind_within(device, &shape, &bindings, self.budget)?
                 }
                 _ => self.decode.bind(
                     device,
@@ -268,6 +314,21 @@ impl OnGpu {
     }
 }
 
+/// A buffer of at least `size` bytes.
+fn buffer(
+    device: &wgpu::Device,
+    label: &str,
+    size: u64,
+    usage: wgpu::BufferUsages,
+) -> wgpu::Buffer {
+    device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some(label),
+        size: size.next_multiple_of(16).max(16),
+        usage,
+        mapped_at_creation: false,
+    })
+}
+
 impl Attention for OnGpu {
     fn chunk(&self) -> usize {
         self.chunk as usize
@@ -303,14 +364,20 @@ impl Attention for OnGpu {
         let calls = calls.ok_or("a layer outside of a pass")?;
         queue.write_buffer(&self.qkv, 0, bytemuck::cast_slice(qkv.data()));
 
+        let parts: Vec<_> = calls.append.parts().chain(calls.attend.parts()).collect();
+        let together = if self.budget == Budget::UNLIMITED { parts.len() } else { 1 };
         let mut encoder = device.create_command_encoder(&Default::default());
-        {
+        for (n, some) in parts.chunks(together).enumerate() {
+            if n > 0 {
+                let next = device.create_command_encoder(&Default::default());
+                queue.submit([std::mem::replace(&mut encoder, next).finish()]);
+            }
+            let (first, last) = (n == 0, (n + 1) * together >= parts.len());
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: Some("layer"),
-                timestamp_writes: self.clock.as_ref().map(Clock::writes),
+                timestamp_writes: self.clock.as_ref().and_then(|clock| clock.writes(first, last)),
             });
-            calls.append.record(&mut pass);
-            calls.attend.record(&mut pass);
+            some.iter().for_each(|part| part.record(&mut pass));
         }
         let width = self.heads.heads().len() * self.format.head_dim as usize;
         let mut bytes = 4 * u64::from(self.rows) * width as u64;

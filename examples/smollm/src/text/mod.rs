@@ -138,7 +138,8 @@ impl Text {
             let id = self.ids.get(&[byte][..]).copied();
             id.ok_or_else(|| format!("the vocabulary has no token for byte {byte}"))
         };
-        let mut parts = word.bytes().map(byte).collect::<std::result::Result<Vec<u32>, String>>()?;
+        let mut parts =
+            word.bytes().map(byte).collect::<std::result::Result<Vec<u32>, String>>()?;
         loop {
             let pairs = parts.windows(2).enumerate();
             let known = pairs.filter_map(|(i, pair)| {

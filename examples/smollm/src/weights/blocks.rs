@@ -13,7 +13,9 @@ const BLOCK: usize = 32;
 pub(super) fn to_f32(kind: TensorType, bytes: &[u8], len: usize) -> Result<Vec<f32>> {
     let elements: Vec<f32> = match kind {
         TensorType::F32 => bytemuck::pod_collect_to_vec(whole(bytes, 4)?),
-        TensorType::F16 => whole(bytes, 2)?.chunks_exact(2).map(|b| half_at(b, 0).to_f32()).collect(),
+        TensorType::F16 => {
+            whole(bytes, 2)?.chunks_exact(2).map(|b| half_at(b, 0).to_f32()).collect()
+        }
         TensorType::Q8_0 => blocks(bytes, 34, |block| {
             Q8_0 {
                 delta: half_at(block, 0),
@@ -43,7 +45,9 @@ pub(super) fn to_f32(kind: TensorType, bytes: &[u8], len: usize) -> Result<Vec<f
 fn whole(bytes: &[u8], size: usize) -> Result<&[u8]> {
     match bytes.len().is_multiple_of(size) {
         true => Ok(bytes),
-        false => Err(format!("{} bytes are no whole number of blocks of {size}", bytes.len()).into()),
+        false => {
+            Err(format!("{} bytes are no whole number of blocks of {size}", bytes.len()).into())
+        }
     }
 }
 

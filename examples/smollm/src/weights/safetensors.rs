@@ -29,7 +29,9 @@ pub(super) fn read(path: &Path) -> Result<Weights> {
     let layers = (0..).take_while(|&i| tensors.tensor(&layer(i)).is_ok()).count();
     Weights::assemble(config(&json, layers as u32)?, None, |name| {
         let tensor = tensors.tensor(&format!("{prefix}{name}")).ok();
-        tensor.map(|tensor| matrix(&tensor).map_err(|why| format!("{name}: {why}").into())).transpose()
+        tensor
+            .map(|tensor| matrix(&tensor).map_err(|why| format!("{name}: {why}").into()))
+            .transpose()
     })
 }
 
