@@ -13,7 +13,7 @@
 // index are checked for four reads; a fifth that is never used keeps neighbouring groups in
 // different banks:
 //     q  [unit, row pair]  four pairs: (a of row 0, a of row 1, b of row 0, b of row 1)
-//     k  [unit, a|b, key quad]  four pairs: four keys, BLOCK_K / 4 apart
+//     k  [unit, a|b, key quad]  four pairs: four keys, BLOCK_K / 4 apart; quads turned by the unit
 //     v  [key quad, column]  four keys: four channels
 //     p  [key quad, row pair]  four keys: (re 0, re 1, im 0, im 1); with one stream
 //        [key quad, two row pairs]  each of them: (0, 1 of keys 0 and 1), (0, 1 of keys 2 and 3)
@@ -47,11 +47,16 @@ fn attention(
         return;
     }
     let linear = params.first_group + in_part;
-    // Late tiles see the most keys under a causal mask: they start first.
-    let tile = params.tiles - 1u - linear / lanes;
+    // Heads whose keys and values fit a cache together go together, and within such a bundle late
+    // tiles first, since they see the most keys under a causal mask.
+    let first_lane = linear / (params.bundle * params.tiles) * params.bundle;
+    let bundle = min(params.bundle, lanes - first_lane);
+    let within = linear - first_lane * params.tiles;
+    let lane = first_lane + within % bundle;
+    let tile = params.tiles - 1u - within / bundle;
     var work: Work;
-    work.batch = (linear % lanes) / params.programs;
-    work.program = programs[linear % params.programs];
+    work.batch = lane / params.programs;
+    work.program = programs[lane % params.programs];
     work.rows = rows_of(work.batch);
     work.keys = keys_of(work.batch);
     work.offset = params.causal_offset;
@@ -134,14 +139,15 @@ fn attention(
             workgroupBarrier(); // q and k are staged
             for (var u = 0u; u < units; u++) {
                 let turns = TAIL_QUADS == 0u || unit0 + u < PAIR_QUADS;
-                let k_at = K_AT + 2u * u * BLOCK_KQ + tx;
+                let k_at = K_AT + 2u * u * BLOCK_KQ;
                 let q_at = q_first_at + u * BLOCK_QP;
                 for (var pair = 0u; pair < 4u; pair++) {
                     var ka: array<vec4<f32>, KEY_QUADS>;
                     var kb: array<vec4<f32>, KEY_QUADS>;
                     for (var j = 0u; j < KEY_QUADS; j++) {
-                        ka[j] = shared_tile[k_at + j * TX][pair];
-                        kb[j] = shared_tile[k_at + BLOCK_KQ + j * TX][pair];
+                        let slot = k_slot(j * TX + tx, u);
+                        ka[j] = shared_tile[k_at + slot][pair];
+                        kb[j] = shared_tile[k_at + BLOCK_KQ + slot][pair];
                     }
                     for (var r = 0u; r < ROW_PAIRS; r++) {
                         let q4 = shared_tile[q_at + r][pair];

@@ -37,6 +37,10 @@ struct Params {
     blocks_batch: u32,        // strides of the block list
     blocks_row: u32,
     causal: u32,
+    bundle: u32,              // lanes, a program of a batch each, that go through the tiles together
+    pad0: u32,                // a struct within a uniform starts at a multiple of 16 bytes
+    pad1: u32,
+    pad2: u32,
     q: Quads,
     k: Quads,
     v: Quads,

@@ -99,11 +99,21 @@ fn key_half(work: Work, head: u32, key: u32, u: u32, half: u32) -> vec4<f32> {
     return select(vec4(0.0), half_unit(true, row, u, half), key < work.keys);
 }
 
+// Where a key quad of unit u lies among its kind. Invocations that stage neighbouring units of one
+// quad, and those that read neighbouring quads of one unit, meet different banks.
+fn k_slot(kq: u32, u: u32) -> u32 {
+    return (kq + u) % BLOCK_KQ;
+}
+
+// Neighbouring invocations load neighbouring units, so that a key is read in whole cache lines.
 fn stage_k(tid: u32, work: Work, head: u32, first: u32, unit0: u32, units: u32) {
-    for (var i = tid; i < 2u * BLOCK_KQ * units; i += THREADS) {
-        let kq = i % BLOCK_KQ;
-        let half = i / BLOCK_KQ % 2u;
-        let u = i / (2u * BLOCK_KQ);
+    for (var i = tid; i < 2u * BLOCK_KQ * CHUNK_UNITS; i += THREADS) {
+        let u = i % CHUNK_UNITS;
+        let half = i / CHUNK_UNITS % 2u;
+        let kq = i / (2u * CHUNK_UNITS);
+        if (u >= units) {
+            continue; // the last chunk is short
+        }
         let key = first + kq;
         let x0 = key_half(work, head, key, unit0 + u, half);
         let x1 = key_half(work, head, key + BLOCK_KQ, unit0 + u, half);
@@ -113,7 +123,7 @@ fn stage_k(tid: u32, work: Work, head: u32, first: u32, unit0: u32, units: u32) 
         let c1 = vec4(x0.y, x1.y, x2.y, x3.y);
         let c2 = vec4(x0.z, x1.z, x2.z, x3.z);
         let c3 = vec4(x0.w, x1.w, x2.w, x3.w);
-        let at = K_AT + 2u * u * BLOCK_KQ + kq;
+        let at = K_AT + 2u * u * BLOCK_KQ + k_slot(kq, u);
         if (interleaved(true, unit0 + u)) {
             shared_tile[at][2u * half] = c0;
             shared_tile[at + BLOCK_KQ][2u * half] = c1;

@@ -15,6 +15,7 @@ impl Capabilities {
                 info.name, info.backend, info.driver, info.driver_info
             ),
             software: info.device_type == wgpu::DeviceType::Cpu,
+            vendor: info.vendor,
             max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
             max_invocations: limits.max_compute_invocations_per_workgroup,
             max_workgroup_size: limits.max_compute_workgroup_size_x,

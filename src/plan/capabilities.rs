@@ -12,6 +12,8 @@ pub struct Capabilities {
     /// Whether shaders run on the CPU (lavapipe, SwiftShader, llvmpipe, WARP). Such adapters want
     /// small workgroups and much work a thread.
     pub software: bool,
+    /// PCI id of the vendor (0x10de is NVIDIA), 0 where the API does not say. Only tiles depend on it.
+    pub vendor: u32,
     /// `max_compute_workgroup_storage_size`, in bytes.
     pub max_workgroup_bytes: u32,
     /// `max_compute_invocations_per_workgroup`.
@@ -40,6 +42,7 @@ impl Capabilities {
         Self {
             adapter: "WebGPU default limits".into(),
             software: false,
+            vendor: 0,
             max_workgroup_bytes: 16 << 10,
             max_invocations: 256,
             max_workgroup_size: 256,

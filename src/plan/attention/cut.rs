@@ -7,6 +7,7 @@
 //! them up again. Nothing is merged, so every number is made by the same operations in the same order
 //! as in one go.
 
+use super::order::Order;
 use super::{Alignment, AttentionPlan, AttentionProblem, AttentionShape, Programs, Queries, Tile};
 use crate::plan::Budget;
 use crate::{Error, Result};
@@ -89,9 +90,7 @@ impl core::fmt::Display for Cut {
 struct Line<'a> {
     plan: &'a AttentionPlan,
     shape: &'a AttentionShape,
-    /// Workgroups of a query tile: programs × batch.
-    lanes: u64,
-    tiles: u64,
+    order: Order,
     /// Operations of one workgroup and key tile.
     step_flops: u64,
 }
@@ -105,14 +104,13 @@ impl<'a> Line<'a> {
         Self {
             plan,
             shape,
-            lanes: n(shape.batch) * plan.programs.rows.len() as u64,
-            tiles: n(shape.seq_q.div_ceil(tile.block_q())),
+            order: plan.order(shape),
             step_flops: 2 * n(plan.programs.streams) * pairs * channels,
         }
     }
 
     fn groups(&self) -> u64 {
-        self.lanes.saturating_mul(self.tiles)
+        self.order.groups()
     }
 
     /// Most key tiles that a workgroup of this query tile visits; never fewer than of the tile before.
@@ -144,9 +142,9 @@ impl<'a> Line<'a> {
         let (mut groups, mut flops) = (0, 0_u64);
         while groups < most {
             let at = first + groups;
-            // The shader starts with the last tile.
-            let each = self.steps(self.tiles - 1 - at / self.lanes).saturating_mul(self.step_flops);
-            let count = (self.lanes - at % self.lanes).min(most - groups);
+            let place = self.order.place(at);
+            let each = self.steps(place.tile).saturating_mul(self.step_flops);
+            let count = place.alike.min(most - groups);
             let fit = (budget - flops).checked_div(each).unwrap_or(count).min(count);
             groups += fit;
             flops = each.saturating_mul(fit).saturating_add(flops);
@@ -163,7 +161,7 @@ impl AttentionPlan {
     /// plan is resumable, all key tiles of the longest one where it is not.
     pub fn least_budget(&self, shape: &AttentionShape) -> Budget {
         let line = Line::new(self, shape);
-        let longest = line.tiles.checked_sub(1).map_or(0, |tile| line.steps(tile));
+        let longest = line.order.tiles.checked_sub(1).map_or(0, |tile| line.steps(tile));
         let steps = if self.problem.resumable { longest.min(1) } else { longest };
         Budget::flops(steps.saturating_mul(line.step_flops))
     }
@@ -195,17 +193,18 @@ impl AttentionPlan {
             let rest = groups - first_group;
             let (fit, flops) = line.whole(first_group.into(), rest.into(), limit);
             let fit = fit as u32;
-            if fit >= rest.min(BAND) || !self.problem.resumable {
+            let place = line.order.place(first_group.into());
+            let band = u64::from(BAND).min(place.bundled).min(rest.into());
+            if u64::from(fit) >= band || !self.problem.resumable {
                 let steps = (0, all_steps);
                 cut.push(CutPart { first_group, groups: fit, steps, last: true, flops })?;
                 first_group += fit;
             } else {
-                let band = u64::from(rest.min(BAND)).min(limit / line.step_flops) as u32;
+                let band = band.min(limit / line.step_flops) as u32;
                 let step_flops = u64::from(band) * line.step_flops;
                 let each = u32::try_from(limit / step_flops).unwrap_or(u32::MAX);
-                // The first workgroup is the one with the most keys.
-                let tile = line.tiles - 1 - u64::from(first_group) / line.lanes;
-                let steps = line.steps(tile) as u32;
+                // Within a bundle the first workgroup is the one with the most keys.
+                let steps = line.steps(place.tile) as u32;
                 for first in (0..steps).step_by(each as usize) {
                     let end = first.saturating_add(each).min(steps);
                     let last = end == steps;
@@ -305,7 +304,7 @@ mod tests {
             for (seq_q, seq_k) in [(1, 1), (300, 300), (200, 900), (900, 200)] {
                 let shape = AttentionShape::new(1, seq_q, seq_k);
                 let line = Line::new(&plan, &shape);
-                for tile in 0..line.tiles {
+                for tile in 0..line.order.tiles {
                     let first = tile as i64 * block_q;
                     let last = (first + block_q).min(i64::from(seq_q)) - 1;
                     let offset = if p.causal { shape.offset() } else { 1 << 29 };

@@ -1,8 +1,10 @@
 //! Planning a fused attention call: problem, tile, workgroup memory, cost.
 
+mod candidates;
 mod cost;
 mod cut;
 mod memory;
+mod order;
 mod problem;
 mod programs;
 mod shader;

@@ -1,0 +1,122 @@
+//! Tiles worth measuring on a device.
+
+use super::memory::Memory;
+use super::{AttentionProblem, Programs, Tile};
+use crate::Result;
+use crate::plan::Capabilities;
+
+/// Registers that an invocation may spend on scores and outputs; beyond it every known compiler
+/// spills.
+const MOST_REGISTERS: u32 = 160;
+
+impl Tile {
+    /// The tiles that a tuner should try for `problem` on a device, the default one first, then one of
+    /// every shape, those that read workgroup memory least for every multiply-add before the others.
+    /// All of them are legal.
+    ///
+    /// # Errors
+    /// As [`AttentionProblem::plan`].
+    pub fn candidates(
+        problem: &AttentionProblem,
+        capabilities: &Capabilities,
+    ) -> Result<Vec<Self>> {
+        problem.check()?;
+        let programs = Programs::new(problem)?;
+        let default = Self::choose(problem, &programs, capabilities)?;
+        let mut tiles: Vec<_> = Shapes::of(problem, &programs, capabilities).collect();
+        tiles.retain(|tile| *tile != default);
+        let traffic = |tile: &Self| tile.reads_per_fma(problem, &programs);
+        tiles.sort_by(|a, b| traffic(a).total_cmp(&traffic(b)));
+        tiles.dedup();
+        // One of each shape first, with as much staged at once as fits; then the second of each.
+        let shape = |tile: &Self| (tile.tx, tile.ty, tile.row_pairs, tile.key_quads);
+        let staged = |tile: &Self| (tile.chunk_units, tile.v_quads);
+        let rank = |tile: &Self| {
+            let better =
+                |other: &&Self| shape(other) == shape(tile) && staged(other) > staged(tile);
+            tiles.iter().filter(better).count()
+        };
+        let mut ranked: Vec<_> = tiles.iter().map(|tile| (rank(tile), *tile)).collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        let mut tiles: Vec<_> = ranked.into_iter().map(|(_, tile)| tile).collect();
+        tiles.insert(0, default);
+        Ok(tiles)
+    }
+
+    /// Four-wide reads of workgroup memory for one multiply-add, Q·Kᵀ and P·V together.
+    fn reads_per_fma(&self, problem: &AttentionProblem, programs: &Programs) -> f64 {
+        let n = f64::from;
+        let (rows, keys, streams) = (n(self.row_pairs), n(self.key_quads), n(programs.streams));
+        let cols = n(self.cols(problem.value_dim));
+        let qk_reads = (2.0 * keys + rows) / (16.0 * rows * keys * streams);
+        let pv_reads = (cols + rows * streams / 2.0) / (8.0 * rows * streams * cols);
+        qk_reads + pv_reads
+    }
+}
+
+/// Walks the shapes.
+struct Shapes;
+
+impl Shapes {
+    fn of(
+        problem: &AttentionProblem,
+        programs: &Programs,
+        caps: &Capabilities,
+    ) -> impl Iterator<Item = Tile> {
+        let units = Memory::units(problem);
+        let most_threads = caps.max_invocations.min(caps.max_workgroup_size).min(256);
+        let powers =
+            |from: u32, to: u32| (0..10).map(|i| 1 << i).filter(move |n| (from..=to).contains(n));
+        let mut tiles = Vec::new();
+        for (tx, ty) in powers(4, 32).flat_map(|x| powers(4, 32).map(move |y| (x, y))) {
+            if !(16..=most_threads).contains(&(tx * ty)) {
+                continue;
+            }
+            for (row_pairs, key_quads) in
+                powers(1, 4).flat_map(|r| powers(1, 4).map(move |k| (r, k)))
+            {
+                for chunk_units in powers(2, units.next_power_of_two()) {
+                    let chunk_units = chunk_units.min(units);
+                    for v_quads in powers(1, key_quads * tx) {
+                        let tile = Tile {
+                            tx,
+                            ty,
+                            row_pairs,
+                            key_quads,
+                            chunk_units,
+                            q_resident: true,
+                            v_quads,
+                            pv_apart: false,
+                        };
+                        if Self::worthwhile(&tile, problem, programs, caps) {
+                            tiles.push(tile);
+                        }
+                    }
+                }
+            }
+        }
+        tiles.into_iter()
+    }
+
+    fn worthwhile(
+        tile: &Tile,
+        problem: &AttentionProblem,
+        programs: &Programs,
+        caps: &Capabilities,
+    ) -> bool {
+        let states = 2 * tile.row_pairs * programs.streams;
+        let cols = tile.cols(problem.value_dim);
+        let registers = 4 * states * (tile.key_quads + cols);
+        let memory = |v_quads| Memory::new(problem, programs, &Tile { v_quads, ..*tile }).bytes();
+        // As much of v at once as lies over k: less makes more steps of the same memory.
+        let widest =
+            tile.v_quads == tile.key_quads * tile.tx || memory(2 * tile.v_quads) > memory(1);
+        tile.check(problem).is_ok()
+            && registers <= MOST_REGISTERS
+            && (16..=256).contains(&tile.block_q())
+            && (16..=128).contains(&tile.block_k())
+            && cols * tile.tx < 2 * (problem.value_dim / 4).max(tile.tx)
+            && widest
+            && memory(tile.v_quads) <= caps.max_workgroup_bytes
+    }
+}
