@@ -33,8 +33,14 @@ impl Comparison {
 }
 
 pub fn measure(clock: &Clock<'_>, roof: &Roof, quick: bool) -> Result<Vec<Comparison>> {
-    let (lengths, heads): (&[u32], u32) =
-        if quick { (&[1024], 4) } else { (&[512, 1024, 2048], 8) };
+    // Enough workgroups to fill a GPU, little enough work for a CPU.
+    let software = clock.gpu.capabilities().software;
+    let (lengths, heads): (&[u32], u32) = match (software, quick) {
+        (true, true) => (&[1024], 4),
+        (true, false) => (&[512, 1024, 2048], 8),
+        (false, true) => (&[4096], 16),
+        (false, false) => (&[1024, 2048, 4096, 8192], 32),
+    };
     let mut comparisons = Vec::new();
     for dim in [64, 128] {
         for &seq in lengths {

@@ -61,7 +61,7 @@ impl Kernel {
 pub fn measure(clock: &Clock<'_>) -> Result<Roof> {
     let caps = clock.gpu.capabilities();
     // Enough work to fill a GPU, little enough for a CPU.
-    let (fma_groups, quads) = if caps.software { (64, 1 << 18) } else { (4096, 1 << 22) };
+    let (fma_groups, quads) = if caps.software { (64, 1 << 18) } else { (4096, 1 << 23) };
     let data: Vec<f32> = (0..4 * quads).map(|i| (i % 251) as f32).collect();
     let source = clock.gpu.upload(&data, DType::F32);
     let target = clock.gpu.output(data.len(), DType::F32);

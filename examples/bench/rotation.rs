@@ -30,7 +30,12 @@ impl Rotation {
 }
 
 pub fn measure(clock: &Clock<'_>, roof: &Roof, quick: bool) -> Result<Vec<Rotation>> {
-    let lengths: &[u32] = if quick { &[2048] } else { &[1024, 4096, 8192] };
+    // On a GPU more than its caches hold.
+    let lengths: &[u32] = match (clock.gpu.capabilities().software, quick) {
+        (true, true) => &[2048],
+        (true, false) => &[1024, 4096, 8192],
+        (false, _) => &[8192, 32768],
+    };
     let mut rotations = Vec::new();
     for &seq in lengths {
         for dim in [64, 128] {

@@ -14,9 +14,16 @@ pub struct Point {
     pub cost: Cost,
 }
 
-/// Lengths double. One head in a quick run.
+/// Lengths double. One head in a quick run on a CPU, enough to fill a GPU elsewhere.
 pub fn measure(clock: &Clock<'_>, roof: &Roof, quick: bool) -> Result<Vec<Point>> {
-    let heads = if quick { 1 } else { 4 };
+    let software = clock.gpu.capabilities().software;
+    let heads = if !software {
+        32
+    } else if quick {
+        1
+    } else {
+        4
+    };
     println!("causal prefill against length, D 64, {heads} heads, f32");
     let mut points: Vec<Point> = Vec::new();
     let mut last: Option<Pass> = None;
