@@ -28,6 +28,8 @@ pub mod plan;
 #[cfg(test)]
 mod reflect;
 pub mod rotary;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod tuner;
 
 pub use dtype::DType;
 pub use error::{Error, Result};

@@ -1,0 +1,94 @@
+//! Finds the fastest attention tile on this adapter for prefill of the given sizes, and prints the
+//! ranking beside the tile that the crate would take by itself.
+//!
+//! ```sh
+//! cargo run --release --example tune -- --dim 128 --seconds 20
+//! ```
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use phasor::plan::attention::{AttentionProblem, AttentionShape};
+use phasor::{DType, HeadMap, tuner};
+use phasor_kit::gpu::Gpu;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+#[derive(Parser)]
+struct Args {
+    /// Channels of a head; several: one after another
+    #[arg(long, value_delimiter = ',', default_value = "64")]
+    dim: Vec<u32>,
+    /// Query heads
+    #[arg(long, default_value_t = 8)]
+    heads: u32,
+    /// Heads of k and v
+    #[arg(long, default_value_t = 8)]
+    kv_heads: u32,
+    /// Queries and keys
+    #[arg(long, default_value_t = 1024)]
+    seq: u32,
+    /// Storage of k, v, q and out is f16
+    #[arg(long)]
+    f16: bool,
+    /// Time for each problem
+    #[arg(long, default_value_t = 20.0)]
+    seconds: f64,
+    /// Lines of the ranking
+    #[arg(long, default_value_t = 12)]
+    show: usize,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tune: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let gpu = Gpu::new()?;
+    println!("{}, phasor {}", gpu.capabilities().adapter, env!("CARGO_PKG_VERSION"));
+    for &dim in &args.dim {
+        for (name, heads) in
+            [("plain", HeadMap::plain(args.heads)?), ("fused", HeadMap::ropepp(args.heads)?)]
+        {
+            let mut problem = AttentionProblem::new(heads, args.kv_heads, dim);
+            if args.f16 {
+                (problem.q_dtype, problem.kv_dtype, problem.out_dtype) =
+                    (DType::F16, DType::F16, DType::F16);
+            }
+            one(&gpu, args, name, &problem)?;
+        }
+    }
+    Ok(())
+}
+
+fn one(gpu: &Gpu, args: &Args, name: &str, problem: &AttentionProblem) -> Result<()> {
+    let shape = AttentionShape::new(1, args.seq, args.seq);
+    let budget = Duration::try_from_secs_f64(args.seconds)?;
+    let tuning = tuner::attention(&gpu.device, &gpu.queue, problem, &shape, budget)?;
+    let flops = problem.plan(&gpu.capabilities())?.cost(&shape).flops as f64;
+    println!(
+        "\n{name}, D {}, S {}: {} of {} tiles timed, {} wrong",
+        problem.head_dim,
+        args.seq,
+        tuning.trials.len(),
+        tuning.candidates,
+        tuning.wrong.len(),
+    );
+    let mut trials = tuning.trials.clone();
+    trials.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let default = &tuning.trials[0];
+    let place = trials.iter().position(|trial| trial == default).unwrap_or(0) + 1;
+    println!("  default, place {place}:");
+    for (tile, ms) in std::iter::once(default).chain(trials.iter().take(args.show)) {
+        println!("  {ms:9.3} ms {:9.1} GFLOP/s  {tile}", flops / ms * 1e-6);
+    }
+    println!("{}", tuning.choice);
+    Ok(())
+}

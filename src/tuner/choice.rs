@@ -1,0 +1,195 @@
+//! A tuner's result as a line of text.
+
+use core::fmt;
+use core::str::FromStr;
+
+use crate::plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Tile};
+use crate::{Capabilities, Error, Result};
+
+/// The tile that won, and what it may be used for. `to_string` and `parse` are each other's inverse.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice {
+    /// Version of this crate.
+    pub version: String,
+    /// Adapter, backend and driver, as [`Capabilities::adapter`].
+    pub adapter: String,
+    /// Dimensions, streams and storage of the problem.
+    pub problem: String,
+    /// Sizes that were timed. They do not bind: the choice is for calls like these.
+    pub shape: String,
+    /// The tile.
+    pub tile: Tile,
+    /// Milliseconds of one call with it.
+    pub ms: f64,
+    /// Milliseconds of one call with the tile of the table.
+    pub default_ms: f64,
+}
+
+impl Choice {
+    pub(super) fn new(
+        caps: &Capabilities,
+        problem: &AttentionProblem,
+        shape: &AttentionShape,
+        tile: Tile,
+        ms: f64,
+        default_ms: f64,
+    ) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            // Names come from drivers; the separator must not be part of one.
+            adapter: caps.adapter.replace(SEPARATOR, ","),
+            problem: describe(problem),
+            shape: format!("B {} Sq {} Sk {}", shape.batch, shape.seq_q, shape.seq_k),
+            tile,
+            ms,
+            default_ms,
+        }
+    }
+
+    /// A plan with this tile.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where version, adapter or problem are not those that were tuned; otherwise as
+    /// [`AttentionPlan::with_tile`].
+    pub fn plan(
+        &self,
+        problem: &AttentionProblem,
+        capabilities: &Capabilities,
+    ) -> Result<AttentionPlan> {
+        let adapter = capabilities.adapter.replace(SEPARATOR, ",");
+        let here = [env!("CARGO_PKG_VERSION"), &adapter, &describe(problem)];
+        let then = [&self.version, &self.adapter, &self.problem];
+        match here.iter().zip(then).find(|(here, then)| here != then) {
+            None => AttentionPlan::with_tile(problem, capabilities, self.tile),
+            Some((here, then)) => Err(Error::Invalid {
+                what: "tuned choice",
+                needed: "made by this crate version, on this adapter and driver, for this problem",
+                got: format!("made for {then}, used for {here}"),
+            }),
+        }
+    }
+}
+
+const SEPARATOR: char = '|';
+
+/// What a tile's speed depends on, short of sizes.
+fn describe(problem: &AttentionProblem) -> String {
+    format!(
+        "attention H {}/{}/{} D {} Dv {} {} q {} kv {} out {}",
+        problem.heads.heads().len(),
+        problem.heads.q_heads(),
+        problem.kv_heads,
+        problem.head_dim,
+        problem.value_dim,
+        if problem.causal { "causal" } else { "full" },
+        problem.q_dtype,
+        problem.kv_dtype,
+        problem.out_dtype,
+    )
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let t = &self.tile;
+        write!(
+            f,
+            "phasor {}|{}|{}|{}|{},{},{},{},{},{},{},{}|{}|{}",
+            self.version,
+            self.adapter,
+            self.problem,
+            self.shape,
+            t.tx,
+            t.ty,
+            t.row_pairs,
+            t.key_quads,
+            t.chunk_units,
+            t.v_quads,
+            t.q_resident,
+            t.pv_apart,
+            self.ms,
+            self.default_ms,
+        )
+    }
+}
+
+impl FromStr for Choice {
+    type Err = Error;
+
+    fn from_str(line: &str) -> Result<Self> {
+        Self::read(line).ok_or_else(|| Error::Invalid {
+            what: "tuned choice",
+            needed: "a line that a tuner wrote",
+            got: line.into(),
+        })
+    }
+}
+
+impl Choice {
+    fn read(line: &str) -> Option<Self> {
+        let fields: Vec<&str> = line.trim().split(SEPARATOR).collect();
+        let &[version, adapter, problem, shape, tile, ms, default_ms] = fields.as_slice() else {
+            return None;
+        };
+        let parts: Vec<&str> = tile.split(',').collect();
+        let &[tx, ty, row_pairs, key_quads, chunk_units, v_quads, q_resident, pv_apart] =
+            parts.as_slice()
+        else {
+            return None;
+        };
+        Some(Self {
+            version: version.strip_prefix("phasor ")?.into(),
+            adapter: adapter.into(),
+            problem: problem.into(),
+            shape: shape.into(),
+            tile: Tile {
+                tx: tx.parse().ok()?,
+                ty: ty.parse().ok()?,
+                row_pairs: row_pairs.parse().ok()?,
+                key_quads: key_quads.parse().ok()?,
+                chunk_units: chunk_units.parse().ok()?,
+                q_resident: q_resident.parse().ok()?,
+                v_quads: v_quads.parse().ok()?,
+                pv_apart: pv_apart.parse().ok()?,
+            },
+            ms: ms.parse().ok()?,
+            default_ms: default_ms.parse().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HeadMap;
+
+    fn choice() -> (Choice, AttentionProblem, Capabilities) {
+        let mut caps = Capabilities::webgpu_default();
+        caps.adapter = "a|b".into();
+        let problem = AttentionProblem::new(HeadMap::ropepp(4).unwrap(), 2, 64);
+        let tile = *problem.plan(&caps).unwrap().tile();
+        let shape = AttentionShape::new(1, 100, 100);
+        (Choice::new(&caps, &problem, &shape, tile, 1.25, 2.5), problem, caps)
+    }
+
+    #[test]
+    fn a_line_reads_back() {
+        let (choice, problem, caps) = choice();
+        let read: Choice = choice.to_string().parse().unwrap();
+        assert_eq!(read, choice);
+        assert_eq!(read.plan(&problem, &caps).unwrap(), problem.plan(&caps).unwrap());
+    }
+
+    #[test]
+    fn a_choice_made_elsewhere_is_refused() {
+        let (choice, problem, mut caps) = choice();
+        let other = AttentionProblem { head_dim: 128, ..problem.clone() };
+        assert!(matches!(choice.plan(&other, &caps), Err(Error::Invalid { .. })));
+        let older = Choice { version: "0.0.1".into(), ..choice.clone() };
+        assert!(matches!(older.plan(&problem, &caps), Err(Error::Invalid { .. })));
+        caps.adapter = "another driver".into();
+        assert!(matches!(choice.plan(&problem, &caps), Err(Error::Invalid { .. })));
+        for line in ["", "phasor", &choice.to_string().replace("true", "maybe")] {
+            assert!(matches!(line.parse::<Choice>(), Err(Error::Invalid { .. })), "{line}");
+        }
+    }
+}
