@@ -1,0 +1,196 @@
+//! phasor inside a host application, which brings device, queue, buffers and encoder and has passes
+//! of its own before and after: here the projections of an attention layer.
+//!
+//! ```sh
+//! cargo run --release --example embed
+//! ```
+//!
+//! ```text
+//! host's pass      qkv [S, (Hq + 2 Hkv) D] = hidden Wᵀ
+//! phasor's pass    q and k rotated where they lie; both components of RoPE++ from one pass over k, v
+//! host's pass      y [S, hidden] = heads [S, 2 Hq D] Woᵀ
+//! ```
+//!
+//! All of it goes into one encoder and one submission, three times over with new input. Nothing is
+//! copied or laid out anew: q, k and v are read as the host's projection leaves them, and the heads
+//! written as its output projection wants them. Then the result is held to the f64 oracle.
+
+mod host;
+
+use phasor::gpu::{CosSin, Positions};
+use phasor::kernels::attention::{Attention, AttentionBindings};
+use phasor::kernels::rope::{Rope, RopeBindings};
+use phasor::oracle::{self, AttentionInputs, Real};
+use phasor::plan::attention::{AttentionProblem, AttentionShape};
+use phasor::plan::rope::{RopeProblem, RopeShape};
+use phasor::rotary::{Pairing, RopeConfig};
+use phasor::{Capabilities, DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
+use phasor_kit::tolerance::{Bound, compare};
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
+
+use host::Host;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const SEQ: u32 = 96;
+const HIDDEN: u32 = 128;
+const HEADS: u32 = 4;
+const KV_HEADS: u32 = 2;
+const DIM: u32 = 64;
+/// Heads of the packed projection: those of q, then of k, then of v.
+const PACKED: u32 = HEADS + 2 * KV_HEADS;
+
+/// phasor's part of a layer, bound to the host's buffers once and for all.
+struct Layer {
+    rope: Dispatch,
+    attention: Dispatch,
+}
+
+impl Layer {
+    fn new(
+        device: &wgpu::Device,
+        qkv: &wgpu::Buffer,
+        table: CosSin<'_>,
+        heads: &wgpu::Buffer,
+    ) -> Result<Self> {
+        let caps = Capabilities::of(device);
+        // Some heads of the packed tensor.
+        let packed = |first, heads| -> Result<Tensor<'_>> {
+            let layout = Layout::packed([1, heads, SEQ, DIM], PACKED, first)?;
+            Ok(Tensor::new(qkv, DType::F32, layout))
+        };
+        // q and k lie side by side: for the rotation they are heads of one tensor.
+        let rope = RopeProblem { in_place: true, ..RopeProblem::new(HEADS + KV_HEADS, 0, DIM) };
+        let rope = Rope::new(device, &rope.plan(&caps)?)?.bind(
+            device,
+            &RopeShape { batch: 1, seq: SEQ },
+            &RopeBindings {
+                q: packed(0, HEADS + KV_HEADS)?,
+                k: None,
+                q_out: None,
+                k_out: None,
+                table,
+                positions: Positions::From(0),
+            },
+        )?;
+        let plan = AttentionProblem::new(HeadMap::ropepp(HEADS)?, KV_HEADS, DIM).plan(&caps)?;
+        println!("{plan}");
+        let out = Tensor::new(heads, DType::F32, Layout::bshd([1, 2 * HEADS, SEQ, DIM])?);
+        let attention = Attention::new(device, &plan)?.bind(
+            device,
+            &AttentionShape::new(1, SEQ, SEQ),
+            &AttentionBindings::new(
+                packed(0, HEADS)?,
+                packed(HEADS, KV_HEADS)?,
+                packed(HEADS + KV_HEADS, KV_HEADS)?,
+                out,
+            ),
+        )?;
+        Ok(Self { rope, attention })
+    }
+
+    /// Into a pass that the host may use for more than this.
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.rope.record(pass);
+        self.attention.record(pass);
+    }
+}
+
+fn main() -> Result<()> {
+    let host = Host::new()?;
+    let mut rng = SmallRng::seed_from_u64(5);
+    let mut random = |len: u32, size: f32| -> Vec<f32> {
+        (0..len).map(|_| rng.random_range(-size..size)).collect()
+    };
+    let weights = [random(PACKED * DIM * HIDDEN, 0.2), random(HIDDEN * 2 * HEADS * DIM, 0.1)];
+
+    // The host's buffers and passes.
+    let hidden = host.buffer("hidden", SEQ * HIDDEN);
+    let qkv = host.buffer("qkv", SEQ * PACKED * DIM);
+    let heads = host.buffer("heads", SEQ * 2 * HEADS * DIM);
+    let y = host.buffer("y", SEQ * HIDDEN);
+    let w = weights.each_ref().map(|w| {
+        let buffer = host.buffer("weights", w.len() as u32);
+        host.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(w));
+        buffer
+    });
+    let project = host.product([&hidden, &w[0], &qkv], [SEQ, HIDDEN, PACKED * DIM]);
+    let output = host.product([&heads, &w[1], &y], [SEQ, 2 * HEADS * DIM, HIDDEN]);
+
+    // phasor's.
+    let config = RopeConfig::new(DIM, 1e4);
+    let table = config.table(SEQ, SEQ.into())?;
+    let angles = host.buffer("cos, sin", table.as_bytes().len() as u32 / 4);
+    host.queue.write_buffer(&angles, 0, table.as_bytes());
+    let table = CosSin { binding: angles.as_entire_buffer_binding(), shape: table.shape()? };
+    let layer = Layer::new(&host.device, &qkv, table, &heads)?;
+
+    for frame in 0..3 {
+        let input = random(SEQ * HIDDEN, 1.0);
+        host.queue.write_buffer(&hidden, 0, bytemuck::cast_slice(&input));
+        let mut encoder = host.device.create_command_encoder(&Default::default());
+        host.pass(&mut encoder, &project);
+        layer.record(&mut encoder.begin_compute_pass(&Default::default()));
+        host.pass(&mut encoder, &output);
+        host.queue.submit([encoder.finish()]);
+
+        let got = host.read(&y)?;
+        let truth = reference::<f64>(&config, &input, &weights)?;
+        let naive = reference::<f32>(&config, &input, &weights)?;
+        let bound = Bound::computed(&naive, &truth, DType::F32);
+        let stats = compare("y", &got, &truth, &bound, [1, 1, SEQ, HIDDEN])?;
+        println!("frame {frame}: error {:.1e}, at most {:.1e} allowed", stats.error, stats.bound);
+    }
+    Ok(())
+}
+
+/// The whole layer, on the host's CPU.
+fn reference<R: Real>(
+    config: &RopeConfig,
+    hidden: &[f32],
+    weights: &[Vec<f32>; 2],
+) -> Result<Vec<R>> {
+    let number = |&x: &f32| R::from_f64(f64::from(x));
+    let times = |x: &[R], w: &[f32], inputs: usize| -> Vec<R> {
+        let dot = |x: &[R], w: &[f32]| {
+            x.iter().zip(w).fold(R::from_f64(0.0), |sum, (&x, w)| sum + x * number(w))
+        };
+        x.chunks(inputs).flat_map(|x| w.chunks(inputs).map(move |w| dot(x, w))).collect()
+    };
+    let hidden: Vec<R> = hidden.iter().map(number).collect();
+    let qkv = times(&hidden, &weights[0], HIDDEN as usize);
+    // Some heads of the packed projection, as [1, H, S, D].
+    let part = |first: u32, heads: u32| -> Vec<R> {
+        let row = |h, s| &qkv[((s * PACKED + h) * DIM) as usize..][..DIM as usize];
+        let rows = (first..first + heads).flat_map(|h| (0..SEQ).map(move |s| (h, s)));
+        rows.flat_map(|(h, s)| row(h, s).to_vec()).collect()
+    };
+    let frequencies = config.frequencies(SEQ.into())?;
+    let rotated = |x: &[R], heads| {
+        oracle::rope(x, [1, heads, SEQ, DIM], DIM, Pairing::Half, |_, s, pair| {
+            let (cos, sin) = frequencies.cos_sin(s, pair as usize);
+            (R::from_f64(cos), R::from_f64(sin))
+        })
+    };
+    let q = rotated(&part(0, HEADS), HEADS)?;
+    let k = rotated(&part(HEADS, KV_HEADS), KV_HEADS)?;
+    let v = part(HEADS + KV_HEADS, KV_HEADS);
+    let map = HeadMap::ropepp(HEADS)?;
+    let attended = oracle::attention(&AttentionInputs {
+        q: &q,
+        q_shape: [1, HEADS, SEQ, DIM],
+        k: &k,
+        k_shape: [1, KV_HEADS, SEQ, DIM],
+        v: &v,
+        v_shape: [1, KV_HEADS, SEQ, DIM],
+        rotary_dim: DIM,
+        pairing: Pairing::Half,
+        heads: map.heads(),
+        softmax_scale: f64::from(DIM).powf(-0.5),
+        causal: true,
+        q_offset: None,
+        kv_lens: None,
+    })?;
+    let merged = phasor_kit::cases::swap_axes(&attended.out, [1, 2 * HEADS, SEQ, DIM]);
+    Ok(times(&merged, &weights[1], (2 * HEADS * DIM) as usize))
+}
