@@ -4,10 +4,13 @@
 //! cargo run --release --example replay -- PATH...
 //! ```
 //!
-//! Every case runs on the f64 oracle and on the GPU; or, with `--through PROGRAM`, on the device of
-//! another program, `tools/tint/run.mjs` for one. Each PATH is a safetensors file, or a folder that
-//! is searched for them. One line is printed a case, with the error that comes closest to its bound,
-//! and the bound. Exit status 1 if any case failed; a file that cannot be read is one of those.
+//! Every case runs on the f64 oracle and on the GPU: by the kernel that suits it, and where queries
+//! stand at the end of their keys also as a server runs it, through KV append and decode over a
+//! contiguous and a paged cache. Whole models run with their matrix products on the host. With
+//! `--through PROGRAM`, `tools/tint/run.mjs` for one, the kernels run on the device of another
+//! program. Each PATH is a safetensors file, or a folder that is searched for them. One line is
+//! printed a case, with the error that comes closest to its bound, and the bound, for every way it
+//! was computed. Exit status 1 if any case failed; a file that cannot be read is one of those.
 
 use std::{
     fs, io,
@@ -71,8 +74,10 @@ impl Tally {
         for runner in runners {
             let name = runner.name();
             match replay::run(case, runner.as_ref()) {
-                Ok(stats) => {
-                    line += &format!("  {name} {:.1e} of {:.1e}", stats.error, stats.bound);
+                Ok(ways) => {
+                    for (way, stats) in ways {
+                        line += &format!("  {way} {:.1e} of {:.1e}", stats.error, stats.bound);
+                    }
                 }
                 Err(error) => return self.fail(case.name(), &format!("{name}: {error}")),
             }

@@ -17,7 +17,7 @@ use phasor_kit::{
     },
     golden::File,
     replay,
-    runner::{Linear, Oracle, Runner},
+    runner::{Attend, Linear, ModelAttention, Oracle, Runner, Ways},
     tolerance::{Bound, compare},
 };
 
@@ -85,7 +85,7 @@ fn every_case_is_run_or_listed_as_not_covered() {
     }
     let kinds = ["rope_axial", "rope_inter", "rope_mrope", "rope_partial", "rope_variants"];
     let kinds = kinds.iter().chain(&["ropepp_apply", "ropepp_scores", "ropepp_layer_ec"]);
-    let kinds = kinds.chain(&["linear_attention", "characteristic_curves"]);
+    let kinds = kinds.chain(&["linear_attention", "characteristic_curves", "ropepp_model"]);
     for kind in kinds.chain(&["ropepp_layer_eh", "ropepp_layer_rope", "attention_sdpa", "real_"]) {
         assert!(run.iter().any(|name| name.starts_with(kind)), "no case of {kind} was run");
     }
@@ -135,7 +135,7 @@ type Mistake<'a> = (&'a str, &'a dyn Fn(&mut AttentionCase));
 struct Wrong<F>(F);
 
 impl<F: Fn(&mut AttentionCase)> Runner for Wrong<F> {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "wrong"
     }
     fn rope(&self, case: &RopeCase) -> Result<Vec<f64>> {
@@ -144,13 +144,16 @@ impl<F: Fn(&mut AttentionCase)> Runner for Wrong<F> {
     fn scores(&self, case: &ScoresCase) -> Result<(Vec<f64>, Vec<f64>)> {
         Oracle::<f64>::new().scores(case)
     }
-    fn attention(&self, case: &AttentionCase) -> Result<Attention<f64>> {
+    fn attention(&self, case: &AttentionCase) -> Result<Ways<Attention<f64>>> {
         let mut case = case.clone();
         (self.0)(&mut case);
         Oracle::<f64>::new().attention(&case)
     }
-    fn cache(&self, case: &CacheCase) -> Result<[Vec<f64>; 2]> {
+    fn cache(&self, case: &CacheCase) -> Result<Ways<[Vec<f64>; 2]>> {
         Oracle::<f64>::new().cache(case)
+    }
+    fn model(&self, _: &ModelAttention) -> Result<Ways<Box<dyn Attend + '_>>> {
+        Err("only attention goes wrong here".into())
     }
     fn merge(&self, case: &MergeCase) -> Result<Attention<f64>> {
         Oracle::<f64>::new().merge(case)

@@ -3,22 +3,23 @@
 use phasor::{oracle, rotary::curves};
 
 use crate::{
-    cases::{Case, CurveKind, CurvesCase, Expected, FrequenciesCase, Result, RopeCase},
-    runner::Runner,
+    cases::{Case, CurveKind, CurvesCase, Expected, FrequenciesCase, ModelCase, Result, RopeCase},
+    runner::{Attend, Runner, Ways},
     tolerance::Stats,
 };
 
-/// The comparison that came closest to its bound, of a case that passed.
+/// Of a case that passed, the comparison that came closest to its bound, for every way that the
+/// runner has to compute it.
 ///
 /// # Errors
 /// When the case cannot be computed, or a result is off: the text says which, where and by how
 /// much.
-pub fn run(case: &Case, runner: &dyn Runner) -> Result<Stats> {
-    match case {
-        Case::Frequencies(case) => frequencies(case),
+pub fn run(case: &Case, runner: &dyn Runner) -> Result<Ways<Stats>> {
+    let stats = match case {
+        Case::Frequencies(case) => frequencies(case)?,
         Case::Curves(case) => {
             let curve = curve(case)?;
-            case.expected.check(&curve, case.expected.shape)
+            case.expected.check(&curve, case.expected.shape)?
         }
         Case::Linear(case) => {
             let got = runner.linear(case)?;
@@ -26,39 +27,95 @@ pub fn run(case: &Case, runner: &dyn Runner) -> Result<Stats> {
             for (expected, got) in case.state.iter().flatten().zip(&got.state) {
                 most = worst(most, expected.check(got, expected.shape)?);
             }
-            Ok(most)
+            most
         }
         Case::Rope(case) => {
             let (result, shape) = rotated_heads(case, runner.rope(case)?)?;
-            check_all(&case.expected, &result, shape)
+            check_all(&case.expected, &result, shape)?
         }
         Case::Scores(case) => {
             let (re, im) = runner.scores(case)?;
             let real = case.real.check(&re, case.real.shape)?;
-            Ok(worst(real, case.imaginary.check(&im, case.imaginary.shape)?))
+            worst(real, case.imaginary.check(&im, case.imaginary.shape)?)
         }
         Case::Attention(case) => {
-            let got = runner.attention(case)?;
-            let out = check_all(&case.out, &got.out, case.out_shape())?;
-            let mut most = worst(out, check_all(&case.lse, &got.lse, case.lse_shape())?);
-            if let Some(got) = runner.served(case)? {
-                most = worst(most, check_all(&case.out, &got.out, case.out_shape())?);
-                most = worst(most, check_all(&case.lse, &got.lse, case.lse_shape())?);
-            }
-            Ok(most)
+            return each(runner.attention(case)?, |got| {
+                let out = check_all(&case.out, &got.out, case.out_shape())?;
+                Ok(worst(out, check_all(&case.lse, &got.lse, case.lse_shape())?))
+            });
         }
         Case::Cache(case) => {
-            let [k, v] = runner.cache(case)?;
-            let k = case.expected[0].check(&k, case.k_shape)?;
-            Ok(worst(k, case.expected[1].check(&v, case.v_shape)?))
+            return each(runner.cache(case)?, |[k, v]| {
+                let k = case.expected[0].check(&k, case.k_shape)?;
+                Ok(worst(k, case.expected[1].check(&v, case.v_shape)?))
+            });
         }
         Case::Merge(case) => {
             let got = runner.merge(case)?;
             let [b, h, s, _] = case.shape;
             let out = case.out.check(&got.out, case.shape)?;
-            Ok(worst(out, case.lse.check(&got.lse, [b, h, s, 1])?))
+            worst(out, case.lse.check(&got.lse, [b, h, s, 1])?)
         }
+        Case::Model(case) => {
+            let sequences = case.prompt.len() as u32;
+            let tokens = (case.prompt[0].len() + case.greedy[0].len()) as u32;
+            let attention = case.model.attention(sequences, tokens);
+            return each(runner.model(&attention)?, |mut attend| model(case, attend.as_mut()));
+        }
+    };
+    Ok(vec![(runner.name(), stats)])
+}
+
+/// Judges what every way gave; an error says which way it was.
+fn each<T>(ways: Ways<T>, judge: impl Fn(T) -> Result<Stats>) -> Result<Ways<Stats>> {
+    ways.into_iter()
+        .map(|(way, got)| match judge(got) {
+            Ok(stats) => Ok((way, stats)),
+            Err(error) => Err(format!("{way}: {error}").into()),
+        })
+        .collect()
+}
+
+/// The prompt in two pieces, then one token after the other, each the likeliest.
+fn model(case: &ModelCase, attend: &mut dyn Attend) -> Result<Stats> {
+    let vocabulary = case.logits.shape[3] as usize;
+    let length = case.prompt[0].len();
+    let cut = length.div_ceil(3);
+    let mut past = 0;
+    // Logits of each sequence, [S, vocabulary].
+    let mut forward = |tokens: Vec<&[u32]>| -> Result<Vec<Vec<f64>>> {
+        let logits = case.model.forward(&tokens, past, attend)?;
+        past += tokens[0].len() as u32;
+        Ok(logits.chunks_exact(logits.len() / tokens.len()).map(<[f64]>::to_vec).collect())
+    };
+    let mut prompt = forward(case.prompt.iter().map(|ids| &ids[..cut]).collect())?;
+    if cut < length {
+        let rest = forward(case.prompt.iter().map(|ids| &ids[cut..]).collect())?;
+        prompt.iter_mut().zip(rest).for_each(|(logits, rest)| logits.extend(rest));
     }
+    let most = case.logits.check(&prompt.concat(), case.logits.shape)?;
+
+    let mut last = prompt;
+    let mut steps = vec![Vec::new(); case.prompt.len()];
+    for step in 0..case.greedy[0].len() {
+        let likeliest: Vec<u32> = last
+            .iter()
+            .map(|logits| {
+                let row = &logits[logits.len() - vocabulary..];
+                let best = (0..vocabulary).max_by(|&a, &b| row[a].total_cmp(&row[b]));
+                best.unwrap_or(0) as u32
+            })
+            .collect();
+        let stated: Vec<u32> = case.greedy.iter().map(|tokens| tokens[step]).collect();
+        if likeliest != stated {
+            return Err(
+                format!("token {step} after the prompt: {likeliest:?}, not {stated:?}").into()
+            );
+        }
+        last = forward(likeliest.iter().map(std::slice::from_ref).collect())?;
+        steps.iter_mut().zip(&last).for_each(|(all, logits)| all.extend(logits));
+    }
+    Ok(worst(most, case.step_logits.check(&steps.concat(), case.step_logits.shape)?))
 }
 
 /// The rotated vectors as the reference stores them: turned for its output heads, if it has any.

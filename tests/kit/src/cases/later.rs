@@ -6,10 +6,7 @@ use crate::golden::File;
 /// Cases of a file that a feature stands behind, and why they are not run.
 type Feature = (fn(&File) -> Vec<String>, &'static str);
 
-const FEATURES: &[Feature] = &[
-    (backward, "gradients of attention are not computed yet"),
-    (models, "whole models are not run yet"),
-];
+const FEATURES: &[Feature] = &[(backward, "gradients of attention are not computed yet")];
 
 pub fn recognises(file: &File) -> bool {
     FEATURES.iter().any(|(cases, _)| !cases(file).is_empty())
@@ -30,9 +27,4 @@ pub fn parse(file: &File) -> Result<Cases> {
 
 fn backward(file: &File) -> Vec<String> {
     prefixes(file, ".dq").into_iter().collect()
-}
-
-fn models(file: &File) -> Vec<String> {
-    let whole = has(file, "w.model.embed_tokens.weight") && has(file, "logits");
-    whole.then(|| "logits and greedy tokens".to_owned()).into_iter().collect()
 }

@@ -169,19 +169,3 @@ impl Layer<'_> {
         Ok(Expected { map: Map::AllHeads(weight.data.clone()), ..whole })
     }
 }
-
-/// Some positions of a `[B, H, S, D]` tensor.
-fn positions(
-    x: &Tensor,
-    [b, h, s, d]: [u32; 4],
-    range: std::ops::Range<u32>,
-) -> Result<(Tensor, [u32; 4])> {
-    if range.end > s {
-        return Err(format!("positions {range:?} of a tensor that has {s}").into());
-    }
-    let shape = [b, h, range.end - range.start, d];
-    let part = (range.start * d) as usize..(range.end * d) as usize;
-    let planes = x.data.chunks_exact(((s * d) as usize).max(1));
-    let data = planes.flat_map(|plane| plane[part.clone()].to_vec()).collect();
-    Ok((Tensor { shape: shape.map(|n| n as usize).to_vec(), data }, shape))
-}

@@ -12,6 +12,7 @@ mod interleaved;
 mod later;
 mod layer;
 mod linear;
+mod model;
 mod mrope;
 mod partial;
 mod read;
@@ -28,6 +29,7 @@ use phasor::{
 };
 
 pub use expect::{Expected, Map};
+pub use model::{Model, ModelCase};
 pub use read::swap_axes;
 
 use crate::golden::File;
@@ -266,6 +268,7 @@ pub enum Case {
     Cache(CacheCase),
     Merge(MergeCase),
     Linear(LinearCase),
+    Model(ModelCase),
     Curves(CurvesCase),
 }
 
@@ -285,6 +288,7 @@ impl Case {
             Case::Cache(case) => &case.name,
             Case::Merge(case) => &case.name,
             Case::Linear(case) => &case.name,
+            Case::Model(case) => &case.name,
             Case::Curves(case) => &case.name,
         }
     }
@@ -327,6 +331,7 @@ const KINDS: &[Kind] = &[
     Kind { recognises: features::recognises, parse: features::parse },
     Kind { recognises: curves::recognises, parse: curves::parse },
     Kind { recognises: linear::recognises, parse: linear::parse },
+    Kind { recognises: model::recognises, parse: model::parse },
     Kind { recognises: later::recognises, parse: later::parse },
 ];
 

@@ -119,6 +119,22 @@ pub fn bhsd(tensor: &Tensor, [b, s, h, d]: [u32; 4]) -> (Tensor, [u32; 4]) {
     (Tensor { shape: [b, h, s, d].map(|n| n as usize).to_vec(), data }, [b, h, s, d])
 }
 
+/// Some positions of a `[B, H, S, D]` tensor.
+pub fn positions(
+    x: &Tensor,
+    [b, h, s, d]: [u32; 4],
+    range: std::ops::Range<u32>,
+) -> Result<(Tensor, [u32; 4])> {
+    if range.end > s {
+        return Err(format!("positions {range:?} of a tensor that has {s}").into());
+    }
+    let shape = [b, h, range.end - range.start, d];
+    let part = (range.start * d) as usize..(range.end * d) as usize;
+    let planes = x.data.chunks_exact(((s * d) as usize).max(1));
+    let data = planes.flat_map(|plane| plane[part.clone()].to_vec()).collect();
+    Ok((Tensor { shape: shape.map(|n| n as usize).to_vec(), data }, shape))
+}
+
 /// Exchanges the two middle axes of a dense tensor.
 pub fn swap_axes<T: Copy>(x: &[T], shape: [u32; 4]) -> Vec<T> {
     let [batch, outer, inner, dim] = shape.map(|n| n as usize);

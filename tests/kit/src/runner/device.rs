@@ -8,6 +8,7 @@ use phasor::{
     kernels::{
         attention::{Attention, AttentionBindings},
         decode::Decode,
+        kv_append::KvAppend,
         rope::{Rope, RopeBindings},
         scores::{Scores, ScoresBindings},
     },
@@ -21,7 +22,7 @@ use phasor::{
     wgpu,
 };
 
-use super::{Linear, Runner, remote::Remote};
+use super::{Attend, Linear, ModelAttention, Runner, Ways, cache::Slots, remote::Remote};
 use crate::{
     cases::{
         AttentionCase, CacheCase, LinearCase, MergeCase, Order, Result, RopeCase, Rotation,
@@ -36,6 +37,7 @@ pub struct Device<'a> {
     ropes: RefCell<Vec<Rope>>,
     attentions: RefCell<Vec<Attention>>,
     pub(super) decodes: RefCell<Vec<Decode>>,
+    pub(super) appends: RefCell<Vec<KvAppend>>,
     table: RefCell<Option<Table>>,
     remote: Option<RefCell<Remote>>,
 }
@@ -55,6 +57,7 @@ impl<'a> Device<'a> {
             ropes: RefCell::default(),
             attentions: RefCell::default(),
             decodes: RefCell::default(),
+            appends: RefCell::default(),
             table: RefCell::default(),
             remote: None,
         }
@@ -83,7 +86,7 @@ impl<'a> Device<'a> {
         Ok(known[known.len() - 1].clone())
     }
 
-    fn attention_kernel(&self, problem: &AttentionProblem) -> Result<Attention> {
+    pub(super) fn attention_kernel(&self, problem: &AttentionProblem) -> Result<Attention> {
         let mut known = self.attentions.borrow_mut();
         if let Some(kernel) = known.iter().find(|kernel| kernel.plan().problem() == problem) {
             return Ok(kernel.clone());
@@ -214,16 +217,22 @@ pub(super) fn ids_of(ids: &wgpu::Buffer, seq: u32) -> Positions<'_> {
 }
 
 impl Runner for Device<'_> {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         if self.remote.is_some() { "remote" } else { "gpu" }
     }
 
-    fn served(&self, case: &AttentionCase) -> Result<Option<oracle::Attention<f64>>> {
-        self.decode(case)
+    fn cache(&self, case: &CacheCase) -> Result<Ways<[Vec<f64>; 2]>> {
+        Ok(vec![
+            ("append", self.cached(case, Slots::Contiguous)?),
+            ("paged", self.cached(case, Slots::Paged)?),
+        ])
     }
 
-    fn cache(&self, case: &CacheCase) -> Result<[Vec<f64>; 2]> {
-        self.cached(case)
+    fn model(&self, model: &ModelAttention) -> Result<Ways<Box<dyn Attend + '_>>> {
+        Ok(vec![
+            (self.name(), self.model_attention(model, Slots::Contiguous)?),
+            ("paged", self.model_attention(model, Slots::Paged)?),
+        ])
     }
 
     fn merge(&self, case: &MergeCase) -> Result<oracle::Attention<f64>> {
@@ -265,8 +274,21 @@ impl Runner for Device<'_> {
         Ok(complex.chunks_exact(2).map(|pair| (pair[0], pair[1])).unzip())
     }
 
+    /// By the prefill kernel, and where the case suits by cache and decode.
+    fn attention(&self, case: &AttentionCase) -> Result<Ways<oracle::Attention<f64>>> {
+        let mut ways = vec![(self.name(), self.prefill(case)?)];
+        ways.extend(self.served(case)?);
+        Ok(ways)
+    }
+
+    fn linear(&self, case: &LinearCase) -> Result<Linear> {
+        self.run_linear(case)
+    }
+}
+
+impl Device<'_> {
     /// Keys through the rope kernel, queries rotated inside the attention kernel.
-    fn attention(&self, case: &AttentionCase) -> Result<oracle::Attention<f64>> {
+    fn prefill(&self, case: &AttentionCase) -> Result<oracle::Attention<f64>> {
         let [batch, _, seq_q, head_dim] = case.q_shape;
         let [_, kv_heads, seq_k, _] = case.k_shape;
         let (rotary_dim, pairing) = case.pairs();
@@ -321,9 +343,5 @@ impl Runner for Device<'_> {
             out: self.download(&out, out_len),
             lse: self.download(&lse, lse_len),
         })
-    }
-
-    fn linear(&self, case: &LinearCase) -> Result<Linear> {
-        self.run_linear(case)
     }
 }

@@ -1,11 +1,14 @@
 //! Implementations that can run cases, and the oracle as one of them.
 
+mod cache;
 mod device;
 mod linear;
+mod model;
 mod remote;
 mod serving;
 
 pub use device::Device;
+pub use model::{Attend, ModelAttention};
 pub use remote::Remote;
 
 use std::marker::PhantomData;
@@ -17,10 +20,13 @@ use crate::cases::{
     swap_axes,
 };
 
+/// What several ways to compute one thing give, by their names.
+pub type Ways<T> = Vec<(&'static str, T)>;
+
 /// Something that computes cases. Results are dense `[B, H, S, D]`, widened to f64.
 pub trait Runner {
     /// A short name for reports.
-    fn name(&self) -> &str;
+    fn name(&self) -> &'static str;
 
     /// The rotated vectors, `case.shape` whatever the order in memory.
     fn rope(&self, case: &RopeCase) -> Result<Vec<f64>>;
@@ -28,18 +34,14 @@ pub trait Runner {
     /// The real and the imaginary scores, `[B, Hq, Sq, Sk]`.
     fn scores(&self, case: &ScoresCase) -> Result<(Vec<f64>, Vec<f64>)>;
 
-    /// Output and log-sum-exp of all output heads.
-    fn attention(&self, case: &AttentionCase) -> Result<Attention<f64>>;
+    /// Output and log-sum-exp of all output heads, in every way that suits the case.
+    fn attention(&self, case: &AttentionCase) -> Result<Ways<Attention<f64>>>;
 
-    /// The same through a cache and a kernel for few query rows, where there is such a thing and the
-    /// case has few rows.
-    fn served(&self, case: &AttentionCase) -> Result<Option<Attention<f64>>> {
-        let _ = case;
-        Ok(None)
-    }
+    /// K and V as caches hold them, `[B, Hkv, S, D]` each.
+    fn cache(&self, case: &CacheCase) -> Result<Ways<[Vec<f64>; 2]>>;
 
-    /// K and V as a cache holds them, `[B, Hkv, S, D]` each.
-    fn cache(&self, case: &CacheCase) -> Result<[Vec<f64>; 2]>;
+    /// The attention of a model, with empty caches.
+    fn model(&self, model: &ModelAttention) -> Result<Ways<Box<dyn Attend + '_>>>;
 
     /// Attention over all keys, from attention over parts of them.
     fn merge(&self, case: &MergeCase) -> Result<Attention<f64>>;
@@ -75,16 +77,20 @@ impl<R> Default for Oracle<R> {
 }
 
 impl<R: Real> Runner for Oracle<R> {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         match size_of::<R>() {
             4 => "oracle-f32",
             _ => "oracle",
         }
     }
 
-    fn cache(&self, case: &CacheCase) -> Result<[Vec<f64>; 2]> {
+    fn cache(&self, case: &CacheCase) -> Result<Ways<[Vec<f64>; 2]>> {
         let k = rotate(&narrow::<R>(&case.k), case.k_shape, &case.rotation)?;
-        Ok([widen(&k), widen(&narrow::<R>(&case.v))])
+        Ok(vec![(self.name(), [widen(&k), widen(&narrow::<R>(&case.v))])])
+    }
+
+    fn model(&self, model: &ModelAttention) -> Result<Ways<Box<dyn Attend + '_>>> {
+        Ok(vec![(self.name(), Box::new(model::Naive::<R>::new(model)))])
     }
 
     fn merge(&self, case: &MergeCase) -> Result<Attention<f64>> {
@@ -129,7 +135,7 @@ impl<R: Real> Runner for Oracle<R> {
         Ok((widen(&re), widen(&im)))
     }
 
-    fn attention(&self, case: &AttentionCase) -> Result<Attention<f64>> {
+    fn attention(&self, case: &AttentionCase) -> Result<Ways<Attention<f64>>> {
         let (mut q, mut k) = (narrow::<R>(&case.q), narrow::<R>(&case.k));
         let v = narrow::<R>(&case.v);
         if let Some([q_rotation, k_rotation]) = &case.rotations {
@@ -169,7 +175,7 @@ impl<R: Real> Runner for Oracle<R> {
         let sinks: Vec<f64> = variant.sinks.iter().map(|&sink| f64::from(sink)).collect();
         let sinks = (!sinks.is_empty()).then_some(sinks.as_slice());
         let got = oracle::attention_with(&inputs, &modify, sinks)?;
-        Ok(Attention { out: widen(&got.out), lse: widen(&got.lse) })
+        Ok(vec![(self.name(), Attention { out: widen(&got.out), lse: widen(&got.lse) })])
     }
 
     fn linear(&self, case: &LinearCase) -> Result<Linear> {

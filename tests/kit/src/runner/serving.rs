@@ -1,133 +1,80 @@
-//! Cases of few query rows as a server runs them: keys and values appended to a cache, then decode
-//! with split keys and their merge.
+//! Cases as a server runs them: keys and values appended to a cache, a few rows at a time, and decode
+//! with split keys and their merge behind each append.
 
 use std::ops::Range;
 
 use phasor::{
     DType, Layout, Tensor,
-    gpu::{CacheBindings, CacheTensor, Positions},
+    gpu::Positions,
     kernels::{
         decode::{Decode, DecodeBindings},
-        kv_append::{KvAppend, KvAppendBindings},
+        kv_append::KvAppend,
         merge::{Merge, MergeBindings},
     },
     oracle,
     plan::{
-        cache::{CacheFormat, CacheType},
         decode::{DecodePlan, DecodeProblem, DecodeShape},
-        kv_append::{KvAppendProblem, KvAppendShape},
+        kv_append::KvAppendProblem,
         merge::{MergeProblem, MergeShape},
     },
-    wgpu,
 };
 
-use super::Device;
+use super::{
+    Device, Ways,
+    cache::{Cache, Slots},
+};
 use crate::cases::{AttentionCase, CacheCase, MergeCase, Result, Rotation};
 
-/// Slots of a cache behind the last row: they stay NaN.
-const SPARE: u32 = 3;
 /// Splits of the keys: enough that the merge has work, and some of them may be empty.
 const SPLITS: u32 = 3;
-
-/// The caches of a case, `[B, H_kv, S_k + SPARE, D]`.
-struct Caches {
-    format: CacheFormat,
-    k: wgpu::Buffer,
-    v: wgpu::Buffer,
-    layouts: [Layout; 2],
-}
-
-impl Caches {
-    fn bind(&self) -> CacheBindings<'_> {
-        fn tensor(buffer: &wgpu::Buffer, layout: Layout) -> CacheTensor<'_> {
-            let binding = buffer.as_entire_buffer_binding();
-            CacheTensor { binding, stored: CacheType::F32, layout }
-        }
-        CacheBindings {
-            k: tensor(&self.k, self.layouts[0]),
-            v: tensor(&self.v, self.layouts[1]),
-            block_table: None,
-        }
-    }
-}
+/// Rows of a workgroup at most.
+const TILE_ROWS: u32 = 4;
+/// Rows that one call decodes at most.
+const MOST_ROWS: u32 = 16;
 
 /// Whether rows stand where they are rotated to: key j at position j.
 fn in_place(rotation: &Rotation, rows: Range<u32>) -> bool {
     rotation.positions.len() == 1 && rotation.positions[0].iter().copied().eq(rows)
 }
 
+/// Whether cache and decode can compute a case: a sequence that grows row by row.
+fn suits(case: &AttentionCase) -> bool {
+    let [_, _, seq_q, head_dim] = case.q_shape;
+    let seq_k = case.k_shape[2];
+    let stands = case.rotations.as_ref().is_none_or(|[queries, keys]| {
+        seq_q <= seq_k
+            && in_place(queries, seq_k - seq_q..seq_k)
+            && in_place(keys, 0..seq_k)
+            && (case.causal || seq_q <= MOST_ROWS)
+    });
+    let dims = head_dim.is_multiple_of(8) && case.v_shape[3].is_multiple_of(8);
+    seq_q > 0 && seq_q <= seq_k && case.kv_lens.is_none() && stands && dims
+}
+
 impl Device<'_> {
-    /// Appends the rows of a case, those from `cut` on in a call of their own.
-    fn append(
-        &self,
-        (k, k_shape): (&[f32], [u32; 4]),
-        (v, v_shape): (&[f32], [u32; 4]),
-        rotation: Option<&Rotation>,
-        cut: u32,
-    ) -> Result<Caches> {
-        let gpu = self.gpu;
-        let [batch, kv_heads, seq, head_dim] = k_shape;
-        let value_dim = v_shape[3];
-        let format = CacheFormat { value_dim, ..CacheFormat::new(kv_heads, head_dim) };
-        let mut problem = KvAppendProblem { rotate: false, ..KvAppendProblem::new(format) };
-        let mut table = None;
-        if let Some(rotation) = rotation {
-            problem.rotate = true;
-            problem.rotary_dim = rotation.config.rotary_dim;
-            problem.pairing = rotation.config.pairing;
-            let mut longer = rotation.clone();
-            longer.positions[0].extend(seq..seq + SPARE);
-            table = Some(self.table(&longer)?);
+    /// A case through cache and decode, contiguous and paged; nothing for one that they are not for.
+    pub(super) fn served(&self, case: &AttentionCase) -> Result<Ways<oracle::Attention<f64>>> {
+        if !suits(case) {
+            return Ok(Vec::new());
         }
-        let kernel = KvAppend::new(&gpu.device, &problem.plan(&gpu.capabilities())?)?;
-        let capacity = seq + SPARE;
-        let layouts =
-            [head_dim, value_dim].map(|dim| Layout::bhsd([batch, kv_heads, capacity, dim]));
-        let [k_layout, v_layout] = layouts;
-        let layouts = [k_layout?, v_layout?];
-        let blank = |layout: &Layout| gpu.output(layout.elements() as usize, DType::F32);
-        let caches = Caches { format, k: blank(&layouts[0]), v: blank(&layouts[1]), layouts };
-        let (k, v) = (gpu.upload(k, DType::F32), gpu.upload(v, DType::F32));
-        for rows in [0..cut, cut..seq] {
-            let part = |buffer, shape: [u32; 4]| -> Result<Tensor<'_>> {
-                let whole = Layout::bhsd(shape)?;
-                let shape = [shape[0], shape[1], rows.end - rows.start, shape[3]];
-                let offset = rows.start * shape[3];
-                Ok(Tensor::new(buffer, DType::F32, Layout { shape, offset, ..whole }))
-            };
-            let lens = gpu.upload_u32(&vec![rows.start; batch as usize]);
-            let bindings = KvAppendBindings {
-                k: part(&k, k_shape)?,
-                v: part(&v, v_shape)?,
-                cache: caches.bind(),
-                lens: lens.as_entire_buffer_binding(),
-                rotation: table.as_ref().map(|table| (table.bind(), Positions::AmongKeys)),
-            };
-            let shape = KvAppendShape::new(batch, rows.end - rows.start);
-            let call = kernel.bind(&gpu.device, &shape, &bindings)?;
-            self.run(&call)?;
-        }
-        Ok(caches)
+        Ok(vec![
+            ("decode", self.decode(case, Slots::Contiguous)?),
+            ("paged", self.decode(case, Slots::Paged)?),
+        ])
     }
 
-    /// A case through cache and decode; `None` for one that decode is not for.
-    pub(super) fn decode(&self, case: &AttentionCase) -> Result<Option<oracle::Attention<f64>>> {
-        let [batch, _, seq_q, head_dim] = case.q_shape;
-        let [_, _, seq_k, _] = case.k_shape;
+    fn decode(&self, case: &AttentionCase, slots: Slots) -> Result<oracle::Attention<f64>> {
+        let [batch, q_heads, seq_q, head_dim] = case.q_shape;
+        let [_, kv_heads, seq_k, _] = case.k_shape;
         let value_dim = case.v_shape[3];
-        let first = seq_k.saturating_sub(seq_q);
-        let stands = case.rotations.as_ref().is_none_or(|[queries, keys]| {
-            in_place(queries, first..seq_k) && in_place(keys, 0..seq_k)
-        });
-        let dims = head_dim.is_multiple_of(8) && value_dim.is_multiple_of(8);
-        if seq_q == 0 || seq_q > 16 || seq_q > seq_k || case.kv_lens.is_some() || !stands || !dims {
-            return Ok(None);
-        }
+        let heads_out = case.heads.heads().len() as u32;
         let gpu = self.gpu;
         let keys = case.rotations.as_ref().map(|[_, keys]| keys);
-        let caches = self.append((&case.k, case.k_shape), (&case.v, case.v_shape), keys, first)?;
+        let dims = [head_dim, value_dim];
+        let cache = Cache::new(self, slots, [batch, kv_heads], dims, seq_k, keys)?;
+        let rows = seq_q.min(MOST_ROWS);
         let (rotary_dim, pairing) = case.pairs();
-        let problem = DecodeProblem {
+        let kernel = self.decode_kernel(&DecodeProblem {
             rotary_dim,
             pairing,
             rotate_q: case.rotations.is_some(),
@@ -137,79 +84,101 @@ impl Device<'_> {
             sinks: case.variant.sinks.clone(),
             softmax_scale: case.softmax_scale as f32,
             lse: true,
-            max_seq_q: seq_q,
-            ..DecodeProblem::new(case.heads.clone(), caches.format, batch, seq_k)
-        };
-        let caps = gpu.capabilities();
-        let tile = *problem.plan(&caps)?.tile();
-        let plan = DecodePlan::with_parts(&problem, &caps, tile, SPLITS)?;
-        let kernel = self.decode_kernel(&plan)?;
-
-        let elements = |shape: [u32; 4]| shape.iter().map(|&n| n as usize).product::<usize>();
-        let (out_len, lse_len) = (elements(case.out_shape()), elements(case.lse_shape()));
+            max_seq_q: rows,
+            ..DecodeProblem::new(case.heads.clone(), cache.format, batch, seq_k)
+        })?;
+        let [out_len, lse_len] = [case.out_shape(), case.lse_shape()]
+            .map(|shape| shape.iter().map(|&n| n as usize).product::<usize>());
         let q = gpu.upload(&case.q, DType::F32);
         let out = gpu.output(out_len, DType::F32);
-        let lse = gpu.output(lse_len, DType::F32);
-        let lens = gpu.upload_u32(&vec![seq_k; batch as usize]);
-        let workspace = gpu.output(plan.workspace_bytes() as usize / 4, DType::F32);
-        let table = case.rotations.as_ref().map(|[queries, _]| {
-            let mut longer = queries.clone();
-            longer.positions[0].extend(seq_k..seq_k + SPARE);
-            self.table(&longer)
-        });
-        let table = table.transpose()?;
-        let bindings = DecodeBindings {
-            q: Tensor::new(&q, DType::F32, Layout::bhsd(case.q_shape)?),
-            cache: caches.bind(),
-            kv_lens: lens.as_entire_buffer_binding(),
-            out: Tensor::new(&out, DType::F32, Layout::bhsd(case.out_shape())?),
-            lse: Some(lse.as_entire_buffer_binding()),
-            rotation: table.as_ref().map(|table| (table.bind(), Positions::AmongKeys)),
-            workspace: Some(workspace.as_entire_buffer_binding()),
+        let workspace = gpu.output(kernel.plan().workspace_bytes() as usize / 4, DType::F32);
+        // Some rows of a tensor [B, H, S_q, dim].
+        let part = |buffer, heads, rows: &Range<u32>, dim| -> Result<Tensor<'_>> {
+            let whole = Layout::bhsd([batch, heads, seq_q, dim])?;
+            let shape = [batch, heads, rows.end - rows.start, dim];
+            Ok(Tensor::new(buffer, DType::F32, Layout { shape, offset: rows.start * dim, ..whole }))
         };
-        let call = kernel.bind(&gpu.device, &DecodeShape { batch, seq_q }, &bindings)?;
-        self.run(&call)?;
-        Ok(Some(oracle::Attention {
-            out: self.download(&out, out_len),
-            lse: self.download(&lse, lse_len),
-        }))
+        let before = seq_k - seq_q;
+        let mut appended = 0;
+        let mut lse = vec![0.0; lse_len];
+        for start in (0..seq_q).step_by(MOST_ROWS as usize) {
+            let rows = start..seq_q.min(start + MOST_ROWS);
+            // Without the mask, every row sees the keys of all of them.
+            let keys = if case.causal { before + rows.end } else { seq_k };
+            for range in [appended..before.max(appended), before.max(appended)..keys] {
+                let past = range.start;
+                cache.append(
+                    self,
+                    (&case.k, case.k_shape),
+                    (&case.v, case.v_shape),
+                    range,
+                    past,
+                )?;
+            }
+            appended = keys;
+            let n = rows.end - rows.start;
+            let lens = gpu.upload_u32(&vec![keys; batch as usize]);
+            let part_lse = gpu.output((batch * heads_out * n) as usize, DType::F32);
+            let bindings = DecodeBindings {
+                q: part(&q, q_heads, &rows, head_dim)?,
+                cache: cache.bind(),
+                kv_lens: lens.as_entire_buffer_binding(),
+                out: part(&out, heads_out, &rows, value_dim)?,
+                lse: Some(part_lse.as_entire_buffer_binding()),
+                rotation: cache.table().map(|table| (table.bind(), Positions::AmongKeys)),
+                workspace: Some(workspace.as_entire_buffer_binding()),
+            };
+            let shape = DecodeShape { batch, seq_q: n };
+            let call = kernel.bind(&gpu.device, &shape, &bindings)?;
+            self.run(&call)?;
+            let part_lse = self.download(&part_lse, (batch * heads_out * n) as usize);
+            let heads = lse.chunks_exact_mut(seq_q as usize);
+            for (head, part) in heads.zip(part_lse.chunks_exact(n as usize)) {
+                head[rows.start as usize..rows.end as usize].copy_from_slice(part);
+            }
+        }
+        Ok(oracle::Attention { out: self.download(&out, out_len), lse })
     }
 
-    fn decode_kernel(&self, plan: &DecodePlan) -> Result<Decode> {
+    /// A kernel that cuts the keys, whatever their number.
+    pub(super) fn decode_kernel(&self, problem: &DecodeProblem) -> Result<Decode> {
+        let caps = self.gpu.capabilities();
+        let mut tile = *problem.plan(&caps)?.tile();
+        // What several rows need more than one is another block of rows: as many states as the
+        // hardware likes would take a software adapter half a minute to compile.
+        tile.rows = tile.rows.min(TILE_ROWS);
+        let plan = DecodePlan::with_parts(problem, &caps, tile, SPLITS)?;
         let mut known = self.decodes.borrow_mut();
         for other in known.iter() {
-            if let Some(kernel) = other.reuse(&self.gpu.device, plan)? {
+            if let Some(kernel) = other.reuse(&self.gpu.device, &plan)? {
                 return Ok(kernel);
             }
         }
-        known.push(Decode::new(&self.gpu.device, plan)?);
+        known.push(Decode::new(&self.gpu.device, &plan)?);
         Ok(known[known.len() - 1].clone())
     }
 
-    /// The cache of a case after a long append and one of each row behind it.
-    pub(super) fn cached(&self, case: &CacheCase) -> Result<[Vec<f64>; 2]> {
-        let (k, v) = ((&case.k[..], case.k_shape), (&case.v[..], case.v_shape));
-        let caches = self.append(k, v, Some(&case.rotation), case.prefill)?;
-        let read = |buffer: &wgpu::Buffer, layout: &Layout, shape: [u32; 4]| {
-            let all = self.gpu.download(buffer, DType::F32);
-            let row = |b, h, s| layout.index(b, h, s, 0);
-            let [batch, heads, seq, dim] = shape;
-            let mut out = Vec::new();
-            for b in 0..batch {
-                for h in 0..heads {
-                    for s in 0..seq {
-                        out.extend(
-                            all[row(b, h, s)..][..dim as usize].iter().map(|&x| f64::from(x)),
-                        );
-                    }
-                }
-            }
-            out
-        };
-        Ok([
-            read(&caches.k, &caches.layouts[0], case.k_shape),
-            read(&caches.v, &caches.layouts[1], case.v_shape),
-        ])
+    pub(super) fn append_kernel(&self, problem: &KvAppendProblem) -> Result<KvAppend> {
+        let mut known = self.appends.borrow_mut();
+        if let Some(kernel) = known.iter().find(|kernel| kernel.plan().problem() == problem) {
+            return Ok(kernel.clone());
+        }
+        let plan = problem.plan(&self.gpu.capabilities())?;
+        known.push(KvAppend::new(&self.gpu.device, &plan)?);
+        Ok(known[known.len() - 1].clone())
+    }
+
+    /// The cache of a case after a long append and one of all the rows behind it.
+    pub(super) fn cached(&self, case: &CacheCase, slots: Slots) -> Result<[Vec<f64>; 2]> {
+        let [batch, kv_heads, seq, head_dim] = case.k_shape;
+        let dims = [head_dim, case.v_shape[3]];
+        let rotation = Some(&case.rotation);
+        let cache = Cache::new(self, slots, [batch, kv_heads], dims, seq, rotation)?;
+        for range in [0..case.prefill, case.prefill..seq] {
+            let past = range.start;
+            cache.append(self, (&case.k, case.k_shape), (&case.v, case.v_shape), range, past)?;
+        }
+        Ok([cache.read(0, seq), cache.read(1, seq)])
     }
 
     /// Parts through the merge kernel.
