@@ -312,49 +312,16 @@ fn least_devices_give_the_same() {
 }
 
 #[test]
-fn wrong_calls_are_refused() {
+fn a_window_of_nothing_is_an_empty_call() {
     let gpu = &lab().gpu;
-    let buffer = |n| gpu.output(n, DType::F32);
-    let (q, k, out) = (buffer(4 * 32), buffer(4 * 32), buffer(2 * 16));
-    let problem = ScoresProblem::new(1, 1, 32);
-    let kernel = |problem: &ScoresProblem| {
-        Scores::new(&gpu.device, &problem.plan(&gpu.capabilities()).unwrap()).unwrap()
-    };
-    let shape = ScoresShape::new(1, 4, 4);
+    let plan = ScoresProblem::new(1, 1, 32).plan(&gpu.capabilities()).unwrap();
+    let kernel = Scores::new(&gpu.device, &plan).unwrap();
+    let buffers = [(); 3].map(|()| gpu.output(4 * 32, DType::F32));
     let layout = phasor::Layout::bhsd([1, 1, 4, 32]).unwrap();
-    let bindings = ScoresBindings {
-        q: phasor::Tensor::new(&q, DType::F32, layout),
-        k: phasor::Tensor::new(&k, DType::F32, layout),
-        out: out.as_entire_buffer_binding(),
-        lse: None,
-    };
-    let raw = kernel(&problem);
-    let bind = |kernel: &Scores, shape: &ScoresShape, bindings: &ScoresBindings<'_>| {
-        kernel.bind(&gpu.device, shape, bindings).map(|dispatch| dispatch.is_empty())
-    };
-    assert_eq!(bind(&raw, &shape, &bindings), Ok(false));
-    let empty = ScoresShape { queries: 2..2, ..shape.clone() };
-    assert_eq!(bind(&raw, &empty, &bindings), Ok(true));
-    for bad in [
-        ScoresShape { keys: 2..5, ..shape.clone() },
-        ScoresShape { batch: 2, ..shape.clone() },
-        ScoresShape { query_offset: Some(i32::MIN), ..shape.clone() },
-    ] {
-        assert!(bind(&raw, &bad, &bindings).is_err(), "{bad:?}");
-    }
-    let extra = ScoresBindings { lse: Some(out.as_entire_buffer_binding()), ..bindings.clone() };
-    assert!(bind(&raw, &shape, &extra).is_err());
-    let output = ScoreOutput::Probabilities(Components::Pairs);
-    let probabilities = kernel(&ScoresProblem { output, ..problem.clone() });
-    assert!(bind(&probabilities, &shape, &bindings).is_err());
-    let small = buffer(2 * 12);
-    let small = ScoresBindings { out: small.as_entire_buffer_binding(), ..bindings.clone() };
-    assert!(bind(&raw, &shape, &small).is_err());
-    for bad in [
-        ScoresProblem { heads: vec![1], ..problem.clone() },
-        ScoresProblem { heads: vec![], ..problem.clone() },
-        ScoresProblem { head_dim: 30, ..problem.clone() },
-    ] {
-        assert!(bad.plan(&gpu.capabilities()).is_err(), "{bad:?}");
-    }
+    let tensor = |n: usize| phasor::Tensor::new(&buffers[n], DType::F32, layout);
+    let out = buffers[2].as_entire_buffer_binding();
+    let bindings = ScoresBindings { q: tensor(0), k: tensor(1), out, lse: None };
+    let is_empty = |shape| kernel.bind(&gpu.device, &shape, &bindings).unwrap().is_empty();
+    assert!(is_empty(ScoresShape { queries: 2..2, ..ScoresShape::new(1, 4, 4) }));
+    assert!(!is_empty(ScoresShape::new(1, 4, 4)));
 }

@@ -4,9 +4,11 @@
 
 mod attention;
 mod extremes;
+mod linear;
 mod missing;
 mod plans;
 mod rope;
+mod scores;
 
 use phasor::{Dispatch, Error, wgpu};
 use phasor_kit::gpu::Gpu;
