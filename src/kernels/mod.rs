@@ -4,6 +4,7 @@
 pub mod attention;
 pub mod decode;
 pub mod kv_append;
+pub mod kv_move;
 pub mod linear_attention;
 pub mod merge;
 pub mod rope;

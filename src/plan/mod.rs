@@ -8,6 +8,7 @@ mod capabilities;
 pub mod decode;
 mod hook;
 pub mod kv_append;
+pub mod kv_move;
 pub mod linear_attention;
 pub mod merge;
 pub mod rope;

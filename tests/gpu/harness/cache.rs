@@ -121,8 +121,39 @@ impl HostCache {
         }
     }
 
+    /// Whether another one holds the same bytes.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+
     /// Whether all bytes are NaN.
     pub fn is_blank(&self) -> bool {
         self.bytes.iter().all(|&byte| byte == 0xff)
+    }
+}
+
+/// Rows that a quantised cache gave back, and what should have been stored: a number that lies
+/// on the line between two codes may get either, since the last bit of the scale is the device's.
+pub fn within_a_code(name: &str, got: &[f32], x: &[f32], dim: u32, stored: CacheType) -> Result {
+    let near = oracle::decode_rows(&oracle::encode_rows(x, dim, stored)?, dim, stored)?;
+    let (share, codes) = match stored {
+        CacheType::Q4 => (32, 8.0),
+        _ => (dim as usize, 127.0),
+    };
+    let mut moved = 0;
+    for ((got, near), x) in got.chunks(share).zip(near.chunks(share)).zip(x.chunks(share)) {
+        let largest = x.iter().fold(0f32, |m, x| m.max(x.abs()));
+        for (got, near) in got.iter().zip(near) {
+            let off = (got - near).abs();
+            // The scale itself may be another f16.
+            moved += usize::from(off > 1e-3 * largest);
+            if off.is_nan() || off > 1.01 * largest / codes {
+                return Err(format!("{name}: {got} is stored, not {near}").into());
+            }
+        }
+    }
+    match moved > got.len() / 50 {
+        true => Err(format!("{name}: {moved} of {} codes differ", got.len()).into()),
+        false => Ok(()),
     }
 }

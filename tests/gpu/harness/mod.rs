@@ -14,19 +14,19 @@ use std::{
 use phasor::{
     DType,
     kernels::{
-        attention::Attention, decode::Decode, linear_attention::LinearAttention, rope::Rope,
-        scores::Scores,
+        attention::Attention, decode::Decode, kv_move::KvMove, linear_attention::LinearAttention,
+        rope::Rope, scores::Scores,
     },
     plan::{
-        attention::AttentionPlan, decode::DecodePlan, linear_attention::LinearAttentionProblem,
-        rope::RopeProblem, scores::ScoresProblem,
+        attention::AttentionPlan, decode::DecodePlan, kv_move::KvMoveProblem,
+        linear_attention::LinearAttentionProblem, rope::RopeProblem, scores::ScoresProblem,
     },
     wgpu,
 };
 use phasor_kit::{gpu::Gpu, tolerance};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-pub use cache::{HostCache, Slots};
+pub use cache::{HostCache, Slots, within_a_code};
 pub use placed::{Place, Placed};
 pub use rotation::{Ids, Rotation};
 
@@ -39,6 +39,7 @@ pub struct Lab {
     ropes: Mutex<HashMap<String, Rope>>,
     linear: Mutex<HashMap<String, LinearAttention>>,
     decodes: Mutex<HashMap<String, Decode>>,
+    moves: Mutex<HashMap<String, KvMove>>,
     scores: Mutex<HashMap<String, Scores>>,
 }
 
@@ -102,6 +103,7 @@ impl Lab {
             attention: Mutex::default(),
             ropes: Mutex::default(),
             decodes: Mutex::default(),
+            moves: Mutex::default(),
             scores: Mutex::default(),
             linear: Mutex::default(),
         }
@@ -135,6 +137,12 @@ impl Lab {
     pub fn scores(&self, problem: &ScoresProblem) -> phasor::Result<Scores> {
         cached(&self.scores, format!("{problem:?}"), || {
             Scores::new(&self.gpu.device, &problem.plan(&self.gpu.capabilities())?)
+        })
+    }
+
+    pub fn kv_move(&self, problem: &KvMoveProblem) -> phasor::Result<KvMove> {
+        cached(&self.moves, format!("{problem:?}"), || {
+            KvMove::new(&self.gpu.device, &problem.plan(&self.gpu.capabilities())?)
         })
     }
 

@@ -1,0 +1,2 @@
+@group(0) @binding(5) var<storage, read_write> k_cache: array<vec4<f32>>; // [planes, H_kv, rows, D] by strides, four channels an entry
+

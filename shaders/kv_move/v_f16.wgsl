@@ -1,0 +1,2 @@
+@group(0) @binding(6) var<storage, read_write> v_cache: array<vec2<u32>>; // [planes, H_kv, rows, D_v] by strides, four f16 channels an entry
+
