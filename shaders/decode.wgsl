@@ -51,8 +51,8 @@ struct Program {
     phases: vec4<f32>, // cos φ0, sin φ0, cos φ1, sin φ1
     sink0: f32,        // logits that join each denominator, in base 2; MASKED: none
     sink1: f32,
-    pad0: u32,
-    pad1: u32,
+    slope0: f32,       // ALiBi slopes of each output head, in base 2
+    slope1: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -76,6 +76,12 @@ fn tanh_of(x: f32) -> f32 {
     let x2 = x * x;
     let near = x * (1.0 + x2 * (-1.0 / 3.0 + x2 * (2.0 / 15.0 + x2 * (-17.0 / 315.0))));
     return select(far, near, abs(x) < 0.2);
+}
+
+// The caller's functions see scores in base e.
+fn hooked(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32 {
+    let modified = LOG2_E * score_mod(score * LN_2, batch, head, query, key);
+    return select(MASKED, max(modified, MASKED), mask_mod(batch, head, query, key));
 }
 
 // q · k + sum
@@ -246,10 +252,24 @@ fn decode(
                     s[i + ROWS] = program.phases.z * re + program.phases.w * im;
                 }
                 let sees = key < end && key >= low[r] && key < high[r];
+                // The row's place among the keys.
+                let place = i32(length) - i32(params.seq_q) + i32((row_first + r) / params.programs);
                 for (var t = 0u; t < STREAMS; t++) {
                     var score = s[i + t * ROWS];
                     if (params.softcap != 0.0) {
                         score = params.softcap * tanh_of(score);
+                    }
+                    if (ALIBI) {
+                        let program = programs[kv_head * params.programs
+                            + (row_first + r) % params.programs];
+                        let slope = select(program.slope0, program.slope1, t == 1u);
+                        score += slope * f32(i32(key) - place);
+                    }
+                    if (HOOKS) {
+                        let program = programs[kv_head * params.programs
+                            + (row_first + r) % params.programs];
+                        let head = select(program.head0, program.head1, t == 1u);
+                        score = hooked(score, batch, head, place, i32(key));
                     }
                     s[i + t * ROWS] = select(MASKED, score, sees);
                 }

@@ -132,7 +132,9 @@ impl CacheParams {
             ("k_cache", &cache.k, format.k, format.head_dim),
             ("v_cache", &cache.v, format.v, format.value_dim),
         ];
-        for (name, tensor, stored, dim) in sides {
+        // An append leaves values alone that are part of the keys.
+        let sides = &sides[..if format.v_in_k && access == Access::Write { 1 } else { 2 }];
+        for &(name, tensor, stored, dim) in sides {
             if tensor.stored != stored {
                 return Err(Error::CacheType { tensor: name, needed: stored, got: tensor.stored });
             }

@@ -24,7 +24,8 @@ pub struct KvAppendBindings<'a> {
     /// `[B, H_kv, S, D]`, or packed `[1, H_kv, rows, D]`. Strides and offset are multiples of 4
     /// elements, here and below.
     pub k: Tensor<'a>,
-    /// `[B, H_kv, S, D_v]`, or packed `[1, H_kv, rows, D_v]`.
+    /// `[B, H_kv, S, D_v]`, or packed `[1, H_kv, rows, D_v]`. Not read where V is a part of K
+    /// ([`CacheFormat::v_in_k`](crate::plan::cache::CacheFormat)): hand over k again.
     pub v: Tensor<'a>,
     /// The cache; written where the new rows go, untouched elsewhere.
     pub cache: CacheBindings<'a>,
@@ -104,7 +105,9 @@ impl KvAppend {
         let shape_of = |dim| [planes, format.kv_heads, rows, dim];
         let (k, v) = (&bindings.k, &bindings.v);
         checker.tensor("k", k, Access::Read, p.dtype, shape_of(format.head_dim), 4)?;
-        checker.tensor("v", v, Access::Read, p.dtype, shape_of(format.value_dim), 4)?;
+        if !format.v_in_k {
+            checker.tensor("v", v, Access::Read, p.dtype, shape_of(format.value_dim), 4)?;
+        }
         let cache = CacheParams::new(&mut checker, format, &bindings.cache, Access::Write, batch)?;
         let lens = 4 * (u64::from(batch) + packed.map_or(0, |_| u64::from(batch) + 1));
         checker.binding("lens", &bindings.lens, Access::Read, lens)?;
@@ -154,12 +157,16 @@ impl KvAppend {
             rotary,
         };
         let params = uniform_buffer(device, "kv_append params", bytemuck::bytes_of(&params))?;
+        let (v, v_cache) = match format.v_in_k {
+            true => (self.unused.read(), self.unused.written()),
+            false => (v.binding.clone(), bindings.cache.v.binding.clone()),
+        };
         let mut entries = vec![
             (binding::PARAMS, params.as_entire_buffer_binding()),
             (binding::K, k.binding.clone()),
-            (binding::V, v.binding.clone()),
+            (binding::V, v),
             (binding::K_CACHE, bindings.cache.k.binding.clone()),
-            (binding::V_CACHE, bindings.cache.v.binding.clone()),
+            (binding::V_CACHE, v_cache),
             (binding::LENS, bindings.lens.clone()),
         ];
         if let Some(table) = &bindings.cache.block_table {

@@ -1,5 +1,19 @@
 //! How keys and values are kept: storage types, paging, bytes a token, and what the host can check
 //! of a block table before anything runs.
+//!
+//! RoPE++ keeps what plain RoPE keeps, rotated keys and values, and nothing more: EC has the cache
+//! of the plain model, EH half of it, since it has half of the kv heads. Bytes a token over all
+//! layers, from [`ModelShape::bytes_per_token`]:
+//!
+//! | model | K and V in | plain RoPE | EC | EH |
+//! |---|---|---|---|---|
+//! | 376M of the RoPE++ paper: 8 layers, 4 kv heads of 128 | f32 | 32768 | 32768 | 16384 |
+//! | | f16 | 16384 | 16384 | 8192 |
+//! | | int8 | 8448 | 8448 | 4224 |
+//! | | q4 | 4608 | 4608 | 2304 |
+//! | 32 layers, 8 kv heads of 128 | f16 | 131072 | 131072 | 65536 |
+//! | | int8 | 67584 | 67584 | 33792 |
+//! | | q4 | 36864 | 36864 | 18432 |
 
 use crate::{DType, Error, Result};
 
@@ -111,6 +125,10 @@ pub struct CacheFormat {
     /// Whether the token at position p lies in slot `p mod capacity`, over the token that was
     /// there: a cache for sliding windows. Otherwise p is the slot, and a full cache is full.
     pub rolling: bool,
+    /// Whether V is a part of K's rows, as in multi-head latent attention, which keeps one latent
+    /// for both: appends write K alone, and the layout of V is a view of K's (offset and row stride
+    /// are the caller's). Both are stored in the same float type.
+    pub v_in_k: bool,
 }
 
 impl CacheFormat {
@@ -124,13 +142,19 @@ impl CacheFormat {
             v: CacheType::F32,
             paged: false,
             rolling: false,
+            v_in_k: false,
         }
     }
 
     /// Bytes that one token takes in this layer, K and V.
     pub fn bytes_per_token(&self) -> u64 {
-        u64::from(self.kv_heads)
-            * (self.k.row_bytes(self.head_dim) + self.v.row_bytes(self.value_dim))
+        let v = if self.v_in_k { 0 } else { self.v.row_bytes(self.value_dim) };
+        u64::from(self.kv_heads) * (self.k.row_bytes(self.head_dim) + v)
+    }
+
+    /// Pieces of a row of V that an append writes.
+    pub(crate) fn v_pieces(&self) -> u32 {
+        if self.v_in_k { 0 } else { self.v.pieces(self.value_dim) }
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -144,6 +168,14 @@ impl CacheFormat {
         }
         if self.value_dim == 0 || self.value_dim > 512 || !self.value_dim.is_multiple_of(8) {
             return invalid("value_dim", "a multiple of 8 from 8 to 512", self.value_dim);
+        }
+        let floats = matches!(self.k, CacheType::F32 | CacheType::F16);
+        if self.v_in_k && (self.value_dim > self.head_dim || self.k != self.v || !floats) {
+            return Err(Error::Invalid {
+                what: "v_in_k",
+                needed: "no more channels of V than of K, both in the same float type",
+                got: format!("{} {} of {} {}", self.value_dim, self.v, self.head_dim, self.k),
+            });
         }
         for (what, stored, dim) in
             [("head_dim", self.k, self.head_dim), ("value_dim", self.v, self.value_dim)]
@@ -356,6 +388,37 @@ mod tests {
         assert_eq!(model.bytes_per_token(), Ok(3 * 2 * (128 + 68)));
         model.components = Components::EqualCache;
         assert_eq!(model.bytes_per_token(), Ok(3 * 4 * (128 + 68)));
+    }
+
+    /// The table at the head of this file.
+    #[test]
+    fn bytes_a_token_are_as_documented() {
+        let bytes = |layers, kv_heads, stored, components| {
+            let (head_dim, value_dim, k, v) = (128, 128, stored, stored);
+            ModelShape { layers, kv_heads, head_dim, value_dim, components, k, v }
+                .bytes_per_token()
+                .unwrap()
+        };
+        let (f32, f16) = (CacheType::F32, CacheType::F16);
+        let (int8, q4) = (CacheType::Int8, CacheType::Q4);
+        for (layers, kv_heads, stored, plain) in [
+            (8, 4, f32, 32768),
+            (8, 4, f16, 16384),
+            (8, 4, int8, 8448),
+            (8, 4, q4, 4608),
+            (32, 8, f16, 131_072),
+            (32, 8, int8, 67584),
+            (32, 8, q4, 36864),
+        ] {
+            let bytes = |components| bytes(layers, kv_heads, stored, components);
+            assert_eq!(bytes(Components::Plain), plain);
+            assert_eq!(bytes(Components::EqualCache), plain);
+            assert_eq!(bytes(Components::EqualHeads), plain / 2);
+        }
+        // DeepSeek-V3: one latent of 512 channels, and 64 rotated ones, for all heads.
+        let latent = CacheFormat { k: f16, v: f16, value_dim: 512, ..CacheFormat::new(1, 576) };
+        assert_eq!(CacheFormat { v_in_k: true, ..latent }.bytes_per_token(), 1152);
+        assert_eq!(latent.bytes_per_token(), 2176);
     }
 
     #[test]

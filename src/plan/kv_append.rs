@@ -109,7 +109,7 @@ impl KvAppendPlan {
             ("HEAD_DIM", f64::from(cache.head_dim)),
             ("VALUE_DIM", f64::from(cache.value_dim)),
             ("K_PIECES", f64::from(cache.k.pieces(cache.head_dim))),
-            ("V_PIECES", f64::from(cache.v.pieces(cache.value_dim))),
+            ("V_PIECES", f64::from(cache.v_pieces())),
         ];
         if problem.rotate {
             let pairs = problem.rotary_dim / 2;
@@ -206,7 +206,8 @@ impl KvAppendPlan {
         let p = &self.problem;
         let all = u64::from(shape.batch) * u64::from(shape.seq);
         let rows = shape.packed.map_or(all, u64::from);
-        let channels = u64::from(p.cache.head_dim) + u64::from(p.cache.value_dim);
+        let values = if p.cache.v_in_k { 0 } else { u64::from(p.cache.value_dim) };
+        let channels = u64::from(p.cache.head_dim) + values;
         let read = u64::from(p.cache.kv_heads) * (channels * p.dtype.size());
         let table = if p.rotate { 4 * u64::from(p.rotary_dim) } else { 0 };
         rows.saturating_mul(read + p.cache.bytes_per_token() + table)
@@ -215,8 +216,7 @@ impl KvAppendPlan {
     /// Workgroups of a call.
     pub(crate) fn groups(&self, shape: &KvAppendShape) -> Result<u64> {
         let cache = &self.problem.cache;
-        let pieces =
-            u64::from(cache.k.pieces(cache.head_dim)) + u64::from(cache.v.pieces(cache.value_dim));
+        let pieces = u64::from(cache.k.pieces(cache.head_dim)) + u64::from(cache.v_pieces());
         let rows = u64::from(shape.batch) * u64::from(shape.seq);
         let items = rows.saturating_mul(u64::from(cache.kv_heads) * pieces);
         // Room for the surplus of workgroups in the last row of them.

@@ -1,8 +1,10 @@
 //! Problems of the kernels that serve: appends, decode, merge.
 
+use phasor::plan::ScoreHook;
 use phasor::plan::cache::{CacheFormat, CacheType};
 use phasor::plan::decode::DecodeProblem;
 use phasor::plan::kv_append::KvAppendProblem;
+use phasor::plan::kv_move::KvMoveProblem;
 use phasor::plan::merge::MergeProblem;
 use phasor::rotary::Pairing;
 use phasor::{DType, HeadMap, OutputHead, Phase};
@@ -23,12 +25,31 @@ pub fn appends() -> Vec<KvAppendProblem> {
             }
         }
     }
+    let cache = CacheFormat { value_dim: 512, v_in_k: true, ..CacheFormat::new(1, 576) };
+    problems.push(KvAppendProblem { rotary_dim: 64, ..KvAppendProblem::new(cache) });
     for pairing in PAIRINGS {
         for rotary_dim in [40, 12] {
             let problem = KvAppendProblem::new(CacheFormat::new(2, 40));
             problems.push(KvAppendProblem { pairing, rotary_dim, ..problem });
         }
     }
+    problems
+}
+
+pub fn moves() -> Vec<KvMoveProblem> {
+    let mut problems = Vec::new();
+    for stored in CACHE_TYPES {
+        for (paged, rotate) in [(false, false), (true, true)] {
+            let cache = CacheFormat { k: stored, v: stored, paged, ..CacheFormat::new(2, 64) };
+            problems.push(KvMoveProblem { rotate, ..KvMoveProblem::new(cache) });
+        }
+    }
+    for pairing in PAIRINGS {
+        let problem = KvMoveProblem::new(CacheFormat::new(2, 40));
+        problems.push(KvMoveProblem { pairing, rotary_dim: 12, ..problem });
+    }
+    let cache = CacheFormat { value_dim: 512, v_in_k: true, ..CacheFormat::new(1, 576) };
+    problems.push(KvMoveProblem { rotary_dim: 64, ..KvMoveProblem::new(cache) });
     problems
 }
 
@@ -70,6 +91,16 @@ pub fn decodes() -> Vec<DecodeProblem> {
         let (q_dtype, out_dtype) = (DType::F16, DType::F16);
         let cache = CacheFormat::new(1, 64);
         problems.push(DecodeProblem { q_dtype, out_dtype, ..new(&both, cache, max_kv) });
+    }
+    for max_kv in [64, 1 << 16] {
+        let problem = new(&both, CacheFormat::new(1, 64), max_kv);
+        let score = "fn score_mod(s: f32, b: u32, h: u32, q: i32, k: i32) -> f32 { return s; }";
+        let score_mod = Some(ScoreHook::new(score).unwrap());
+        let alibi_slopes = vec![0.5; 8];
+        problems.extend([
+            DecodeProblem { alibi_slopes: alibi_slopes.clone(), ..problem.clone() },
+            DecodeProblem { alibi_slopes, score_mod, ..problem },
+        ]);
     }
     // With eight bindings, merged even where one split would do.
     let cache = CacheFormat { paged: true, ..CacheFormat::new(1, 64) };

@@ -61,6 +61,11 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
             let f16 = problem.dtype == DType::F16 || serving::halves(&problem.cache);
             add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
         }
+        for problem in serving::moves() {
+            let plan = problem.plan(&device).expect("room for every move");
+            let f16 = serving::halves(&problem.cache);
+            add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+        }
         for problem in serving::merges() {
             let plan = problem.plan(&device).expect("room for every merge");
             let f16 = [problem.part_dtype, problem.out_dtype].contains(&DType::F16);
@@ -229,6 +234,11 @@ fn attention_sizes() -> Vec<AttentionProblem> {
     let both = HeadMap::ropepp(3).unwrap();
     let turned = HeadMap::imagx(3).unwrap();
     let mut problems = Vec::new();
+    // Multi-head latent attention.
+    for heads in [&plain, &both] {
+        let rotary_dim = 64;
+        problems.push(AttentionProblem { value_dim: 512, rotary_dim, ..attention(heads, 576) });
+    }
     for head_dim in [8, 40, 64, 72, 80, 96, 112, 128, 192, 256] {
         for heads in [&plain, &both, &turned] {
             problems.push(attention(heads, head_dim));

@@ -242,7 +242,7 @@ mod tests {
     use crate::reflect::{host_layout, host_struct, wgsl_layout};
     use rows::Program;
 
-    host_struct!(Program { source, head0, head1, streams, phases, sink0, sink1, pad0, pad1 });
+    host_struct!(Program { source, head0, head1, streams, phases, sink0, sink1, slope0, slope1 });
 
     fn problem(heads: HeadMap, kv_heads: u32) -> DecodeProblem {
         DecodeProblem::new(heads, CacheFormat::new(kv_heads, 64), 4, 4096)

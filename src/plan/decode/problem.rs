@@ -1,9 +1,9 @@
 //! What a decode kernel computes.
 
 use super::DecodePlan;
-use crate::plan::Capabilities;
 use crate::plan::cache::CacheFormat;
 use crate::plan::merge::check_sinks;
+use crate::plan::{Capabilities, MaskHook, ScoreHook};
 use crate::rotary::Pairing;
 use crate::{DType, Error, HeadMap, Phase, Result};
 
@@ -15,11 +15,12 @@ use crate::{DType, Error, HeadMap, Phase, Result};
 /// kv_lens u32 [B]: rows of each sequence in the cache, the new ones included, on the device
 /// row i of sequence b has position p = kv_lens[b] − S_q + i
 ///
-/// s = scale · (cos φ · S_re + sin φ · S_im)    s = c tanh(s / c) with a softcap    hidden unless
-/// p − window < j ≤ p    out = Σ e^s_j V_j / (e^sink + Σ e^s_j)    lse = ln (e^sink + Σ e^s_j)
+/// s = scale · (cos φ · S_re + sin φ · S_im)    s = c tanh(s / c) with a softcap    s + slope · (j − p)
+/// with ALiBi    score_mod    hidden unless p − window < j ≤ p and mask_mod
+/// out = Σ e^s_j V_j / (e^sink + Σ e^s_j)    lse = ln (e^sink + Σ e^s_j)
 /// ```
 ///
-/// in this order. Query head h reads kv head `h / (H_q / H_kv)`; K and V are read once for all query
+/// in this order. Prefixes of a prefix-LM need nothing here: a row sees all that is before it. Query head h reads kv head `h / (H_q / H_kv)`; K and V are read once for all query
 /// heads of a kv head, all rows and both components, up to 16 softmax states a workgroup.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecodeProblem {
@@ -45,6 +46,13 @@ pub struct DecodeProblem {
     pub softmax_scale: f32,
     /// Softcap c > 0 (Gemma 2): every scaled score s becomes `c tanh(s / c)`, before the masks.
     pub softcap: Option<f32>,
+    /// ALiBi slopes, one an output head, or none: `slope · (j − p)` is added to the scaled score,
+    /// after the softcap.
+    pub alibi_slopes: Vec<f32>,
+    /// The caller's modification of scores, after ALiBi. Its `query` is p, causal or not.
+    pub score_mod: Option<ScoreHook>,
+    /// The caller's mask, beside all others.
+    pub mask_mod: Option<MaskHook>,
     /// Attention sinks (gpt-oss), one logit an output head, or none: each joins the denominator and
     /// the log-sum-exp of its head as a key without a value would, after all else. −∞ is no sink.
     pub sinks: Vec<f32>,
@@ -77,6 +85,9 @@ impl DecodeProblem {
             window: None,
             softmax_scale: (f64::from(cache.head_dim).powf(-0.5)) as f32,
             softcap: None,
+            alibi_slopes: Vec::new(),
+            score_mod: None,
+            mask_mod: None,
             sinks: Vec::new(),
             q_dtype: DType::F32,
             out_dtype: DType::F32,
@@ -148,9 +159,14 @@ impl DecodeProblem {
             return invalid("softcap", "finite and above 0", format!("{:?}", self.softcap));
         }
         let heads_out = self.heads.heads().len();
-        if !self.sinks.is_empty() && self.sinks.len() != heads_out {
-            let got = format!("{} for {heads_out} output heads", self.sinks.len());
-            return invalid("sinks", "one an output head, or none", got);
+        for (what, per_head) in [("alibi_slopes", &self.alibi_slopes), ("sinks", &self.sinks)] {
+            if !per_head.is_empty() && per_head.len() != heads_out {
+                let got = format!("{} for {heads_out} output heads", per_head.len());
+                return invalid(what, "one an output head, or none", got);
+            }
+        }
+        if self.alibi_slopes.iter().any(|slope| !slope.is_finite()) {
+            return invalid("alibi_slopes", "finite", format!("{:?}", self.alibi_slopes));
         }
         check_sinks(&self.sinks)?;
         if self.needs_pairs() {

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::DecodeProblem;
+use crate::plan::attention::in_base_2;
 use crate::plan::merge::sink_in_base_2;
 use crate::{OutputHead, Phase};
 
@@ -17,8 +18,8 @@ pub(crate) struct Program {
     pub(crate) phases: [f32; 4],
     pub(crate) sink0: f32,
     pub(crate) sink1: f32,
-    pub(crate) pad0: u32,
-    pub(crate) pad1: u32,
+    pub(crate) slope0: f32,
+    pub(crate) slope1: f32,
 }
 
 /// The program table, as many rows for each kv head, and what its rows have in common.
@@ -70,6 +71,7 @@ impl Programs {
         let outputs: Vec<(u32, &OutputHead)> =
             (0u32..).zip(problem.heads.heads()).filter(|(_, head)| head.source == source).collect();
         let sink = |o: u32| sink_in_base_2(problem.sinks.get(o as usize));
+        let slope = |o: u32| problem.alibi_slopes.get(o as usize).map_or(0.0, |&x| in_base_2(x));
         let row = |pair: &[(u32, &OutputHead)]| {
             let (head0, first) = pair[0];
             let (head1, second) = *pair.get(1).unwrap_or(&pair[0]);
@@ -83,8 +85,8 @@ impl Programs {
                 phases: phases.map(|x| x as f32),
                 sink0: sink(head0),
                 sink1: sink(head1),
-                pad0: 0,
-                pad1: 0,
+                slope0: slope(head0),
+                slope1: slope(head1),
             }
         };
         outputs.chunks(2).map(row).collect()

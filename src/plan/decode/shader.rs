@@ -30,6 +30,8 @@ pub(super) fn shader(
     let mut source = constants(problem, programs, tile, partial);
     for part in files(problem, partial) {
         source.push_str(part);
+        // A hook need not end in a newline.
+        source.push('\n');
     }
     Shader {
         label: format!(
@@ -91,6 +93,8 @@ fn constants(
         ("K_INTERLEAVED", k_interleaved),
         ("MIX", programs.mix),
         ("TURN", programs.turn),
+        ("ALIBI", !problem.alibi_slopes.is_empty()),
+        ("HOOKS", problem.score_mod.is_some() || problem.mask_mod.is_some()),
         // With partial results, the merge adds them.
         ("SINKS", !partial && !problem.sinks.is_empty()),
     ];
@@ -106,7 +110,7 @@ fn constants(
     block
 }
 
-fn files(problem: &DecodeProblem, partial: bool) -> Vec<&'static str> {
+fn files(problem: &DecodeProblem, partial: bool) -> Vec<&str> {
     let mut files = vec![match problem.q_dtype {
         DType::F32 => wgsl!("io/q_f32"),
         DType::F16 => wgsl!("io/q_f16"),
@@ -139,6 +143,8 @@ fn files(problem: &DecodeProblem, partial: bool) -> Vec<&'static str> {
         wgsl!("rotary"),
         wgsl!("units"),
         if problem.rotate_q { wgsl!("decode/query_rotate") } else { wgsl!("decode/query_ready") },
+        problem.score_mod.as_ref().map_or(wgsl!("attention/score_mod_none"), |hook| hook.wgsl()),
+        problem.mask_mod.as_ref().map_or(wgsl!("attention/mask_mod_none"), |hook| hook.wgsl()),
         wgsl!("decode"),
     ]);
     files

@@ -11,7 +11,7 @@ mod sequences;
 mod sizes;
 mod storage;
 pub mod tiles;
-mod variants;
+pub mod variants;
 
 use phasor::{
     DType, HeadMap, Layout, Tensor,

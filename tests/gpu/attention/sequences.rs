@@ -5,8 +5,10 @@ use phasor::{
     DType, Layout, Tensor,
     gpu::{CosSin, Positions},
     kernels::attention::AttentionBindings,
-    plan::Budget,
-    plan::attention::{Alignment, AttentionPlan, AttentionProblem, AttentionShape, Keys, Queries},
+    plan::{
+        Budget, MaskHook, ScoreHook,
+        attention::{Alignment, AttentionPlan, AttentionProblem, AttentionShape, Keys, Queries},
+    },
     rotary::RopeConfig,
 };
 
@@ -20,6 +22,28 @@ const PAGE: u32 = 8;
 fn problem() -> AttentionProblem {
     AttentionProblem { alignment: Alignment::LastKey, rotate_q: true, ..control() }
 }
+
+/// All that models add to it. The functions do not look at the batch, which differs.
+fn every_variant() -> AttentionProblem {
+    let score = "fn score_mod(s: f32, b: u32, h: u32, q: i32, k: i32) -> f32 {
+        return 0.5 * s + 0.125 * f32(h) * f32(q - k);
+    }";
+    let mask = "fn mask_mod(b: u32, h: u32, q: i32, k: i32) -> bool {
+        return k % 3 == 0 || q - k < 4;
+    }";
+    AttentionProblem {
+        window: Some(11),
+        softcap: Some(3.0),
+        alibi_slopes: vec![0.5, 0.25, 0.125, 0.0],
+        sinks: vec![0.7, -2.0, f32::NEG_INFINITY, 30.0],
+        score_mod: Some(ScoreHook::new(score).unwrap()),
+        mask_mod: Some(MaskHook::new(mask).unwrap()),
+        ..problem()
+    }
+}
+
+/// Keys of each sequence that are visible to all of its queries.
+const PREFIXES: [u32; 6] = [4, 30, 14, 0, 2, 100];
 
 fn plan(problem: &AttentionProblem) -> phasor::Result<AttentionPlan> {
     let tile = small_tile(problem.head_dim);
@@ -58,7 +82,7 @@ fn run(
     problem: &AttentionProblem,
     shape: AttentionShape,
     [q, k, v]: [(&[f32], Layout); 3],
-    lengths: [&[u32]; 4],
+    lengths: [&[u32]; 5],
 ) -> Result<[Vec<f32>; 2]> {
     let gpu = &lab().gpu;
     let table = RopeConfig::new(16, 1e4).table(64, 64)?;
@@ -84,6 +108,7 @@ fn run(
         cu_seqlens_q: bind(1),
         cu_seqlens_k: bind(2),
         block_table: bind(3),
+        prefix_lens: bind(4),
         rotation: Some((
             CosSin { binding: table_buffer.as_entire_buffer_binding(), shape: table.shape()? },
             Positions::AmongKeys,
@@ -108,14 +133,15 @@ fn run(
 }
 
 /// Each sequence alone, put together as a ragged call writes them.
-fn alone() -> Result<[Vec<f32>; 2]> {
+fn alone(problem: &AttentionProblem) -> Result<[Vec<f32>; 2]> {
     let mut parts = Vec::new();
     for (n, &(rows, keys)) in LENGTHS.iter().enumerate() {
         let [q, k, v] = sequence(n);
         let kv = Layout::bhsd([1, 1, keys, 16])?;
         let tensors = [(&q[..], Layout::bhsd([1, 2, rows, 16])?), (&k[..], kv), (&v[..], kv)];
         let shape = AttentionShape::new(1, rows, keys);
-        parts.push(run(&problem(), shape, tensors, [&[]; 4])?);
+        let prefix = if problem.prefix { &PREFIXES[n..n + 1] } else { &[] };
+        parts.push(run(problem, shape, tensors, [&[], &[], &[], &[], prefix])?);
     }
     Ok([0, 1].map(|which| {
         let head = |part: &[Vec<f32>; 2], h: usize| {
@@ -136,7 +162,18 @@ fn same_bits(name: &str, got: &[Vec<f32>; 2], wanted: &[Vec<f32>; 2]) {
 
 #[test]
 fn ragged_and_paged_sequences_get_the_bits_they_get_alone() {
-    let wanted = alone().unwrap();
+    ragged_and_paged(&problem());
+}
+
+#[test]
+fn variants_get_the_bits_they_get_alone() {
+    ragged_and_paged(&every_variant());
+    ragged_and_paged(&AttentionProblem { prefix: true, ..problem() });
+}
+
+fn ragged_and_paged(problem: &AttentionProblem) {
+    let wanted = alone(problem).unwrap();
+    let prefixes: &[u32] = if problem.prefix { &PREFIXES } else { &[] };
     let batch = LENGTHS.len() as u32;
     let most = |f: fn(&(u32, u32)) -> u32| LENGTHS.iter().map(f).max().unwrap();
     let shape = AttentionShape::new(batch, most(|l| l.0), most(|l| l.1));
@@ -149,9 +186,10 @@ fn ragged_and_paged_sequences_get_the_bits_they_get_alone() {
     let q_layout = Layout::bhsd([1, 2, total(&cu_q), 16]).unwrap();
     let kv_layout = Layout::bhsd([1, 1, total(&cu_k), 16]).unwrap();
 
-    let ragged = AttentionProblem { queries: Queries::Ragged, keys: Keys::Ragged, ..problem() };
+    let ragged =
+        AttentionProblem { queries: Queries::Ragged, keys: Keys::Ragged, ..problem.clone() };
     let tensors = [(&q[..], q_layout), (&k[..], kv_layout), (&v[..], kv_layout)];
-    let got = run(&ragged, shape, tensors, [&[], &cu_q, &cu_k, &[]]).unwrap();
+    let got = run(&ragged, shape, tensors, [&[], &cu_q, &cu_k, &[], prefixes]).unwrap();
     same_bits("ragged q and k", &got, &wanted);
 
     // A batch with room for the longest sequence, NaN in the padding.
@@ -166,9 +204,9 @@ fn ragged_and_paged_sequences_get_the_bits_they_get_alone() {
     };
     let (k_padded, v_padded) = (padded(1), padded(2));
     let layout = Layout::bhsd([batch, 1, shape.seq_k, 16]).unwrap();
-    let cache = AttentionProblem { queries: Queries::Ragged, ..problem() };
+    let cache = AttentionProblem { queries: Queries::Ragged, ..problem.clone() };
     let tensors = [(&q[..], q_layout), (&k_padded[..], layout), (&v_padded[..], layout)];
-    let got = run(&cache, shape, tensors, [&lens, &cu_q, &[], &[]]).unwrap();
+    let got = run(&cache, shape, tensors, [&lens, &cu_q, &[], &[], prefixes]).unwrap();
     same_bits("ragged q over a batched cache", &got, &wanted);
 
     // Pages in no order, unused ones and the ends of used ones full of NaN.
@@ -192,14 +230,14 @@ fn ragged_and_paged_sequences_get_the_bits_they_get_alone() {
     let layout = Layout::bhsd([pages, 1, PAGE, 16]).unwrap();
     let problem = AttentionProblem { keys: Keys::Paged { page_size: PAGE }, ..cache };
     let tensors = [(&q[..], q_layout), (&k_pool[..], layout), (&v_pool[..], layout)];
-    let got = run(&problem, shape, tensors, [&lens, &cu_q, &[], &table]).unwrap();
+    let got = run(&problem, shape, tensors, [&lens, &cu_q, &[], &table, prefixes]).unwrap();
     same_bits("ragged q over pages", &got, &wanted);
     let resumable = AttentionProblem { resumable: true, ..problem.clone() };
-    let got = run(&resumable, shape, tensors, [&lens, &cu_q, &[], &table]).unwrap();
+    let got = run(&resumable, shape, tensors, [&lens, &cu_q, &[], &table, prefixes]).unwrap();
     same_bits("ragged q over pages, in parts", &got, &wanted);
 
     // Lengths and pages from the device that cannot be right stay within their buffers.
     let wild = vec![u32::MAX; table.len()];
     let too_long = vec![u32::MAX; LENGTHS.len()];
-    run(&problem, shape, tensors, [&too_long, &cu_q, &[], &wild]).unwrap();
+    run(&problem, shape, tensors, [&too_long, &cu_q, &[], &wild, prefixes]).unwrap();
 }

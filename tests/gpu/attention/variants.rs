@@ -103,12 +103,12 @@ fn tanh<R: Real>(x: R) -> R {
 }
 
 /// [`SLANTED`] on the host.
-fn slanted<R: Real>(score: R, batch: usize, head: usize, distance: i64) -> R {
+pub fn slanted<R: Real>(score: R, batch: usize, head: usize, distance: i64) -> R {
     let slope = 0.125 * head as f64 - 0.25 * batch as f64;
     R::from_f64(0.5) * score + R::from_f64(slope * distance as f64)
 }
 
-const SLANTED: &str = "
+pub const SLANTED: &str = "
 fn score_mod_slope(batch: u32, head: u32) -> f32 {
     return 0.125 * f32(head) - 0.25 * f32(batch);
 }
@@ -118,11 +118,11 @@ fn score_mod(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32 {
 
 /// [`STRIPES`] on the host: batch 0 sees the run of 16 that the query stands in, batch 1 every
 /// third key.
-fn in_stripes(batch: usize, query: i64, key: i64) -> bool {
+pub fn in_stripes(batch: usize, query: i64, key: i64) -> bool {
     if batch == 0 { query.div_euclid(16) == key / 16 } else { key % 3 == 0 }
 }
 
-const STRIPES: &str = "
+pub const STRIPES: &str = "
 fn mask_mod(batch: u32, head: u32, query: i32, key: i32) -> bool {
     if (batch == 0u) {
         return query >= 0 && query / 16 == key / 16;

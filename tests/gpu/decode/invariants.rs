@@ -86,6 +86,26 @@ fn bad_lengths_stay_within_their_sequence() {
     }
 }
 
+/// A page that is not there reads as another one: its own sequence is wrong, the others are not.
+#[test]
+fn bad_pages_harm_their_own_sequence_alone() {
+    let mut case = case(&[48, 30, 48]);
+    case.slots = Slots::Paged { page_size: 8, max_pages: 6 };
+    let inputs = case.inputs().unwrap();
+    let right = case.run(&inputs).unwrap();
+    // Pages behind the length are not looked at.
+    case.lost = vec![6 + 4, 6 + 5];
+    assert_eq!(bits(&case.run(&inputs).unwrap().out), bits(&right.out));
+    case.lost = vec![6 + 1];
+    let wrong = case.run(&inputs).unwrap();
+    let plane = right.out.len() / 3;
+    for b in [0, 2] {
+        let of = |out: &[f32]| bits(&out[b * plane..][..plane]);
+        assert_eq!(of(&wrong.out), of(&right.out), "sequence {b}");
+    }
+    assert_ne!(bits(&wrong.out), bits(&right.out), "a page that is not there changes nothing");
+}
+
 /// Rows before the first key of a sequence that is shorter than the call see nothing.
 #[test]
 fn more_rows_than_keys() {

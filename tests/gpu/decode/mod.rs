@@ -6,7 +6,7 @@ mod wrong_calls;
 
 use phasor::{
     DType, HeadMap, Layout,
-    gpu::{BlockTable, CacheBindings, CosSin, Positions},
+    gpu::{BlockTable, CacheBindings, CacheTensor, CosSin, Positions},
     kernels::decode::{Decode, DecodeBindings},
     oracle::{self, Attention, AttentionInputs, Real},
     plan::{
@@ -21,6 +21,7 @@ use phasor_kit::{
     tolerance::{Bound, compare, stored},
 };
 
+use crate::attention::variants::{in_stripes, slanted};
 use crate::harness::{HostCache, Lab, Place, Placed, Result, Slots, lab, random};
 
 /// One decode call.
@@ -31,6 +32,8 @@ pub struct Case {
     /// Rows of each sequence, the new ones included.
     pub lens: Vec<u32>,
     pub slots: Slots,
+    /// Entries of the block table, among all, that name pages which are not there.
+    pub lost: Vec<usize>,
     pub splits: Option<u32>,
     pub tile: Option<DecodeTile>,
     /// Frequencies of the queries, where the kernel rotates them.
@@ -49,6 +52,7 @@ pub fn small(heads: HeadMap, kv_heads: u32, dim: u32, lens: &[u32]) -> Case {
         seq_q: 1,
         lens: lens.to_vec(),
         slots: Slots::Contiguous { capacity: longest + 5 },
+        lost: Vec::new(),
         splits: None,
         tile: None,
         rope: None,
@@ -64,6 +68,15 @@ pub struct Inputs {
     pub v: Vec<Vec<f32>>,
     pub k_cache: HostCache,
     pub v_cache: HostCache,
+}
+
+/// Where values begin that are a part of the keys: behind the rotated channels.
+const VALUES_AT: u32 = 64;
+
+fn part_of(mut tensor: CacheTensor<'_>, value_dim: u32) -> CacheTensor<'_> {
+    tensor.layout.shape[3] = value_dim;
+    tensor.layout.offset += VALUES_AT;
+    tensor
 }
 
 pub struct Outcome {
@@ -114,7 +127,12 @@ impl Case {
             Ok((sequences, cache))
         };
         let (k, k_cache) = side(p.cache.k, p.cache.head_dim, self.seed + 100)?;
-        let (v, v_cache) = side(p.cache.v, p.cache.value_dim, self.seed + 200)?;
+        let (mut v, v_cache) = side(p.cache.v, p.cache.value_dim, self.seed + 200)?;
+        if p.cache.v_in_k {
+            let (dim, value_dim) = (p.cache.head_dim as usize, p.cache.value_dim as usize);
+            let part = |row: &[f32]| row[VALUES_AT as usize..][..value_dim].to_vec();
+            v = k.iter().map(|rows| rows.chunks_exact(dim).flat_map(part).collect()).collect();
+        }
         let q = random(self.q_shape(), 1.5, p.q_dtype, self.seed);
         Ok(Inputs { q, k, v, k_cache, v_cache })
     }
@@ -153,7 +171,9 @@ impl Case {
         let lse = Placed::output(gpu, DType::F32, Layout::bhsd(lse_shape)?);
         let (k, v) = (inputs.k_cache.upload(gpu), inputs.v_cache.upload(gpu));
         let kv_lens = gpu.upload_u32(lens);
-        let table = gpu.upload_u32(&self.slots.table(self.batch()));
+        let mut table = self.slots.table(self.batch());
+        self.lost.iter().for_each(|&entry| table[entry] = u32::MAX);
+        let table = gpu.upload_u32(&table);
         let bytes = plan.workspace_bytes() as usize;
         let workspace = gpu.output(bytes / 4, DType::F32);
         let rope = self.rope_table(gpu)?;
@@ -161,7 +181,10 @@ impl Case {
             q: q.tensor(),
             cache: CacheBindings {
                 k: inputs.k_cache.tensor(&k),
-                v: inputs.v_cache.tensor(&v),
+                v: match p.cache.v_in_k {
+                    true => part_of(inputs.k_cache.tensor(&k), p.cache.value_dim),
+                    false => inputs.v_cache.tensor(&v),
+                },
                 block_table: self.block_table(&table),
             },
             kv_lens: kv_lens.as_entire_buffer_binding(),
@@ -241,6 +264,18 @@ impl Case {
                     }
                     None => score,
                 };
+                let mut score = score;
+                if let Some(&slope) = p.alibi_slopes.get(place.head) {
+                    let distance = place.key as i64 - place.position;
+                    score += R::from_f64(slope.into()) * R::from_f64(distance as f64);
+                }
+                let distance = place.position - place.key as i64;
+                if p.score_mod.is_some() {
+                    score = slanted(score, b, place.head, distance);
+                }
+                if p.mask_mod.is_some() && !in_stripes(b, place.position, place.key as i64) {
+                    return None;
+                }
                 let start = p.window.map_or(i64::MIN, |w| place.position - i64::from(w));
                 let key = place.key as i64;
                 (key > start && key >= oldest).then_some(score)

@@ -3,6 +3,7 @@
 use phasor::{
     DType, HeadMap, OutputHead, Phase,
     plan::{
+        MaskHook, ScoreHook,
         cache::CacheType,
         decode::{DecodeProblem, DecodeTile},
     },
@@ -10,6 +11,7 @@ use phasor::{
 };
 
 use super::{Case, small};
+use crate::attention::variants::{SLANTED, STRIPES};
 use crate::harness::{Slots, run_table};
 
 fn both() -> HeadMap {
@@ -57,10 +59,28 @@ fn head_dims() {
             }),
         ));
     }
-    // Multi-head latent attention: keys of 512 + 64 channels, of which values are the first 512.
-    let mut mla = small(HeadMap::plain(5).unwrap(), 1, 576, &[33, 9]);
-    mla.problem.cache.value_dim = 512;
-    cases.push(("D 576, D_v 512".into(), mla));
+    run(cases);
+}
+
+/// Multi-head latent attention: one kv head, keys of 64 rotated and 512 other channels, and values
+/// that are the latter.
+#[test]
+fn latent_attention() {
+    let mut cases = Vec::new();
+    for (heads, name) in [(HeadMap::plain(5), "plain"), (HeadMap::ropepp(3), "both")] {
+        let mut case = small(heads.unwrap(), 1, 576, &[33, 9]);
+        (case.problem.rotary_dim, case.problem.cache.value_dim) = (64, 512);
+        for stored in [CacheType::F32, CacheType::F16] {
+            (case.problem.cache.k, case.problem.cache.v) = (stored, stored);
+            for v_in_k in [false, true] {
+                case.problem.cache.v_in_k = v_in_k;
+                for slots in [case.slots, Slots::Paged { page_size: 8, max_pages: 6 }] {
+                    let name = format!("{name}, {stored}, v_in_k {v_in_k}, {slots:?}");
+                    cases.push((name, Case { slots, ..case.clone() }));
+                }
+            }
+        }
+    }
     run(cases);
 }
 
@@ -207,6 +227,36 @@ fn paged_and_rolling() {
                     c.lens = vec![4, 39, 40, 41, 130];
                     c.problem.cache.rolling = true;
                     c.splits = Some(2);
+                }),
+            ));
+        }
+    }
+    run(cases);
+}
+
+/// ALiBi and the caller's functions; sequence 0 sees a run of 16 keys, the others every third one.
+#[test]
+fn alibi_and_hooks() {
+    let mut cases = Vec::new();
+    let slopes = vec![0.5, 0.25, 0.125, 0.0, -0.25, 1.0, 0.0, 0.75];
+    let score_mod = Some(ScoreHook::new(SLANTED).unwrap());
+    let mask_mod = Some(MaskHook::new(STRIPES).unwrap());
+    let tile = Some(DecodeTile { threads: 16, keys_each: 1, rows: 4 });
+    for (splits, seq_q) in [(1, 4), (3, 1)] {
+        for (name, slopes, score_mod, mask_mod) in [
+            ("ALiBi", &slopes[..], None, None),
+            ("scores", &[], score_mod.clone(), None),
+            ("masks", &[], None, mask_mod.clone()),
+            ("all", &slopes[..], score_mod.clone(), mask_mod.clone()),
+        ] {
+            cases.push((
+                format!("{name}, {splits} splits, {seq_q} rows"),
+                case(|c| {
+                    (c.seq_q, c.lens, c.splits, c.tile) =
+                        (seq_q, vec![4, 37, 130, 70], Some(splits), tile);
+                    c.problem.alibi_slopes = slopes.to_vec();
+                    (c.problem.score_mod, c.problem.mask_mod) = (score_mod, mask_mod);
+                    c.problem.softcap = (name == "all").then_some(3.0);
                 }),
             ));
         }

@@ -31,6 +31,8 @@ fn problems_without_a_plan() {
         (refused(|p| (p.window, p.causal) = (Some(4), false)), "window"),
         (refused(|p| p.sinks = vec![0.0; 4]), "sinks"),
         (refused(|p| p.sinks = vec![f32::NAN; 8]), "sinks"),
+        (refused(|p| p.alibi_slopes = vec![0.0; 4]), "alibi_slopes"),
+        (refused(|p| p.alibi_slopes = vec![f32::NAN; 8]), "alibi_slopes"),
         (refused(|p| p.rotary_dim = 18), "rotary_dim"),
     ];
     for (error, expected) in whats {
