@@ -9,6 +9,7 @@ mod missing;
 mod plans;
 mod rope;
 mod scores;
+mod serving;
 
 use phasor::{Dispatch, Error, wgpu};
 use phasor_kit::gpu::Gpu;
