@@ -234,11 +234,6 @@ fn attention_sizes() -> Vec<AttentionProblem> {
     let both = HeadMap::ropepp(3).unwrap();
     let turned = HeadMap::imagx(3).unwrap();
     let mut problems = Vec::new();
-    // Multi-head latent attention.
-    for heads in [&plain, &both] {
-        let rotary_dim = 64;
-        problems.push(AttentionProblem { value_dim: 512, rotary_dim, ..attention(heads, 576) });
-    }
     for head_dim in [8, 40, 64, 72, 80, 96, 112, 128, 192, 256] {
         for heads in [&plain, &both, &turned] {
             problems.push(attention(heads, head_dim));

@@ -77,9 +77,9 @@ pub struct AttentionProblem {
     pub heads: HeadMap,
     /// Heads of K and V; divides the query heads.
     pub kv_heads: u32,
-    /// D: channels of q and k, a multiple of 8 up to 576.
+    /// D: channels of q and k, a multiple of 8 up to 256.
     pub head_dim: u32,
-    /// D_v: channels of v and out, a multiple of 8 up to 512.
+    /// D_v: channels of v and out, a multiple of 8 up to 256.
     pub value_dim: u32,
     /// Channels that rotate, even, at most `head_dim`. Read only where a phase other than real or
     /// the rotation of q asks for pairs.
@@ -193,13 +193,9 @@ impl AttentionProblem {
 
     pub(super) fn check(&self) -> Result<()> {
         let invalid = |what, needed, got: String| Err(Error::Invalid { what, needed, got });
-        let dims = [
-            ("head_dim", self.head_dim, 576, "a multiple of 8 from 8 to 576"),
-            ("value_dim", self.value_dim, 512, "a multiple of 8 from 8 to 512"),
-        ];
-        for (what, dim, most, needed) in dims {
-            if dim == 0 || dim > most || !dim.is_multiple_of(8) {
-                return invalid(what, needed, dim.to_string());
+        for (what, dim) in [("head_dim", self.head_dim), ("value_dim", self.value_dim)] {
+            if dim == 0 || dim > 256 || !dim.is_multiple_of(8) {
+                return invalid(what, "a multiple of 8 from 8 to 256", dim.to_string());
             }
         }
         let q_heads = self.heads.q_heads();

@@ -85,12 +85,7 @@ impl Tile {
         if let Some(tile) = preferred {
             return Ok(tile);
         }
-        // Wide values (multi-head latent attention) are shared by more invocations.
-        let shapes = match problem.head_dim.max(problem.value_dim) {
-            0..=256 => [(8, 8), (16, 4), (16, 2), (8, 4)],
-            _ => [(32, 4), (32, 2), (16, 2), (8, 4)],
-        };
-        let shapes = shapes.map(|(tx, ty)| Tile {
+        let shapes = [(8, 8), (16, 4), (16, 2), (8, 4)].map(|(tx, ty)| Tile {
             tx,
             ty,
             row_pairs: 1,

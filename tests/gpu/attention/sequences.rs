@@ -232,9 +232,12 @@ fn ragged_and_paged(problem: &AttentionProblem) {
     let tensors = [(&q[..], q_layout), (&k_pool[..], layout), (&v_pool[..], layout)];
     let got = run(&problem, shape, tensors, [&lens, &cu_q, &[], &table, prefixes]).unwrap();
     same_bits("ragged q over pages", &got, &wanted);
-    let resumable = AttentionProblem { resumable: true, ..problem.clone() };
-    let got = run(&resumable, shape, tensors, [&lens, &cu_q, &[], &table, prefixes]).unwrap();
-    same_bits("ragged q over pages, in parts", &got, &wanted);
+    // One more kernel to compile: not for every variant.
+    if problem.window.is_none() && !problem.prefix {
+        let resumable = AttentionProblem { resumable: true, ..problem.clone() };
+        let got = run(&resumable, shape, tensors, [&lens, &cu_q, &[], &table, prefixes]).unwrap();
+        same_bits("ragged q over pages, in parts", &got, &wanted);
+    }
 
     // Lengths and pages from the device that cannot be right stay within their buffers.
     let wild = vec![u32::MAX; table.len()];

@@ -67,18 +67,21 @@ fn head_dims() {
 #[test]
 fn latent_attention() {
     let mut cases = Vec::new();
-    for (heads, name) in [(HeadMap::plain(5), "plain"), (HeadMap::ropepp(3), "both")] {
+    let contiguous = Slots::Contiguous { capacity: 38 };
+    let paged = Slots::Paged { page_size: 8, max_pages: 6 };
+    for (heads, name, stored, slots) in [
+        (HeadMap::plain(5), "plain", CacheType::F32, contiguous),
+        (HeadMap::plain(5), "plain", CacheType::F16, paged),
+        (HeadMap::ropepp(3), "both", CacheType::F16, contiguous),
+    ] {
         let mut case = small(heads.unwrap(), 1, 576, &[33, 9]);
         (case.problem.rotary_dim, case.problem.cache.value_dim) = (64, 512);
-        for stored in [CacheType::F32, CacheType::F16] {
-            (case.problem.cache.k, case.problem.cache.v) = (stored, stored);
-            for v_in_k in [false, true] {
-                case.problem.cache.v_in_k = v_in_k;
-                for slots in [case.slots, Slots::Paged { page_size: 8, max_pages: 6 }] {
-                    let name = format!("{name}, {stored}, v_in_k {v_in_k}, {slots:?}");
-                    cases.push((name, Case { slots, ..case.clone() }));
-                }
-            }
+        (case.problem.cache.k, case.problem.cache.v, case.slots) = (stored, stored, slots);
+        // Few channels of V an invocation and few states, which compiles quickly.
+        case.tile = Some(DecodeTile { threads: 128, keys_each: 1, rows: 2 });
+        for v_in_k in [false, true] {
+            case.problem.cache.v_in_k = v_in_k;
+            cases.push((format!("{name}, {stored}, v_in_k {v_in_k}, {slots:?}"), case.clone()));
         }
     }
     run(cases);
@@ -242,24 +245,22 @@ fn alibi_and_hooks() {
     let score_mod = Some(ScoreHook::new(SLANTED).unwrap());
     let mask_mod = Some(MaskHook::new(STRIPES).unwrap());
     let tile = Some(DecodeTile { threads: 16, keys_each: 1, rows: 4 });
-    for (splits, seq_q) in [(1, 4), (3, 1)] {
-        for (name, slopes, score_mod, mask_mod) in [
-            ("ALiBi", &slopes[..], None, None),
-            ("scores", &[], score_mod.clone(), None),
-            ("masks", &[], None, mask_mod.clone()),
-            ("all", &slopes[..], score_mod.clone(), mask_mod.clone()),
-        ] {
-            cases.push((
-                format!("{name}, {splits} splits, {seq_q} rows"),
-                case(|c| {
-                    (c.seq_q, c.lens, c.splits, c.tile) =
-                        (seq_q, vec![4, 37, 130, 70], Some(splits), tile);
-                    c.problem.alibi_slopes = slopes.to_vec();
-                    (c.problem.score_mod, c.problem.mask_mod) = (score_mod, mask_mod);
-                    c.problem.softcap = (name == "all").then_some(3.0);
-                }),
-            ));
-        }
+    for (name, slopes, score_mod, mask_mod, splits, seq_q) in [
+        ("ALiBi", &slopes[..], None, None, 1, 4),
+        ("scores", &[], score_mod.clone(), None, 3, 1),
+        ("masks", &[], None, mask_mod.clone(), 1, 4),
+        ("all", &slopes[..], score_mod, mask_mod, 3, 4),
+    ] {
+        cases.push((
+            format!("{name}, {splits} splits, {seq_q} rows"),
+            case(|c| {
+                (c.seq_q, c.lens, c.splits, c.tile) =
+                    (seq_q, vec![4, 37, 130, 70], Some(splits), tile);
+                c.problem.alibi_slopes = slopes.to_vec();
+                (c.problem.score_mod, c.problem.mask_mod) = (score_mod, mask_mod);
+                c.problem.softcap = (name == "all").then_some(3.0);
+            }),
+        ));
     }
     run(cases);
 }

@@ -39,8 +39,8 @@ fn attention_problems() {
             error!(Invalid { what: "head_dim", .. }),
         ),
         one(
-            "head_dim 584",
-            AttentionProblem { head_dim: 584, ..plain() },
+            "head_dim 264",
+            AttentionProblem { head_dim: 264, ..plain() },
             error!(Invalid { what: "head_dim", .. }),
         ),
         one(
@@ -54,8 +54,8 @@ fn attention_problems() {
             error!(Invalid { what: "value_dim", .. }),
         ),
         one(
-            "value_dim 520",
-            AttentionProblem { value_dim: 520, ..plain() },
+            "value_dim 264",
+            AttentionProblem { value_dim: 264, ..plain() },
             error!(Invalid { what: "value_dim", .. }),
         ),
         one(
