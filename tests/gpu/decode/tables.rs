@@ -241,7 +241,7 @@ fn paged_and_rolling() {
 #[test]
 fn alibi_and_hooks() {
     let mut cases = Vec::new();
-    let slopes = vec![0.5, 0.25, 0.125, 0.0, -0.25, 1.0, 0.0, 0.75];
+    let slopes = [0.5, 0.25, 0.125, 0.0, -0.25, 1.0, 0.0, 0.75];
     let score_mod = Some(ScoreHook::new(SLANTED).unwrap());
     let mask_mod = Some(MaskHook::new(STRIPES).unwrap());
     let tile = Some(DecodeTile { threads: 16, keys_each: 1, rows: 4 });
