@@ -82,11 +82,12 @@ impl KvMove {
     /// Compiles `plan` on `device`, once for every configuration.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the device has less room than the plan was made for.
+    /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
+    /// when it is lost or out of memory.
     pub fn new(device: &wgpu::Device, plan: &KvMovePlan) -> Result<Self> {
         let plan = plan.problem().plan(&crate::Capabilities::of(device))?;
-        let pipeline = Pipeline::new(device, plan.shader());
-        Ok(Self { pipeline, unused: Unused::new(device), plan })
+        let pipeline = Pipeline::new(device, plan.shader())?;
+        Ok(Self { pipeline, unused: Unused::new(device)?, plan })
     }
 
     /// The plan that runs.
@@ -156,9 +157,9 @@ impl KvMove {
             cache,
             rotary,
         };
-        let params = uniform_buffer(device, "kv_move params", bytemuck::bytes_of(&params));
+        let params = uniform_buffer(device, "kv_move params", bytemuck::bytes_of(&params))?;
         let list: Vec<Move> = moves.iter().map(|one| Move::new(one, rolling)).collect();
-        let list = uniform_buffer(device, "kv_move moves", bytemuck::cast_slice(&list));
+        let list = uniform_buffer(device, "kv_move moves", bytemuck::cast_slice(&list))?;
         let mut entries = vec![
             (binding::PARAMS, params.as_entire_buffer_binding()),
             (binding::K_CACHE, bindings.cache.k.binding.clone()),
