@@ -14,6 +14,11 @@ pub struct Layout {
     pub offset: u32,
 }
 
+/// Saturates: what does not fit 64 bits is refused for not fitting 32.
+fn product<const N: usize>(factors: [u64; N]) -> u64 {
+    factors.into_iter().fold(1, u64::saturating_mul)
+}
+
 impl Layout {
     /// Contiguous `[B, H, S, D]`: each head's rows lie together.
     ///
@@ -21,7 +26,7 @@ impl Layout {
     /// [`Error::IndexOverflow`] when the tensor has 2^32 elements or more.
     pub fn bhsd(shape: [u32; 4]) -> Result<Self> {
         let [_, h, s, d] = shape.map(u64::from);
-        Self::with_strides(shape, [h * s * d, s * d, d], 0)
+        Self::with_strides(shape, [product([h, s, d]), product([s, d]), d], 0)
     }
 
     /// Contiguous `[B, S, H, D]` (as projections write it), described with the axes `[B, H, S, D]`.
@@ -30,7 +35,7 @@ impl Layout {
     /// [`Error::IndexOverflow`] when the tensor has 2^32 elements or more.
     pub fn bshd(shape: [u32; 4]) -> Result<Self> {
         let [_, h, s, d] = shape.map(u64::from);
-        Self::with_strides(shape, [s * h * d, d, h * d], 0)
+        Self::with_strides(shape, [product([s, h, d]), d, product([h, d])], 0)
     }
 
     /// Heads `first_head .. first_head + shape[1]` of a packed `[B, S, all_heads, D]` tensor, such
@@ -49,7 +54,7 @@ impl Layout {
             });
         }
         let row = u64::from(all_heads) * d;
-        Self::with_strides(shape, [s * row, d, row], u64::from(first_head) * d)
+        Self::with_strides(shape, [product([s, row]), d, row], u64::from(first_head) * d)
     }
 
     fn with_strides(shape: [u32; 4], strides: [u64; 3], offset: u64) -> Result<Self> {

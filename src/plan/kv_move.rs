@@ -265,9 +265,11 @@ impl KvMovePlan {
             (true, CacheType::F32) => vec![wgsl!("cache/write_k_f32"), wgsl!("kv_move/read_f32")],
             (true, CacheType::F16) => vec![wgsl!("cache/write_k_f16"), wgsl!("kv_move/read_f16")],
             (true, CacheType::Int8) => {
-                vec![wgsl!("cache/write_k_int8"), wgsl!("kv_move/read_int8")]
+                vec![wgsl!("finite"), wgsl!("cache/write_k_int8"), wgsl!("kv_move/read_int8")]
             }
-            (true, CacheType::Q4) => vec![wgsl!("cache/write_k_q4"), wgsl!("kv_move/read_q4")],
+            (true, CacheType::Q4) => {
+                vec![wgsl!("finite"), wgsl!("cache/write_k_q4"), wgsl!("kv_move/read_q4")]
+            }
             (false, CacheType::F32) => vec![wgsl!("kv_move/k_f32")],
             (false, CacheType::F16) => vec![wgsl!("kv_move/k_f16")],
             (false, CacheType::Int8 | CacheType::Q4) => vec![wgsl!("kv_move/k_words")],
