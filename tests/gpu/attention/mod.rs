@@ -152,7 +152,7 @@ impl Case {
         [self.shape.batch, p.heads.heads().len() as u32, self.shape.seq_q, p.value_dim]
     }
 
-    /// Random inputs; NaN in the keys and values behind `kv_lens`.
+    /// Random inputs; NaN in the keys and values behind `kv_lens`, where no other batch has them.
     pub fn inputs(&self) -> Inputs {
         let p = self.plan.problem();
         let [q, k, v] = self.shapes();
@@ -172,9 +172,14 @@ impl Case {
                 data.chunks_exact_mut(plane).for_each(|head| head.copy_from_slice(&first));
             }
         }
-        let lens = self.kv_lens.iter().flatten().map(|&len| len.min(self.shape.seq_k));
-        for (b, len) in lens.enumerate() {
-            for (data, [_, heads, rows, channels]) in [(&mut inputs.k, k), (&mut inputs.v, v)] {
+        let lens = || self.kv_lens.iter().flatten().map(|&len| len.min(self.shape.seq_k));
+        // Rows that all batches share are behind the longest one.
+        let longest = lens().max().unwrap_or(0);
+        for (b, len) in lens().enumerate() {
+            for (data, [_, heads, rows, channels], place) in
+                [(&mut inputs.k, k, self.places.k), (&mut inputs.v, v, self.places.v)]
+            {
+                let len = if place == Place::Broadcast { longest } else { len };
                 let row = |n: u32| (n * channels) as usize;
                 let batch = &mut data[b * row(heads * rows)..][..row(heads * rows)];
                 for head in batch.chunks_exact_mut(row(rows).max(1)) {
