@@ -154,6 +154,14 @@ pub enum Error {
         /// What asks for it.
         what: &'static str,
     },
+    /// A way to compute something that the device was seen to get wrong.
+    #[error("{tier} is quarantined: {reason}")]
+    Quarantined {
+        /// What is left out.
+        tier: crate::plan::Tier,
+        /// What was wrong with it.
+        reason: String,
+    },
     /// WGSL of the caller's that cannot become part of a kernel.
     #[error("hook {name}: {reason}")]
     Hook {

@@ -28,6 +28,7 @@ pub mod plan;
 #[cfg(test)]
 mod reflect;
 pub mod rotary;
+pub mod selftest;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod tuner;
 
@@ -38,4 +39,6 @@ pub use heads::HeadMap;
 pub use layout::Layout;
 pub use phase::{OutputHead, Phase};
 pub use plan::Capabilities;
+#[cfg(not(target_arch = "wasm32"))]
+pub use selftest::selftest;
 pub use wgpu;

@@ -26,6 +26,7 @@ impl Capabilities {
             storage_alignment: limits.min_storage_buffer_offset_alignment,
             uniform_alignment: limits.min_uniform_buffer_offset_alignment,
             subgroup: subgroup.then_some((info.subgroup_min_size, info.subgroup_max_size)),
+            quarantined: Vec::new(),
         }
     }
 }

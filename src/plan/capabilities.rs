@@ -1,5 +1,6 @@
 //! What a device offers, as far as plans depend on it.
 
+use super::Quarantine;
 use crate::{Error, Result};
 
 /// The limits and traits of a device that plans are made from. Take them from a device with
@@ -34,6 +35,9 @@ pub struct Capabilities {
     pub uniform_alignment: u32,
     /// Smallest and largest subgroup, where the device was created with subgroup operations.
     pub subgroup: Option<(u32, u32)>,
+    /// What plans leave out, since the device was seen to get it wrong: see
+    /// [`selftest`](crate::selftest) and [`Capabilities::without`].
+    pub quarantined: Vec<Quarantine>,
 }
 
 impl Capabilities {
@@ -53,6 +57,7 @@ impl Capabilities {
             storage_alignment: 256,
             uniform_alignment: 256,
             subgroup: None,
+            quarantined: Vec::new(),
         }
     }
 

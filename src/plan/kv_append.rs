@@ -1,7 +1,7 @@
 //! Planning an append to a cache.
 
 use crate::plan::cache::{CacheFormat, CacheType};
-use crate::plan::{Capabilities, Shader};
+use crate::plan::{Capabilities, Shader, Tier};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
 
@@ -104,6 +104,7 @@ impl KvAppendPlan {
     fn new(problem: &KvAppendProblem, caps: &Capabilities) -> Result<Self> {
         problem.check()?;
         let cache = &problem.cache;
+        caps.allow_stored(Tier::KvAppend, [cache.k, cache.v, problem.dtype.into()])?;
         let mut overrides = vec![
             ("WORKGROUP", f64::from(WORKGROUP)),
             ("HEAD_DIM", f64::from(cache.head_dim)),

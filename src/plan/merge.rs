@@ -2,7 +2,7 @@
 
 use core::num::Saturating;
 
-use crate::plan::{Capabilities, Shader};
+use crate::plan::{Capabilities, Shader, Tier};
 use crate::{DType, Error, Result};
 
 macro_rules! wgsl {
@@ -117,6 +117,7 @@ const WORKGROUP: u32 = 64;
 impl MergePlan {
     fn new(problem: &MergeProblem, caps: &Capabilities) -> Result<Self> {
         problem.check()?;
+        caps.allow_stored(Tier::Merge, [problem.part_dtype, problem.out_dtype])?;
         let parts = match problem.part_dtype {
             DType::F32 => wgsl!("merge/parts_f32"),
             DType::F16 => wgsl!("merge/parts_f16"),

@@ -14,8 +14,10 @@ pub mod merge;
 pub mod rope;
 pub mod scores;
 mod shader;
+mod tier;
 
 pub use budget::Budget;
 pub use capabilities::Capabilities;
 pub use hook::{FeatureHook, MaskHook, ScoreHook};
 pub use shader::Shader;
+pub use tier::{Quarantine, Tier};

@@ -2,7 +2,7 @@
 
 use core::num::Saturating;
 
-use crate::plan::{Capabilities, Shader};
+use crate::plan::{Capabilities, Shader, Tier};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
 
@@ -146,6 +146,7 @@ const WORKGROUP: u32 = 64;
 impl RopePlan {
     fn new(problem: &RopeProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
+        capabilities.allow_stored(Tier::Rope, [problem.dtype])?;
         let p = problem;
         let tail = p.head_dim - p.rotary_dim;
         let quads = p.aligned

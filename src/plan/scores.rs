@@ -4,7 +4,7 @@
 use core::fmt::Write as _;
 use core::ops::Range;
 
-use crate::plan::{Capabilities, Shader};
+use crate::plan::{Capabilities, Shader, Tier};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
 
@@ -171,6 +171,7 @@ pub struct ScoresPlan {
 impl ScoresPlan {
     fn new(problem: &ScoresProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
+        capabilities.allow_stored(Tier::Scores, [problem.q_dtype, problem.k_dtype])?;
         // Few invocations with much work where they run on a CPU, as for attention.
         let [tx, ty, rows, cols] = match capabilities.software {
             true => [4, 4, 8, 2],

@@ -19,4 +19,5 @@ mod random;
 mod real_caches;
 mod rope;
 mod scores;
+mod selftest;
 mod wrong_calls;

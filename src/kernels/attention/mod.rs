@@ -64,7 +64,7 @@ impl Attention {
 
     /// The same plan, every check repeated against the real device.
     fn replan(device: &wgpu::Device, plan: &AttentionPlan) -> Result<AttentionPlan> {
-        let caps = crate::Capabilities::of(device);
+        let caps = crate::Capabilities::of(device).quarantined_as(&plan.capabilities);
         AttentionPlan::with_tile(plan.problem(), &caps, *plan.tile())
     }
 

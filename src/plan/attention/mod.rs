@@ -17,7 +17,7 @@ pub(crate) use programs::in_base_2;
 pub use tile::Tile;
 
 use crate::Result;
-use crate::plan::{Capabilities, Shader};
+use crate::plan::{Capabilities, Quarantine, Shader, Tier};
 use memory::Memory;
 use programs::Programs;
 
@@ -64,6 +64,8 @@ impl AttentionPlan {
         tile: Tile,
     ) -> Result<Self> {
         tile.check(problem)?;
+        let stored = [problem.q_dtype, problem.kv_dtype, problem.out_dtype];
+        capabilities.allow_stored(Tier::Attention(tile), stored)?;
         let memory = Memory::new(problem, &programs, &tile);
         let shader = shader::shader(problem, &programs, &tile, &memory);
         let caps = capabilities;
@@ -117,6 +119,14 @@ impl AttentionPlan {
         &self.shader
     }
 
+    /// Tiles that would suit the device better, and were left out because it gets them wrong.
+    pub fn left_out(&self) -> Vec<&Quarantine> {
+        Tile::candidates(&self.problem, &self.programs, &self.capabilities)
+            .take_while(|tile| *tile != self.tile)
+            .filter_map(|tile| self.capabilities.quarantine(Tier::Attention(tile)))
+            .collect()
+    }
+
     /// Softmax streams that one pass over K and V feeds: 2 where a query head has a real and an
     /// imaginary output, 1 otherwise.
     pub fn streams(&self) -> u32 {
@@ -155,6 +165,9 @@ impl core::fmt::Display for AttentionPlan {
             if p.resumable { ", resumable between key tiles" } else { "" },
         )?;
         writeln!(f, "  tile: {}", self.tile)?;
+        for quarantine in self.left_out() {
+            writeln!(f, "  left out: {quarantine}")?;
+        }
         write!(
             f,
             "  {} invocations, {} bytes of workgroup memory, {} storage buffers",

@@ -2,7 +2,7 @@
 
 use super::memory::Memory;
 use super::{AttentionProblem, Programs};
-use crate::plan::Capabilities;
+use crate::plan::{Capabilities, Tier};
 use crate::{Error, Result};
 
 /// Sizes of one workgroup's work. `tx · ty` invocations; a row of `tx` shares its queries.
@@ -67,24 +67,50 @@ impl Tile {
         Ok(())
     }
 
-    /// The first row of the table that the device has room for; where it has room for none, the
-    /// shape that asks for the least, in ever thriftier forms.
+    /// The first [candidate](Tile::candidates) that is not quarantined.
     pub(super) fn choose(
         problem: &AttentionProblem,
         programs: &Programs,
         caps: &Capabilities,
     ) -> Result<Self> {
-        let units = Memory::units(problem);
-        let room = |tile: &Tile| {
-            tile.threads() <= caps.max_invocations.min(caps.max_workgroup_size)
-                && Memory::new(problem, programs, tile).bytes() <= caps.max_workgroup_bytes
-        };
-        let preferred = Row::of(problem, programs, caps)
-            .map(|row| row.tile(units))
-            .find(|tile| tile.check(problem).is_ok() && room(tile));
-        if let Some(tile) = preferred {
+        let candidates = || Self::candidates(problem, programs, caps);
+        let allowed = |tile: &Tile| caps.allow(Tier::Attention(*tile));
+        if let Some(tile) = candidates().find(|tile| allowed(tile).is_ok()) {
             return Ok(tile);
         }
+        if let Some(first) = candidates().next() {
+            // All of them are quarantined: the reason of the best one stands for the rest.
+            allowed(&first)?;
+        }
+        let least =
+            Self::thrifty(problem).map(|tile| Memory::new(problem, programs, &tile).bytes()).min();
+        Err(Error::Limit {
+            limit: "max_compute_workgroup_storage_size",
+            what: "the smallest attention tile",
+            needed: u64::from(least.unwrap_or(u32::MAX)),
+            available: u64::from(caps.max_workgroup_bytes),
+        })
+    }
+
+    /// What the device has room for, best first: rows of the table, then the shapes that ask for the
+    /// least, in ever thriftier forms.
+    pub(super) fn candidates(
+        problem: &AttentionProblem,
+        programs: &Programs,
+        caps: &Capabilities,
+    ) -> impl Iterator<Item = Self> {
+        let units = Memory::units(problem);
+        let preferred = Row::of(problem, programs, caps)
+            .map(move |row| row.tile(units))
+            .filter(|tile| tile.check(problem).is_ok());
+        preferred.chain(Self::thrifty(problem)).filter(|tile| {
+            tile.threads() <= caps.max_invocations.min(caps.max_workgroup_size)
+                && Memory::new(problem, programs, tile).bytes() <= caps.max_workgroup_bytes
+        })
+    }
+
+    fn thrifty(problem: &AttentionProblem) -> impl Iterator<Item = Self> + use<> {
+        let units = Memory::units(problem);
         let shapes = [(8, 8), (16, 4), (16, 2), (8, 4)].map(|(tx, ty)| Tile {
             tx,
             ty,
@@ -95,19 +121,7 @@ impl Tile {
             v_quads: tx,
             pv_apart: false,
         });
-        let mut least = u32::MAX;
-        for tile in shapes.into_iter().flat_map(|tile| tile.thriftier(units)) {
-            if room(&tile) {
-                return Ok(tile);
-            }
-            least = least.min(Memory::new(problem, programs, &tile).bytes());
-        }
-        Err(Error::Limit {
-            limit: "max_compute_workgroup_storage_size",
-            what: "the smallest attention tile",
-            needed: u64::from(least),
-            available: u64::from(caps.max_workgroup_bytes),
-        })
+        shapes.into_iter().flat_map(move |tile| tile.thriftier(units))
     }
 
     /// This tile, and the same with less and less workgroup memory.

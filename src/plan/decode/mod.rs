@@ -11,7 +11,7 @@ pub use tile::DecodeTile;
 use core::num::Saturating;
 
 use crate::plan::merge::{MergePlan, MergeProblem};
-use crate::plan::{Capabilities, Shader};
+use crate::plan::{Capabilities, Shader, Tier};
 use crate::{DType, Error, Result};
 pub(crate) use rows::Programs;
 
@@ -57,6 +57,8 @@ impl DecodePlan {
             return Err(Error::Invalid { what: "splits", needed, got: splits.to_string() });
         }
         let caps = capabilities;
+        let (q, out) = (problem.q_dtype.into(), problem.out_dtype.into());
+        caps.allow_stored(Tier::Decode, [problem.cache.k, problem.cache.v, q, out])?;
         let programs = Programs::new(problem);
         // One split writes the result itself, where the device can bind all that this takes.
         let alone = shader::storage_buffers(problem, false) <= caps.max_storage_buffers;

@@ -9,7 +9,7 @@ use core::num::Saturating;
 
 use crate::DType;
 use crate::Result;
-use crate::plan::{Capabilities, Shader};
+use crate::plan::{Capabilities, Shader, Tier};
 
 /// Invocations of a workgroup, and the part of a square tile that each owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +91,9 @@ pub struct LinearAttentionPlan {
 impl LinearAttentionPlan {
     fn new(problem: &LinearAttentionProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
+        let p = problem;
+        let stored = [p.q_dtype, p.kv_dtype, p.out_dtype];
+        capabilities.allow_stored(Tier::LinearAttention, stored)?;
         let tile = Tile::of(capabilities);
         let mut shaders = Vec::new();
         if problem.is_favor() {

@@ -117,7 +117,7 @@ fn tiles_of_this_device_can_be_cut() {
                 };
                 let tile = *problem.plan(&lab().gpu.capabilities()).unwrap().tile();
                 let result = check(&problem, tile, |case| Case {
-                    shape: AttentionShape::new(1, 333, 450),
+                    shape: AttentionShape::new(1, 140, 170),
                     rotation: Some(Rotation::new(
                         RopeConfig::new(case.plan.problem().head_dim, 10_000.0),
                         Ids::From(3),

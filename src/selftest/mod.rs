@@ -1,0 +1,111 @@
+//! Whether a device computes what it should.
+//!
+//! A driver can be wrong, and some are not even there: Mesa's no-op shims take every dispatch and
+//! give back zeros. [`selftest`] runs a small probe through every kernel and the tiles that plans
+//! for the device use, holds each to the oracle, and says what went wrong; [`Report::apply`] then
+//! keeps later plans away from it.
+//!
+//! ```no_run
+//! # use phasor::{Capabilities, selftest, wgpu};
+//! # fn f(device: &wgpu::Device, queue: &wgpu::Queue) {
+//! let report = selftest(device, queue);
+//! println!("{report}");
+//! let caps = report.apply(Capabilities::of(device)); // plan with these
+//! # }
+//! ```
+//!
+//! This is the one place of the crate that submits and reads back. [`selftest`] also blocks. Where
+//! that is not possible, on the web, [`SelfTest::start`] submits and [`SelfTest::finish`], called now
+//! and then, asks whether the results are there.
+
+mod probes;
+mod readback;
+mod report;
+
+pub use report::{Finding, Outcome, Report};
+
+use crate::Capabilities;
+use readback::Pending;
+
+/// Rounds of probes: each leaves out what failed in the one before, so that the next tile gets its
+/// turn.
+#[cfg(not(target_arch = "wasm32"))]
+const MOST_ROUNDS: usize = 16;
+
+/// Runs the probes, waits for them and says what they found: nearly all of the time goes
+/// into compiling a dozen shaders, which is quick on a GPU and takes a software adapter seconds each. Where a tile of the attention kernel
+/// fails, the one that would take its place is probed too, until one is right.
+///
+/// Errors of wgpu's on the way, a lost device included, are findings like others.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn selftest(device: &wgpu::Device, queue: &wgpu::Queue) -> Report {
+    let mut caps = Capabilities::of(device);
+    let mut whole = Report::new(&caps);
+    for _ in 0..MOST_ROUNDS {
+        let mut round = SelfTest::start(device, queue, &caps);
+        let report = loop {
+            // A lost device cannot be waited for; its mappings fail by themselves.
+            let waited = device.poll(wgpu::PollType::wait_indefinitely());
+            match round.finish() {
+                Some(report) => break report,
+                None if waited.is_err() => {
+                    break round.give_up("the device could not be waited for");
+                }
+                None => {}
+            }
+        };
+        let before = caps.quarantined.len();
+        caps = report.apply(caps);
+        whole.add(report);
+        let all = caps.quarantine(crate::plan::Tier::Device).is_some();
+        if all || caps.quarantined.len() == before {
+            break;
+        }
+    }
+    whole
+}
+
+/// One round of probes under way.
+#[derive(Debug)]
+pub struct SelfTest {
+    report: Report,
+    pending: Vec<Pending>,
+}
+
+impl SelfTest {
+    /// Compiles and submits every probe that plans for `caps` have a use for. What these leave out
+    /// already is not probed: start again with [`Report::apply`]'s result to probe what takes its
+    /// place.
+    pub fn start(device: &wgpu::Device, queue: &wgpu::Queue, caps: &Capabilities) -> Self {
+        let mut report = Report::new(caps);
+        let mut pending = Vec::new();
+        for probe in probes::all(caps) {
+            match Pending::submit(device, queue, probe) {
+                Ok(probe) => pending.push(probe),
+                Err(finding) => report.push(finding),
+            }
+        }
+        Self { report, pending }
+    }
+
+    /// The report, once all results have come back; `None` until then. Never waits: on native
+    /// backends, the caller polls the device.
+    pub fn finish(&mut self) -> Option<Report> {
+        if !self.pending.iter_mut().all(Pending::is_ready) {
+            return None;
+        }
+        for probe in self.pending.drain(..) {
+            self.report.push(probe.judge());
+        }
+        Some(self.report.clone())
+    }
+
+    /// The report with everything that has not come back counted as failed.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn give_up(&mut self, why: &str) -> Report {
+        for probe in self.pending.drain(..) {
+            self.report.push(probe.failed(why));
+        }
+        self.report.clone()
+    }
+}

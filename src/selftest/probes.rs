@@ -1,0 +1,436 @@
+//! The probes: small calls of every kernel, and what the oracle says of them.
+
+use wgpu::util::DeviceExt as _;
+
+use crate::gpu::{CacheBindings, CacheTensor, CosSin, Positions};
+use crate::kernels::attention::{Attention, AttentionBindings};
+use crate::kernels::decode::{Decode, DecodeBindings};
+use crate::kernels::kv_append::{KvAppend, KvAppendBindings};
+use crate::kernels::linear_attention::{LinearAttention, LinearAttentionBindings, LinearRotation};
+use crate::kernels::rope::{Rope, RopeBindings};
+use crate::kernels::scores::{Scores, ScoresBindings};
+use crate::oracle::{self, AttentionInputs, LinearInputs, Real};
+use crate::plan::Tier;
+use crate::plan::attention::{AttentionPlan, AttentionProblem, AttentionShape};
+use crate::plan::cache::{CacheFormat, CacheType};
+use crate::plan::decode::{DecodeProblem, DecodeShape};
+use crate::plan::kv_append::{KvAppendProblem, KvAppendShape};
+use crate::plan::linear_attention::{LinearAttentionProblem, LinearAttentionShape};
+use crate::plan::rope::{RopeProblem, RopeShape};
+use crate::plan::scores::{ScoresProblem, ScoresShape};
+use crate::rotary::{Frequencies, Pairing, RopeConfig};
+use crate::{Capabilities, DType, Dispatch, HeadMap, Layout, Result, Tensor};
+
+/// A call, before it is compiled.
+pub(super) struct Probe {
+    pub(super) name: String,
+    pub(super) tiers: Vec<Tier>,
+    pub(super) ready: Box<dyn FnOnce(&wgpu::Device) -> Result<Ready>>,
+}
+
+/// A call that can be recorded, and what each of its outputs should hold.
+pub(super) struct Ready {
+    pub(super) dispatch: Dispatch,
+    pub(super) outputs: Vec<(wgpu::Buffer, Expected)>,
+}
+
+/// What an output should hold.
+pub(super) struct Expected {
+    pub(super) what: &'static str,
+    pub(super) dtype: DType,
+    pub(super) truth: Vec<f64>,
+    pub(super) bound: f64,
+}
+
+impl Expected {
+    /// The rule of the crate's tests: twice the error of the naive run in f32, rounded as it is
+    /// stored, and a floor of eight ulp of the largest number.
+    fn new(what: &'static str, dtype: DType, truth: Vec<f64>, naive: &[f32]) -> Self {
+        let ulp = match dtype {
+            DType::F32 => f64::from(f32::EPSILON),
+            DType::F16 => f64::from(half::f16::EPSILON.to_f32()),
+        };
+        let stored = stored(naive, dtype);
+        let off = truth.iter().zip(&stored).map(|(t, &n)| (t - f64::from(n)).abs());
+        let largest = truth.iter().copied().map(f64::abs).fold(0.0, f64::max);
+        let bound = 2.0 * off.fold(0.0, f64::max) + 8.0 * ulp * largest;
+        Self { what, dtype, truth, bound }
+    }
+}
+
+/// Every probe that plans for `caps` have a use for. Device, software or not, decides how many tiles
+/// of the attention kernel there are: a software adapter compiles each for seconds.
+pub(super) fn all(caps: &Capabilities) -> Vec<Probe> {
+    let mut probes = vec![
+        probe(caps, "rope, f32", vec![Tier::Rope], |device, caps| rope(device, caps, DType::F32)),
+        probe(caps, "rope, f16", vec![Tier::Storage(CacheType::F16)], |device, caps| {
+            rope(device, caps, DType::F16)
+        }),
+        probe(caps, "kv_append", vec![Tier::KvAppend], append),
+        probe(caps, "decode, split and merged", vec![Tier::Decode, Tier::Merge], |device, caps| {
+            decode(device, caps, [CacheType::F32; 2])
+        }),
+        probe(
+            caps,
+            "decode, int8 and q4",
+            vec![Tier::Storage(CacheType::Int8), Tier::Storage(CacheType::Q4)],
+            |device, caps| decode(device, caps, [CacheType::Int8, CacheType::Q4]),
+        ),
+        probe(caps, "scores", vec![Tier::Scores], scores),
+        probe(caps, "linear attention", vec![Tier::LinearAttention], linear),
+    ];
+    let mut tiles = Vec::new();
+    let dims: &[u32] = if caps.software { &[64] } else { &[64, 128, 256] };
+    for &dim in dims {
+        for heads in [HeadMap::ropepp(1), HeadMap::plain(1)] {
+            let Ok(heads) = heads else { continue };
+            let problem = AttentionProblem { lse: true, ..AttentionProblem::new(heads, 1, dim) };
+            let Ok(plan) = problem.plan(caps) else { continue };
+            let (tile, streams) = (*plan.tile(), plan.streams());
+            if tiles.contains(&tile) {
+                continue;
+            }
+            tiles.push(tile);
+            let name = format!("attention, streams {streams}, D {dim}");
+            let ready = Box::new(move |device: &wgpu::Device| attention(device, &plan));
+            probes.push(Probe { name, tiers: vec![Tier::Attention(tile)], ready });
+        }
+    }
+    probes.retain(|probe| probe.tiers.iter().any(|&tier| caps.quarantine(tier).is_none()));
+    probes
+}
+
+fn probe(
+    caps: &Capabilities,
+    name: &str,
+    tiers: Vec<Tier>,
+    run: impl FnOnce(&wgpu::Device, &Capabilities) -> Result<Ready> + 'static,
+) -> Probe {
+    let caps = caps.clone();
+    Probe { name: name.to_owned(), tiers, ready: Box::new(move |device| run(device, &caps)) }
+}
+
+/// Numbers between −2 and 2, the same everywhere.
+fn numbers(len: u32, seed: u32) -> Vec<f32> {
+    let mix = |i: u32| {
+        let mut x = i.wrapping_mul(0x9e37_79b9) ^ seed.wrapping_mul(0x85eb_ca6b);
+        x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+        x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+        x ^ (x >> 16)
+    };
+    // Eleven bits: exact in f16, too.
+    (1..=len).map(|i| (mix(i) >> 21) as f32 / 512.0 - 2.0).collect()
+}
+
+fn stored(x: &[f32], dtype: DType) -> Vec<f32> {
+    match dtype {
+        DType::F32 => x.to_vec(),
+        DType::F16 => x.iter().map(|&x| half::f16::from_f32(x).to_f32()).collect(),
+    }
+}
+
+fn wide<R: Real>(x: &[f32]) -> Vec<R> {
+    x.iter().map(|&x| R::from_f64(f64::from(x))).collect()
+}
+
+fn input(device: &wgpu::Device, bytes: &[u8]) -> wgpu::Buffer {
+    device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+        label: Some("self-test"),
+        contents: bytes,
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+    })
+}
+
+fn upload(device: &wgpu::Device, x: &[f32], dtype: DType) -> wgpu::Buffer {
+    match dtype {
+        DType::F32 => input(device, bytemuck::cast_slice(x)),
+        DType::F16 => {
+            let halves: Vec<half::f16> = x.iter().map(|&x| half::f16::from_f32(x)).collect();
+            input(device, bytemuck::cast_slice(&halves))
+        }
+    }
+}
+
+/// Filled with NaN, so that what is never written shows.
+fn output(device: &wgpu::Device, len: usize, dtype: DType) -> wgpu::Buffer {
+    upload(device, &vec![f32::NAN; len], dtype)
+}
+
+fn scratch(device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
+    output(device, bytes.div_ceil(4) as usize, DType::F32)
+}
+
+/// A table of 64 channels and what the oracle reads instead of it.
+struct Turn {
+    table: crate::rotary::RopeTable,
+    frequencies: Frequencies,
+}
+
+impl Turn {
+    fn new() -> Result<Self> {
+        let config = RopeConfig::new(64, 10_000.0);
+        Ok(Self { table: config.table(128, 128)?, frequencies: config.frequencies(128)? })
+    }
+
+    fn bind<'a>(&self, buffer: &'a wgpu::Buffer) -> Result<CosSin<'a>> {
+        Ok(CosSin { binding: buffer.as_entire_buffer_binding(), shape: self.table.shape()? })
+    }
+
+    fn upload(&self, device: &wgpu::Device) -> wgpu::Buffer {
+        input(device, self.table.as_bytes())
+    }
+
+    fn apply<R: Real>(&self, x: &[R], shape: [u32; 4], first: u32) -> Result<Vec<R>> {
+        oracle::rope(x, shape, 64, Pairing::Half, |_, s, pair| {
+            let (cos, sin) = self.frequencies.cos_sin(first + s, pair as usize);
+            (R::from_f64(cos), R::from_f64(sin))
+        })
+    }
+}
+
+fn rope(device: &wgpu::Device, caps: &Capabilities, dtype: DType) -> Result<Ready> {
+    let shape = [1, 2, 9, 64];
+    let x = numbers(2 * 9 * 64, 1);
+    let turn = Turn::new()?;
+    let kernel =
+        Rope::new(device, &RopeProblem { dtype, ..RopeProblem::new(2, 0, 64) }.plan(caps)?)?;
+    let (q, out) = (upload(device, &x, dtype), output(device, x.len(), dtype));
+    let table = turn.upload(device);
+    let layout = Layout::bhsd(shape)?;
+    let bindings = RopeBindings {
+        q: Tensor::new(&q, dtype, layout),
+        k: None,
+        q_out: Some(Tensor::new(&out, dtype, layout)),
+        k_out: None,
+        table: turn.bind(&table)?,
+        positions: Positions::From(5),
+    };
+    let dispatch = kernel.bind(device, &RopeShape { batch: 1, seq: 9 }, &bindings)?;
+    let truth = turn.apply(&wide::<f64>(&x), shape, 5)?;
+    let naive = turn.apply(&x, shape, 5)?;
+    Ok(Ready { dispatch, outputs: vec![(out, Expected::new("out", dtype, truth, &naive))] })
+}
+
+fn attention_inputs<'a, R>(
+    [q, k, v]: [&'a [R]; 3],
+    [rows, keys]: [u32; 2],
+    dim: u32,
+    heads: &'a HeadMap,
+) -> AttentionInputs<'a, R> {
+    AttentionInputs {
+        q,
+        q_shape: [1, heads.q_heads(), rows, dim],
+        k,
+        k_shape: [1, 1, keys, dim],
+        v,
+        v_shape: [1, 1, keys, dim],
+        rotary_dim: dim,
+        pairing: Pairing::Half,
+        heads: heads.heads(),
+        softmax_scale: f64::from(f64::from(dim).powf(-0.5) as f32),
+        causal: true,
+        q_offset: None,
+        kv_lens: None,
+    }
+}
+
+/// What `[out, lse]` should be of queries over keys.
+fn attended(x: [&[f32]; 3], sizes: [u32; 2], dim: u32, heads: &HeadMap) -> Result<[Expected; 2]> {
+    let [q, k, v] = x.map(wide::<f64>);
+    let truth = oracle::attention(&attention_inputs([&q, &k, &v], sizes, dim, heads))?;
+    let naive = oracle::attention(&attention_inputs(x, sizes, dim, heads))?;
+    Ok([
+        Expected::new("out", DType::F32, truth.out, &naive.out),
+        Expected::new("lse", DType::F32, truth.lse, &naive.lse),
+    ])
+}
+
+/// Past the end of a tile both ways, and no row without a key.
+fn attention(device: &wgpu::Device, plan: &AttentionPlan) -> Result<Ready> {
+    let (heads, dim) = (&plan.problem().heads, plan.problem().head_dim);
+    let rows = plan.tile().block_q() + 3;
+    let keys = rows + plan.tile().block_k();
+    let x = [numbers(rows * dim, 1), numbers(keys * dim, 2), numbers(keys * dim, 3)];
+    let [out_is, lse_is] = attended(x.each_ref().map(Vec::as_slice), [rows, keys], dim, heads)?;
+    let [q, k, v] = x.map(|x| upload(device, &x, DType::F32));
+    let out = output(device, out_is.truth.len(), DType::F32);
+    let lse = output(device, lse_is.truth.len(), DType::F32);
+    let kv = Layout::bhsd([1, 1, keys, dim])?;
+    let out_layout = Layout::bhsd([1, heads.heads().len() as u32, rows, dim])?;
+    let bindings = AttentionBindings {
+        lse: Some(lse.as_entire_buffer_binding()),
+        ..AttentionBindings::new(
+            Tensor::new(&q, DType::F32, Layout::bhsd([1, 1, rows, dim])?),
+            Tensor::new(&k, DType::F32, kv),
+            Tensor::new(&v, DType::F32, kv),
+            Tensor::new(&out, DType::F32, out_layout),
+        )
+    };
+    let kernel = Attention::new(device, plan)?;
+    let dispatch = kernel.bind(device, &AttentionShape::new(1, rows, keys), &bindings)?;
+    Ok(Ready { dispatch, outputs: vec![(out, out_is), (lse, lse_is)] })
+}
+
+fn decode(device: &wgpu::Device, caps: &Capabilities, stored: [CacheType; 2]) -> Result<Ready> {
+    const KEYS: u32 = 100;
+    let heads = HeadMap::ropepp(2)?;
+    let [k, v] = [2, 3].map(|seed| numbers(KEYS * 64, seed));
+    let rows = |x: &[f32], stored| oracle::encode_rows(x, 64, stored);
+    let (k_bytes, v_bytes) = (rows(&k, stored[0])?, rows(&v, stored[1])?);
+    let k = oracle::decode_rows(&k_bytes, 64, stored[0])?;
+    let v = oracle::decode_rows(&v_bytes, 64, stored[1])?;
+    let q = numbers(2 * 64, 1);
+    let [out_is, lse_is] = attended([&q, &k, &v], [1, KEYS], 64, &heads)?;
+    let format = CacheFormat { k: stored[0], v: stored[1], ..CacheFormat::new(1, 64) };
+    // Room for many keys, so that they are split over workgroups.
+    let problem = DecodeProblem { lse: true, ..DecodeProblem::new(heads, format, 1, 4096) };
+    let kernel = Decode::new(device, &problem.plan(caps)?)?;
+    let q = upload(device, &q, DType::F32);
+    let (k, v) = (input(device, &k_bytes), input(device, &v_bytes));
+    let kv_lens = input(device, bytemuck::bytes_of(&KEYS));
+    let out = output(device, out_is.truth.len(), DType::F32);
+    let lse = output(device, lse_is.truth.len(), DType::F32);
+    let workspace = scratch(device, kernel.plan().workspace_bytes().max(4));
+    let cached = |buffer, stored: CacheType| {
+        let layout = Layout::bhsd([1, 1, KEYS, stored.row(64)])?;
+        Result::Ok(CacheTensor {
+            binding: wgpu::Buffer::as_entire_buffer_binding(buffer),
+            stored,
+            layout,
+        })
+    };
+    let bindings = DecodeBindings {
+        q: Tensor::new(&q, DType::F32, Layout::bhsd([1, 2, 1, 64])?),
+        cache: CacheBindings {
+            k: cached(&k, stored[0])?,
+            v: cached(&v, stored[1])?,
+            block_table: None,
+        },
+        kv_lens: kv_lens.as_entire_buffer_binding(),
+        out: Tensor::new(&out, DType::F32, Layout::bhsd([1, 4, 1, 64])?),
+        lse: Some(lse.as_entire_buffer_binding()),
+        rotation: None,
+        workspace: (kernel.plan().workspace_bytes() > 0)
+            .then(|| workspace.as_entire_buffer_binding()),
+    };
+    let dispatch = kernel.bind(device, &DecodeShape { batch: 1, seq_q: 1 }, &bindings)?;
+    Ok(Ready { dispatch, outputs: vec![(out, out_is), (lse, lse_is)] })
+}
+
+/// Five rows behind three, in a cache for ten.
+fn append(device: &wgpu::Device, caps: &Capabilities) -> Result<Ready> {
+    let (new, cached) = ([1, 1, 5, 64], [1, 1, 10, 64]);
+    let [k, v] = [2, 3].map(|seed| numbers(5 * 64, seed));
+    let before = numbers(10 * 64, 4);
+    let turn = Turn::new()?;
+    let merged = |rows: Vec<f64>| {
+        let mut all = wide::<f64>(&before);
+        all[3 * 64..8 * 64].copy_from_slice(&rows);
+        all
+    };
+    let mut naive = before.clone();
+    naive[3 * 64..8 * 64].copy_from_slice(&turn.apply(&k, new, 3)?);
+    let k_truth = merged(turn.apply(&wide::<f64>(&k), new, 3)?);
+    let k_is = Expected::new("k", DType::F32, k_truth, &naive);
+    naive[3 * 64..8 * 64].copy_from_slice(&v);
+    let v_is = Expected::new("v", DType::F32, merged(wide(&v)), &naive);
+
+    let kernel = KvAppend::new(device, &KvAppendProblem::new(CacheFormat::new(1, 64)).plan(caps)?)?;
+    let [k, v] = [k, v].map(|x| upload(device, &x, DType::F32));
+    let [k_cache, v_cache] = [(); 2].map(|()| upload(device, &before, DType::F32));
+    let (table, lens) = (turn.upload(device), input(device, bytemuck::bytes_of(&3_u32)));
+    let layout = Layout::bhsd(cached)?;
+    let cache = |buffer| CacheTensor {
+        binding: wgpu::Buffer::as_entire_buffer_binding(buffer),
+        stored: CacheType::F32,
+        layout,
+    };
+    let bindings = KvAppendBindings {
+        k: Tensor::new(&k, DType::F32, Layout::bhsd(new)?),
+        v: Tensor::new(&v, DType::F32, Layout::bhsd(new)?),
+        cache: CacheBindings { k: cache(&k_cache), v: cache(&v_cache), block_table: None },
+        lens: lens.as_entire_buffer_binding(),
+        rotation: Some((turn.bind(&table)?, Positions::AmongKeys)),
+    };
+    let dispatch = kernel.bind(device, &KvAppendShape::new(1, 5), &bindings)?;
+    Ok(Ready { dispatch, outputs: vec![(k_cache, k_is), (v_cache, v_is)] })
+}
+
+/// A plane of real scores and one of imaginary ones.
+fn scores(device: &wgpu::Device, caps: &Capabilities) -> Result<Ready> {
+    let (rows, keys) = (20, 70);
+    let heads = HeadMap::plain(1)?;
+    let (q, k) = (numbers(rows * 64, 1), numbers(keys * 64, 2));
+    let problem = ScoresProblem { causal: false, ..ScoresProblem::new(1, 1, 64) };
+    let scale = f64::from(problem.softmax_scale);
+    let (wide_q, wide_k) = (wide::<f64>(&q), wide::<f64>(&k));
+    let exact = [&wide_q[..], &wide_k, &wide_k];
+    let (re, im) = oracle::scores(&attention_inputs(exact, [rows, keys], 64, &heads))?;
+    let truth = re.into_iter().chain(im).map(|s| s * scale).collect();
+    let (re, im) = oracle::scores(&attention_inputs([&q, &k, &k], [rows, keys], 64, &heads))?;
+    let naive: Vec<f32> = re.into_iter().chain(im).map(|s| s * problem.softmax_scale).collect();
+    let kernel = Scores::new(device, &problem.plan(caps)?)?;
+    let [q, k] = [q, k].map(|x| upload(device, &x, DType::F32));
+    let out = output(device, naive.len(), DType::F32);
+    let bindings = ScoresBindings {
+        q: Tensor::new(&q, DType::F32, Layout::bhsd([1, 1, rows, 64])?),
+        k: Tensor::new(&k, DType::F32, Layout::bhsd([1, 1, keys, 64])?),
+        out: out.as_entire_buffer_binding(),
+        lse: None,
+    };
+    let dispatch = kernel.bind(device, &ScoresShape::new(1, rows, keys), &bindings)?;
+    Ok(Ready { dispatch, outputs: vec![(out, Expected::new("out", DType::F32, truth, &naive))] })
+}
+
+/// Causal, over more than a chunk.
+fn linear(device: &wgpu::Device, caps: &Capabilities) -> Result<Ready> {
+    const ROWS: u32 = 80;
+    let shape = [1, 1, ROWS, 64];
+    let heads = HeadMap::plain(1)?;
+    let x = [1, 2, 3].map(|seed| numbers(ROWS * 64, seed));
+    let turn = Turn::new()?;
+    fn attended<R: Real>(turn: &Turn, x: &[Vec<f32>; 3], heads: &HeadMap) -> Result<Vec<R>> {
+        let shape = [1, 1, ROWS, 64];
+        let [q, k, v] = x.each_ref().map(|x| wide::<R>(x));
+        let (q, k) = (oracle::elu_plus_one(&q), oracle::elu_plus_one(&k));
+        oracle::linear_attention(&LinearInputs {
+            q: &q,
+            q_rotated: &turn.apply(&q, shape, 0)?,
+            q_shape: shape,
+            k: &k,
+            k_rotated: &turn.apply(&k, shape, 0)?,
+            k_shape: shape,
+            v: &v,
+            v_shape: shape,
+            rotary_dim: 64,
+            pairing: Pairing::Half,
+            heads: heads.heads(),
+            causal: true,
+        })
+    }
+    let (truth, naive) = (attended::<f64>(&turn, &x, &heads)?, attended::<f32>(&turn, &x, &heads)?);
+    let plan = LinearAttentionProblem::new(heads, 1, 64).plan(caps)?;
+    let kernel = LinearAttention::new(device, &plan)?;
+    let call = LinearAttentionShape::new(1, ROWS);
+    let workspace = scratch(device, plan.workspace_bytes(&call));
+    let [q, k, v] = x.map(|x| upload(device, &x, DType::F32));
+    let (out, table) = (output(device, naive.len(), DType::F32), turn.upload(device));
+    let layout = Layout::bhsd(shape)?;
+    let tensor = |buffer| Tensor::new(buffer, DType::F32, layout);
+    let bindings = LinearAttentionBindings {
+        q: tensor(&q),
+        k: tensor(&k),
+        v: tensor(&v),
+        out: tensor(&out),
+        workspace: workspace.as_entire_buffer_binding(),
+        rotation: Some(LinearRotation {
+            table: turn.bind(&table)?,
+            positions: Positions::From(0),
+            q_positions: None,
+        }),
+        state: None,
+        random: None,
+    };
+    let dispatch = kernel.bind(device, &call, &bindings)?;
+    Ok(Ready { dispatch, outputs: vec![(out, Expected::new("out", DType::F32, truth, &naive))] })
+}

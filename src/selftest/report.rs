@@ -1,0 +1,190 @@
+//! What a self-test found.
+
+use crate::Capabilities;
+use crate::plan::Tier;
+
+/// What one probe found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// What was computed.
+    pub probe: String,
+    /// What the probe speaks for.
+    pub tiers: Vec<Tier>,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a probe.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Within the bound.
+    Passed {
+        /// Largest absolute error against the f64 oracle.
+        error: f64,
+        /// Twice the largest error of the oracle run in f32, and a few ulp.
+        bound: f64,
+    },
+    /// Something is wrong.
+    Failed {
+        /// What.
+        reason: String,
+    },
+    /// The device has no room for it, so no plan uses it.
+    NotRun {
+        /// The error that says so.
+        reason: String,
+    },
+}
+
+/// What a self-test found on a device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// Adapter, backend and driver.
+    pub adapter: String,
+    /// All probes, in the order in which they ran.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    pub(super) fn new(caps: &Capabilities) -> Self {
+        Self { adapter: caps.adapter.clone(), findings: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    /// Adds a later round. What passed before and passes again is not said twice.
+    pub(super) fn add(&mut self, round: Self) {
+        for finding in round.findings {
+            let known = self.findings.iter_mut().find(|known| {
+                known.probe == finding.probe && !matches!(known.outcome, Outcome::Failed { .. })
+            });
+            match known {
+                Some(known) => *known = finding,
+                None => self.findings.push(finding),
+            }
+        }
+    }
+
+    /// Whether nothing failed.
+    pub fn passed(&self) -> bool {
+        !self.findings.iter().any(|f| matches!(f.outcome, Outcome::Failed { .. }))
+    }
+
+    /// `caps` without the tiers that failed. Where not one probe came out right, it is the device
+    /// itself that is left out, and every plan is refused.
+    pub fn apply(&self, mut caps: Capabilities) -> Capabilities {
+        let passed = self.findings.iter().any(|f| matches!(f.outcome, Outcome::Passed { .. }));
+        for finding in &self.findings {
+            let Outcome::Failed { reason } = &finding.outcome else { continue };
+            if !passed {
+                let reason = format!("no probe came out right ({}: {reason})", finding.probe);
+                return caps.without(Tier::Device, reason);
+            }
+            for &tier in &finding.tiers {
+                caps = caps.without(tier, format!("self-test: {}: {reason}", finding.probe));
+            }
+        }
+        caps
+    }
+}
+
+impl core::fmt::Display for Report {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "self-test of {}", self.adapter)?;
+        for Finding { probe, outcome, .. } in &self.findings {
+            match outcome {
+                Outcome::Passed { error, bound } => {
+                    write!(f, "\n  passed   {probe}: error {error:.1e} of {bound:.1e}")?;
+                }
+                Outcome::Failed { reason } => write!(f, "\n  FAILED   {probe}: {reason}")?,
+                Outcome::NotRun { reason } => write!(f, "\n  not run  {probe}: {reason}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::attention::AttentionProblem;
+    use crate::plan::cache::CacheType;
+    use crate::plan::rope::RopeProblem;
+    use crate::{DType, Error, HeadMap};
+
+    fn report(outcomes: &[(Tier, bool)]) -> Report {
+        let mut report = Report::new(&Capabilities::webgpu_default());
+        for &(tier, passed) in outcomes {
+            let outcome = match passed {
+                true => Outcome::Passed { error: 0.0, bound: 1.0 },
+                false => Outcome::Failed { reason: "zeros".into() },
+            };
+            report.push(Finding { probe: tier.to_string(), tiers: vec![tier], outcome });
+        }
+        report
+    }
+
+    fn attention() -> AttentionProblem {
+        AttentionProblem::new(HeadMap::ropepp(2).unwrap(), 1, 64)
+    }
+
+    #[test]
+    fn a_tile_that_failed_gives_way_to_the_next() {
+        let caps = Capabilities::webgpu_default();
+        let best = attention().plan(&caps).unwrap();
+        assert!(best.left_out().is_empty());
+        let tier = Tier::Attention(*best.tile());
+        let caps = report(&[(Tier::Rope, true), (tier, false)]).apply(caps);
+        let next = attention().plan(&caps).unwrap();
+        assert_ne!(next.tile(), best.tile());
+        assert_eq!(next.left_out()[0].tier, tier);
+        assert!(next.to_string().contains("left out: attention in tiles of"), "{next}");
+        assert!(next.to_string().contains("zeros"), "{next}");
+    }
+
+    #[test]
+    fn where_every_tile_failed_the_plan_is_refused() {
+        let mut caps = Capabilities::webgpu_default();
+        let mut tiles = 0;
+        let error = loop {
+            match attention().plan(&caps) {
+                Ok(plan) => caps = caps.without(Tier::Attention(*plan.tile()), "zeros"),
+                Err(error) => break error,
+            }
+            tiles += 1;
+        };
+        assert!(tiles > 5, "{tiles}");
+        assert!(matches!(error, Error::Quarantined { .. }), "{error}");
+    }
+
+    #[test]
+    fn kernels_and_storages_that_failed_are_refused() {
+        let half = RopeProblem { dtype: DType::F16, ..RopeProblem::new(1, 1, 64) };
+        let whole = RopeProblem::new(1, 1, 64);
+        let failed = [(Tier::Storage(CacheType::F16), false), (Tier::Scores, true)];
+        let caps = report(&failed).apply(Capabilities::webgpu_default());
+        whole.plan(&caps).unwrap();
+        let quarantined = |tier| Err(Error::Quarantined { tier, reason: reason(&caps, tier) });
+        assert_eq!(half.plan(&caps).map(drop), quarantined(failed[0].0));
+        let halves = AttentionProblem { kv_dtype: DType::F16, ..attention() };
+        assert_eq!(halves.plan(&caps).map(drop), quarantined(failed[0].0));
+        let caps = report(&[(Tier::Rope, false), (Tier::Scores, true)]).apply(caps.clone());
+        assert!(matches!(whole.plan(&caps), Err(Error::Quarantined { tier: Tier::Rope, .. })));
+    }
+
+    fn reason(caps: &Capabilities, tier: Tier) -> String {
+        caps.quarantine(tier).unwrap().reason.clone()
+    }
+
+    #[test]
+    fn a_device_that_gets_nothing_right_is_left_out() {
+        let failed = report(&[(Tier::Rope, false), (Tier::Scores, false)]);
+        assert!(!failed.passed());
+        let caps = failed.apply(Capabilities::webgpu_default());
+        let error = attention().plan(&caps).unwrap_err();
+        assert!(matches!(error, Error::Quarantined { tier: Tier::Device, .. }), "{error}");
+        assert!(error.to_string().starts_with("the device is quarantined: no probe"), "{error}");
+    }
+}

@@ -1,0 +1,71 @@
+//! The self-test on a device that the other tests trust.
+
+use std::collections::HashSet;
+
+use phasor::plan::{Tier, cache::CacheType};
+use phasor::selftest::{Outcome, SelfTest};
+use phasor::{Capabilities, wgpu};
+
+use crate::harness::lab;
+
+#[test]
+fn a_sound_device_passes() {
+    let gpu = &lab().gpu;
+    let report = phasor::selftest(&gpu.device, &gpu.queue);
+    println!("{report}");
+    assert!(report.passed(), "{report}");
+    let passed = report.findings.iter().filter(|f| matches!(f.outcome, Outcome::Passed { .. }));
+    let tiers: HashSet<Tier> = passed.flat_map(|finding| finding.tiers.clone()).collect();
+    let kernels = [
+        Tier::Rope,
+        Tier::KvAppend,
+        Tier::Decode,
+        Tier::Merge,
+        Tier::LinearAttention,
+        Tier::Scores,
+        Tier::Storage(CacheType::F16),
+        Tier::Storage(CacheType::Int8),
+        Tier::Storage(CacheType::Q4),
+    ];
+    for tier in kernels {
+        assert!(tiers.contains(&tier), "{tier} was not probed");
+    }
+    assert!(tiers.iter().any(|tier| matches!(tier, Tier::Attention(_))));
+    assert!(report.apply(gpu.capabilities()).quarantined.is_empty());
+}
+
+/// The pieces, as a page on the web has to use them: nothing blocks, and what is left out is not
+/// probed.
+#[test]
+fn the_pieces_do_not_block() {
+    let gpu = &lab().gpu;
+    let kernels = [Tier::KvAppend, Tier::Decode, Tier::Merge, Tier::LinearAttention];
+    let storages = [CacheType::Int8, CacheType::Q4].map(Tier::Storage);
+    let mut caps = kernels
+        .into_iter()
+        .chain(storages)
+        .fold(gpu.capabilities(), |caps, tier| caps.without(tier, "not this time"));
+    for dim in [64, 128, 256] {
+        for heads in [phasor::HeadMap::plain(1), phasor::HeadMap::ropepp(1)] {
+            caps = without_tiles(caps, heads.unwrap(), dim);
+        }
+    }
+    let mut test = SelfTest::start(&gpu.device, &gpu.queue, &caps);
+    let report = loop {
+        if let Some(report) = test.finish() {
+            break report;
+        }
+        gpu.device.poll(wgpu::PollType::Poll).unwrap();
+    };
+    let probes: Vec<_> = report.findings.iter().map(|finding| finding.probe.as_str()).collect();
+    assert_eq!(probes, ["rope, f32", "rope, f16", "scores"]);
+    assert!(report.passed(), "{report}");
+}
+
+fn without_tiles(mut caps: Capabilities, heads: phasor::HeadMap, dim: u32) -> Capabilities {
+    let problem = phasor::plan::attention::AttentionProblem::new(heads, 1, dim);
+    while let Ok(plan) = problem.plan(&caps) {
+        caps = caps.without(Tier::Attention(*plan.tile()), "not this time");
+    }
+    caps
+}
