@@ -33,7 +33,8 @@ use readback::Pending;
 const MOST_ROUNDS: usize = 16;
 
 /// Runs the probes, waits for them and says what they found: nearly all of the time goes
-/// into compiling a dozen shaders, which is quick on a GPU and takes a software adapter seconds each. Where a tile of the attention kernel
+/// into compiling a dozen shaders, which is quick on a GPU and takes a software adapter seconds each.
+/// Where a tile of the attention kernel
 /// fails, the one that would take its place is probed too, until one is right.
 ///
 /// Errors of wgpu's on the way, a lost device included, are findings like others.
