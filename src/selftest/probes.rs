@@ -21,11 +21,14 @@ use crate::plan::scores::{ScoresProblem, ScoresShape};
 use crate::rotary::{Frequencies, Pairing, RopeConfig};
 use crate::{Capabilities, DType, Dispatch, HeadMap, Layout, Result, Tensor};
 
+/// Compiles and binds a call.
+type Prepare = Box<dyn FnOnce(&wgpu::Device) -> Result<Ready>>;
+
 /// A call, before it is compiled.
 pub(super) struct Probe {
     pub(super) name: String,
     pub(super) tiers: Vec<Tier>,
-    pub(super) ready: Box<dyn FnOnce(&wgpu::Device) -> Result<Ready>>,
+    pub(super) ready: Prepare,
 }
 
 /// A call that can be recorded, and what each of its outputs should hold.

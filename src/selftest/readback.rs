@@ -159,8 +159,7 @@ impl Expected {
         let mut largest = 0.0_f64;
         for (i, (&got, &truth)) in got.iter().zip(truth).enumerate() {
             let error = (f64::from(got) - truth).abs();
-            // Not the other way round, or NaN would pass.
-            if !(error <= *bound) {
+            if error.is_nan() || error > *bound {
                 return Err(format!(
                     "{what}: number {i} is {got}, where {truth:.6} was due, within {bound:.1e}"
                 ));

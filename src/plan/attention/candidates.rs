@@ -3,7 +3,7 @@
 use super::memory::Memory;
 use super::{AttentionProblem, Programs, Tile};
 use crate::Result;
-use crate::plan::Capabilities;
+use crate::plan::{Capabilities, Tier};
 
 /// Registers that an invocation may spend on scores and outputs; beyond it every known compiler
 /// spills.
@@ -24,7 +24,8 @@ impl Tile {
         let programs = Programs::new(problem)?;
         let default = Self::choose(problem, &programs, capabilities)?;
         let mut tiles: Vec<_> = Shapes::of(problem, &programs, capabilities).collect();
-        tiles.retain(|tile| *tile != default);
+        let sound = |tile: &Self| capabilities.quarantine(Tier::Attention(*tile)).is_none();
+        tiles.retain(|tile| *tile != default && sound(tile));
         let traffic = |tile: &Self| tile.reads_per_fma(problem, &programs);
         tiles.sort_by(|a, b| traffic(a).total_cmp(&traffic(b)));
         tiles.dedup();

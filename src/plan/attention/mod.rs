@@ -121,7 +121,7 @@ impl AttentionPlan {
 
     /// Tiles that would suit the device better, and were left out because it gets them wrong.
     pub fn left_out(&self) -> Vec<&Quarantine> {
-        Tile::candidates(&self.problem, &self.programs, &self.capabilities)
+        Tile::preferred(&self.problem, &self.programs, &self.capabilities)
             .take_while(|tile| *tile != self.tile)
             .filter_map(|tile| self.capabilities.quarantine(Tier::Attention(tile)))
             .collect()

@@ -67,13 +67,13 @@ impl Tile {
         Ok(())
     }
 
-    /// The first [candidate](Tile::candidates) that is not quarantined.
+    /// The first [preferred tile](Tile::preferred) that is not quarantined.
     pub(super) fn choose(
         problem: &AttentionProblem,
         programs: &Programs,
         caps: &Capabilities,
     ) -> Result<Self> {
-        let candidates = || Self::candidates(problem, programs, caps);
+        let candidates = || Self::preferred(problem, programs, caps);
         let allowed = |tile: &Tile| caps.allow(Tier::Attention(*tile));
         if let Some(tile) = candidates().find(|tile| allowed(tile).is_ok()) {
             return Ok(tile);
@@ -94,16 +94,16 @@ impl Tile {
 
     /// What the device has room for, best first: rows of the table, then the shapes that ask for the
     /// least, in ever thriftier forms.
-    pub(super) fn candidates(
+    pub(super) fn preferred(
         problem: &AttentionProblem,
         programs: &Programs,
         caps: &Capabilities,
     ) -> impl Iterator<Item = Self> {
         let units = Memory::units(problem);
-        let preferred = Row::of(problem, programs, caps)
+        let table = Row::of(problem, programs, caps)
             .map(move |row| row.tile(units))
             .filter(|tile| tile.check(problem).is_ok());
-        preferred.chain(Self::thrifty(problem)).filter(|tile| {
+        table.chain(Self::thrifty(problem)).filter(|tile| {
             tile.threads() <= caps.max_invocations.min(caps.max_workgroup_size)
                 && Memory::new(problem, programs, tile).bytes() <= caps.max_workgroup_bytes
         })
