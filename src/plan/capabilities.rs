@@ -36,7 +36,7 @@ pub struct Capabilities {
     /// Smallest and largest subgroup, where the device was created with subgroup operations.
     pub subgroup: Option<(u32, u32)>,
     /// What plans leave out, since the device was seen to get it wrong: see
-    /// [`selftest`](crate::selftest) and [`Capabilities::without`].
+    /// [`selftest`](crate::selftest()) and [`Capabilities::without`].
     pub quarantined: Vec<Quarantine>,
 }
 
