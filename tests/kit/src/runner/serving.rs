@@ -13,7 +13,7 @@ use phasor::{
     },
     oracle,
     plan::{
-        decode::{DecodePlan, DecodeProblem, DecodeShape, DecodeTile},
+        decode::{DecodePlan, DecodeProblem, DecodeShape},
         kv_append::KvAppendProblem,
         merge::{MergeProblem, MergeShape},
     },
@@ -27,6 +27,8 @@ use crate::cases::{AttentionCase, CacheCase, MergeCase, Result, Rotation};
 
 /// Splits of the keys: enough that the merge has work, and some of them may be empty.
 const SPLITS: u32 = 3;
+/// Rows of a workgroup at most.
+const TILE_ROWS: u32 = 4;
 /// Rows that one call decodes at most.
 const MOST_ROWS: u32 = 16;
 
@@ -142,11 +144,9 @@ impl Device<'_> {
     pub(super) fn decode_kernel(&self, problem: &DecodeProblem) -> Result<Decode> {
         let caps = self.gpu.capabilities();
         let mut tile = *problem.plan(&caps)?.tile();
-        // Several rows take a small tile: what suits the hardware takes a software adapter many
-        // seconds to compile, for every head_dim anew.
-        if problem.max_seq_q > 1 {
-            tile = DecodeTile { rows: tile.rows.min(2), keys_each: 1, ..tile };
-        }
+        // More rows are more blocks of rows. All 16 states that the plan would choose take lavapipe
+        // minutes to compile; fewer keys an invocation do not help, since more is unrolled then.
+        tile.rows = tile.rows.min(TILE_ROWS);
         let plan = DecodePlan::with_parts(problem, &caps, tile, SPLITS)?;
         let mut known = self.decodes.borrow_mut();
         for other in known.iter() {
