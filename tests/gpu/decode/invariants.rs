@@ -118,3 +118,17 @@ fn more_rows_than_keys() {
     }
     assert!(got.out.iter().all(|x| x.is_finite()));
 }
+
+/// Again, and in a cache with more room, whose strides are others.
+#[test]
+fn neither_runs_nor_room_change_anything() {
+    let case = case(&[64, 50, 120]);
+    let wanted = case.run(&case.inputs().unwrap()).unwrap();
+    let mut roomy = case.clone();
+    roomy.slots = Slots::Contiguous { capacity: 300 };
+    for case in [&case, &roomy] {
+        let got = case.run(&case.inputs().unwrap()).unwrap();
+        assert_eq!(bits(&got.out), bits(&wanted.out), "{:?}", case.slots);
+        assert_eq!(bits(&got.lse), bits(&wanted.lse), "{:?}", case.slots);
+    }
+}

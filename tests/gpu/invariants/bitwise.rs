@@ -13,7 +13,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-fn same(what: &str, a: &[f32], b: &[f32]) -> Result {
+pub(super) fn same(what: &str, a: &[f32], b: &[f32]) -> Result {
     match bits(a) == bits(b) {
         true => Ok(()),
         false => Err(format!("{what}: other bits").into()),

@@ -2,6 +2,7 @@
 //! the tables use.
 
 mod bitwise;
+mod places;
 mod rotation;
 mod softmax;
 
