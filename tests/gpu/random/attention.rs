@@ -16,7 +16,7 @@ use super::{Width, dtype, heads, hold, input_place, place, rounding};
 use crate::{
     attention::{Case, Places, control, small_tile},
     decode,
-    harness::{Ids, Result, Rotation, Slots, lab},
+    harness::{Ids, Place, Result, Rotation, Slots, lab},
 };
 
 /// What changes the shader.
@@ -168,7 +168,9 @@ fn case(width: Width) -> impl Strategy<Value = Case> {
                 let mut case = Case::tiled(&problem, form.tile).expect("a plan");
                 case.shape = AttentionShape { batch, seq_q, seq_k, query_offset };
                 let kept = |lens: Vec<u32>| lens[..batch as usize].to_vec();
-                case.kv_lens = lens.map(kept);
+                // What lies behind a length is NaN: no batch may share it with another.
+                let shared = [places.1, places.2].contains(&Place::Broadcast);
+                case.kv_lens = lens.filter(|_| !shared).map(kept);
                 case.prefix_lens =
                     problem.prefix.then(|| vec![3, 17, 60][..batch as usize].to_vec());
                 let extent = |n: usize, all: u32| if broadcast[n] { 1 } else { all };

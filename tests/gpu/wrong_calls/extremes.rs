@@ -139,7 +139,7 @@ impl World {
 fn binds(right: &[u32], bind: impl Fn(&World, &[u32]) -> phasor::Result<Dispatch>) {
     let (gpu, world) = (&lab().gpu, World::new());
     bind(&world, right).expect("a right call");
-    sweep(400, |twists| {
+    sweep(120, |twists| {
         let numbers = twisted(right, twists);
         // Taken or refused, both are well.
         let _ = bind_silently(gpu, || bind(&world, &numbers))?;
@@ -337,7 +337,7 @@ fn scores() {
 fn plans() {
     let caps = Capabilities::webgpu_default();
     let right = [2, 1, 16, 16, 16, 9, 1, 1, 2, 30];
-    sweep(3000, |twists| {
+    sweep(500, |twists| {
         let n = twisted(&right, twists);
         // Maps have a head for each entry: past all devices, but not past the memory of this one.
         let heads = HeadMap::ropepp(n[0].min(1 << 12));
