@@ -39,13 +39,13 @@ pub fn run(case: &Case, runner: &dyn Runner) -> Result<Ways<Stats>> {
             worst(real, case.imaginary.check(&im, case.imaginary.shape)?)
         }
         Case::Attention(case) => {
-            return each(runner.attention(case)?, |got| {
+            return each(runner.name(), runner.attention(case)?, |got| {
                 let out = check_all(&case.out, &got.out, case.out_shape())?;
                 Ok(worst(out, check_all(&case.lse, &got.lse, case.lse_shape())?))
             });
         }
         Case::Cache(case) => {
-            return each(runner.cache(case)?, |[k, v]| {
+            return each(runner.name(), runner.cache(case)?, |[k, v]| {
                 let k = case.expected[0].check(&k, case.k_shape)?;
                 Ok(worst(k, case.expected[1].check(&v, case.v_shape)?))
             });
@@ -60,17 +60,19 @@ pub fn run(case: &Case, runner: &dyn Runner) -> Result<Ways<Stats>> {
             let sequences = case.prompt.len() as u32;
             let tokens = (case.prompt[0].len() + case.greedy[0].len()) as u32;
             let attention = case.model.attention(sequences, tokens);
-            return each(runner.model(&attention)?, |mut attend| model(case, attend.as_mut()));
+            let ways = runner.model(&attention)?;
+            return each(runner.name(), ways, |mut attend| model(case, attend.as_mut()));
         }
     };
     Ok(vec![(runner.name(), stats)])
 }
 
-/// Judges what every way gave; an error says which way it was.
-fn each<T>(ways: Ways<T>, judge: impl Fn(T) -> Result<Stats>) -> Result<Ways<Stats>> {
+/// Judges what every way gave; an error says which it was, beside the runner's own.
+fn each<T>(runner: &str, ways: Ways<T>, judge: impl Fn(T) -> Result<Stats>) -> Result<Ways<Stats>> {
     ways.into_iter()
         .map(|(way, got)| match judge(got) {
             Ok(stats) => Ok((way, stats)),
+            Err(error) if way == runner => Err(error),
             Err(error) => Err(format!("{way}: {error}").into()),
         })
         .collect()
