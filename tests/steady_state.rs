@@ -38,8 +38,8 @@ const PAGES_EACH: u32 = 6;
 const WARM: u32 = 3;
 const STEPS: u32 = 30;
 
-/// What a host does on the device between two steps: the sequences grow, and where one begins a
-/// page, it takes one of the pool.
+/// What a host does on the device between two steps: the sequences grow, the second up to 25 rows,
+/// and where one begins a page, it takes one of the pool.
 const ADVANCE: &str = "
 @group(0) @binding(0) var<storage, read_write> lens: array<u32>;     // [B] before the append
 @group(0) @binding(1) var<storage, read_write> kv_lens: array<u32>;  // [B] after it
@@ -49,7 +49,7 @@ const ADVANCE: &str = "
 fn advance() {
     for (var b = 0u; b < 2u; b++) {
         lens[b] = kv_lens[b];
-        kv_lens[b] += 1u;
+        kv_lens[b] = min(kv_lens[b] + 1u, 40u - 15u * b);
         let page = lens[b] / 8u;
         table[b * 6u + page] = 2u * page + b;
     }
@@ -131,7 +131,7 @@ impl World {
         };
         Ok(Self {
             lens: gpu.upload_u32(&[0; BATCH as usize]),
-            kv_lens: gpu.upload_u32(&[0, 5]),
+            kv_lens: gpu.upload_u32(&[0; BATCH as usize]),
             table: gpu.upload_u32(&[u32::MAX; (BATCH * PAGES_EACH) as usize]),
             new: gpu.upload(&words(BATCH * KV_HEADS * DIM), DType::F32),
             q: gpu.upload(&words(BATCH * 4 * DIM), DType::F32),
@@ -245,7 +245,7 @@ fn a_step_creates_and_allocates_nothing() -> Result {
     gpu.queue.write_buffer(
         &world.kv_lens,
         0,
-        bytemuck::cast_slice(&[WARM + STEPS, WARM + STEPS + 5]),
+        bytemuck::cast_slice(&[WARM + STEPS, 25]),
     );
     gpu.queue.write_buffer(&world.out, 0, &vec![0xff; out.len()]);
     let [_, fresh] = world.bind(&gpu)?;

@@ -158,17 +158,19 @@ impl Text {
         move |id| {
             pending.extend(self.bytes.get(id as usize).into_iter().flatten());
             let mut text = String::new();
-            while let Some(chunk) = pending.utf8_chunks().next() {
-                text.push_str(chunk.valid());
-                let (valid, invalid) = (chunk.valid().len(), chunk.invalid().len());
-                // At the end, what is invalid may be the beginning of a character.
-                if invalid == 0 || (valid + invalid == pending.len() && invalid < 4) {
-                    pending.drain(..valid);
-                    break;
-                }
+            while let Err(error) = std::str::from_utf8(&pending) {
+                let whole = error.valid_up_to();
+                text.push_str(&String::from_utf8_lossy(&pending[..whole]));
+                // Without a length, the end is the beginning of a character.
+                let Some(invalid) = error.error_len() else {
+                    pending.drain(..whole);
+                    return text;
+                };
                 text.push(char::REPLACEMENT_CHARACTER);
-                pending.drain(..valid + invalid);
+                pending.drain(..whole + invalid);
             }
+            text.push_str(&String::from_utf8_lossy(&pending));
+            pending.clear();
             text
         }
     }
