@@ -18,66 +18,28 @@
 //     p  [key quad, row pair]  four keys: (re 0, re 1, im 0, im 1); with one stream
 //        [key quad, two row pairs]  each of them: (0, 1 of keys 0 and 1), (0, 1 of keys 2 and 3)
 
-override WORKGROUP: u32;                     // THREADS; an override so that wgpu heeds the checks asked for
-const THREADS: u32 = TX * TY;
-const ROWS: u32 = 2u * ROW_PAIRS;            // queries an invocation
-const BLOCK_QP: u32 = ROW_PAIRS * TY;        // row pairs a tile
-const BLOCK_Q: u32 = 2u * BLOCK_QP;
-const BLOCK_KQ: u32 = KEY_QUADS * TX;        // key quads a tile
-const BLOCK_K: u32 = 4u * BLOCK_KQ;
-const UNITS: u32 = PAIR_QUADS + TAIL_QUADS;  // groups of four pairs (eight channels) a head
-const STATES: u32 = STREAMS * ROWS;          // softmax states an invocation
-const STATE_VECS: u32 = (STATES + 3u) / 4u;
-const V_COLS: u32 = TX * COLS;               // columns a V tile, padding included
+const V_COLS: u32 = TX * COLS;            // columns a V tile, padding included
 const P_GROUPS: u32 = (ROW_PAIRS * STREAMS + 1u) / 2u; // groups of p an invocation and key quad
-const V_STEPS: u32 = BLOCK_KQ / V_QUADS;     // V tiles a K tile
-const ALIGNED: bool = BLOCK_PAIRS % 4u == 0u && PAIRS % 2u == 0u; // no group of channels straddles
-const MASKED: f32 = -1.0e38;                 // finite: infinities need not survive in WGSL
-const LN_2: f32 = 0.69314718055994530942;
-const LOG2_E: f32 = 1.44269504088896340736;
+const V_STEPS: u32 = BLOCK_KQ / V_QUADS;  // V tiles a K tile
 
 @compute @workgroup_size(WORKGROUP)
 fn attention(
     @builtin(workgroup_id) group_id: vec3<u32>,
     @builtin(local_invocation_index) tid: u32,
 ) {
-    let lanes = params.programs * params.batch;
     let in_part = group_id.x + group_id.y * params.groups_x;
     if (in_part >= params.part_groups) {
         return;
     }
-    let linear = params.first_group + in_part;
-    // Heads whose keys and values fit a cache together go together, and within such a bundle late
-    // tiles first, since they see the most keys under a causal mask.
-    let first_lane = linear / (params.bundle * params.tiles) * params.bundle;
-    let bundle = min(params.bundle, lanes - first_lane);
-    let within = linear - first_lane * params.tiles;
-    let lane = first_lane + within % bundle;
-    let tile = params.tiles - 1u - within / bundle;
-    var work: Work;
-    work.batch = lane / params.programs;
-    work.program = programs[lane % params.programs];
-    work.rows = rows_of(work.batch);
-    work.keys = keys_of(work.batch);
-    work.offset = params.causal_offset;
-    if (params.align_last != 0u) {
-        work.offset = i32(work.keys) - i32(work.rows.count);
-    }
+    let work = work_of(in_part);
     let program = work.program;
-    let keys = work.keys;
-    let q_first = tile * BLOCK_Q;
+    let q_first = work.tile * BLOCK_Q;
     if (q_first >= work.rows.count) {
         return; // a shorter sequence than the longest
     }
     let tx = tid % TX;
     let ty = tid / TX;
-
-    let last_row = i32(min(q_first + BLOCK_Q, work.rows.count)) - 1;
-    let prefix = i32(prefix_of(work.batch));
-    let visible = min(keys, u32(max(last_row + work.offset + 1, prefix)));
-    let kv_head = program.source / params.group;
-    let k_head = params.k.offset + kv_head * params.k.head;
-    let v_head = params.v.offset + kv_head * params.v.head;
+    let row0 = q_first + ROWS * ty; // of this invocation
 
     if (tid == 0u) {
         atomicStore(&strays, 0u); // a barrier away from the first value
@@ -111,16 +73,8 @@ fn attention(
     if (Q_RESIDENT) {
         stage_q(tid, work, q_first, 0u, UNITS);
     }
-    // Whole tiles before the first row's window are left out.
-    let oldest = max(i32(q_first) + work.offset - params.window + 1, 0);
-    var start = u32(oldest) / BLOCK_K * BLOCK_K;
-    var end = visible;
-    if (RESUMABLE) {
-        end = min(visible, start + params.end_step * BLOCK_K);
-        start += params.first_step * BLOCK_K;
-    }
-    for (var first = start; first < end; first += BLOCK_K) {
-        if (BLOCKS && !block_visited(work.batch, tile, first / BLOCK_K)) {
+    for (var first = work.start; first < work.end; first += BLOCK_K) {
+        if (BLOCKS && !block_visited(work.batch, work.tile, first / BLOCK_K)) {
             continue;
         }
         // S = Q·Kᵀ, a chunk of channels at a time.
@@ -135,7 +89,7 @@ fn attention(
                 stage_q(tid, work, q_first, unit0, units);
             }
             let q_first_at = Q_AT + select(0u, unit0 * BLOCK_QP, Q_RESIDENT) + ty * ROW_PAIRS;
-            stage_k(tid, work, k_head, first, unit0, units);
+            stage_k(tid, work, first, unit0, units);
             workgroupBarrier(); // q and k are staged
             for (var u = 0u; u < units; u++) {
                 let turns = TAIL_QUADS == 0u || unit0 + u < PAIR_QUADS;
@@ -179,59 +133,16 @@ fn attention(
             }
         }
 
-        let diagonal = i32(q_first) + work.offset;
         if (SOFTCAP || ALIBI || BIAS || HOOKS) {
             for (var i = 0u; i < STATES * KEY_QUADS; i++) {
-                if (SOFTCAP) {
-                    s[i] = params.softcap * tanh4(s[i] / params.softcap);
-                }
-                if (ALIBI) {
-                    let row = diagonal + i32(2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS);
-                    let distance = vec4<i32>(tile_keys(first + i % KEY_QUADS * TX + tx)) - row;
-                    let stream = i / (ROWS * KEY_QUADS);
-                    s[i] += program.slopes[stream] * vec4<f32>(distance);
-                }
-                if (BIAS) {
-                    let head = select(program.lse1, program.lse0, i < ROWS * KEY_QUADS);
-                    let query = min(
-                        q_first + 2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS,
-                        work.rows.count - 1u,
-                    );
-                    let key = min(tile_keys(first + i % KEY_QUADS * TX + tx), vec4(keys - 1u));
-                    let bias = vec4(
-                        bias_of(work, head, query, key.x),
-                        bias_of(work, head, query, key.y),
-                        bias_of(work, head, query, key.z),
-                        bias_of(work, head, query, key.w),
-                    );
-                    // Whatever the score of a hidden key is.
-                    s[i] = select(s[i] + bias, vec4(MASKED), bias <= vec4(MASKED));
-                }
-                if (HOOKS) {
-                    let head = select(program.lse1, program.lse0, i < ROWS * KEY_QUADS);
-                    // A query's place among the keys; without a causal mask, its row.
-                    let base = select(i32(q_first), diagonal, params.causal != 0u);
-                    let query = base + i32(2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS);
-                    let keys4 = vec4<i32>(tile_keys(first + i % KEY_QUADS * TX + tx));
-                    s[i] = vec4(
-                        hooked(s[i].x, work.batch, head, query, keys4.x),
-                        hooked(s[i].y, work.batch, head, query, keys4.y),
-                        hooked(s[i].z, work.batch, head, query, keys4.z),
-                        hooked(s[i].w, work.batch, head, query, keys4.w),
-                    );
-                }
+                let state = i / KEY_QUADS;
+                let key = first + i % KEY_QUADS * TX + tx;
+                s[i] = modified(s[i], work, state / ROWS, row0 + state % ROWS, key);
             }
         }
-
-        // Mask where the tile passes the last key, the diagonal or the window's edge.
-        let lowest = diagonal + i32(BLOCK_Q) - params.window;
-        if (first + BLOCK_K > keys || i32(first + BLOCK_K) - 1 > diagonal || i32(first) < lowest) {
+        if (any_hidden(work, first)) {
             for (var i = 0u; i < STATES * KEY_QUADS; i++) {
-                let row = 2u * ROW_PAIRS * ty + (i / KEY_QUADS) % ROWS;
-                let limit = min(i32(keys), max(diagonal + i32(row) + 1, prefix));
-                let start = diagonal + i32(row) - params.window;
-                let key = vec4<i32>(tile_keys(first + i % KEY_QUADS * TX + tx));
-                s[i] = select(vec4(MASKED), s[i], (key < vec4(limit)) & (key > vec4(start)));
+                s[i] = masked(s[i], work, row0 + i / KEY_QUADS % ROWS, first + i % KEY_QUADS * TX + tx);
             }
         }
 
@@ -318,7 +229,7 @@ fn attention(
             if (step > 0u) {
                 workgroupBarrier(); // v is read before the next range
             }
-            stage_v(tid, work, v_head, first, step * V_QUADS);
+            stage_v(tid, work, first, step * V_QUADS);
             workgroupBarrier(); // p and v are staged
             for (var kq = 0u; kq < V_QUADS; kq++) {
                 let p_at = P_AT + (step * V_QUADS + kq) * P_ROW + ty * P_GROUPS;
@@ -364,17 +275,17 @@ fn attention(
 
     workgroupBarrier(); // the last tile is read
     if (atomicLoad(&strays) != 0u) {
-        for (var key = start; key < end; key++) {
-            if (BLOCKS && !block_visited(work.batch, tile, key / BLOCK_K)) {
+        for (var key = work.start; key < work.end; key++) {
+            if (BLOCKS && !block_visited(work.batch, work.tile, key / BLOCK_K)) {
                 continue;
             }
             var seen: array<bool, STATES>;
             for (var i = 0u; i < STATES; i++) {
-                let row = min(q_first + 2u * ROW_PAIRS * ty + i % ROWS, work.rows.count - 1u);
-                seen[i] = sees(work, row, select(program.lse1, program.lse0, i < ROWS), key);
+                let row = min(row0 + i % ROWS, work.rows.count - 1u);
+                seen[i] = sees(work, row, head_of(program, i / ROWS), key);
             }
             for (var j = 0u; j < COLS; j++) {
-                let x = value(work, v_head, key, j * TX + tx);
+                let x = value(work, key, j * TX + tx);
                 let stray = select(vec4(0.0), x, not_finite(x));
                 for (var i = 0u; i < STATES; i++) {
                     acc[i * COLS + j] += select(vec4(0.0), stray, seen[i]);
@@ -415,21 +326,17 @@ fn attention(
     }
 
     for (var i = 0u; i < STATES; i++) {
-        let row = q_first + 2u * ROW_PAIRS * ty + i % ROWS;
+        let row = row0 + i % ROWS;
         let stream = i / ROWS;
         if (row >= work.rows.count || stream >= program.streams) {
             continue;
         }
         if (SINKS) {
-            // A key without a value: it moves the maximum and joins the sum.
-            let sink = program.sinks[stream];
-            let top = max(m[i], sink);
-            let base = select(top, 0.0, top == MASKED);
-            let scale = exp2(m[i] - base);
-            l[i] = l[i] * scale + exp2(sink - base);
-            m[i] = top;
+            let sum = with_sink(m[i], l[i], program.sinks[stream]);
+            m[i] = sum.m;
+            l[i] = sum.l;
             for (var j = 0u; j < COLS; j++) {
-                acc[i * COLS + j] *= scale;
+                acc[i * COLS + j] *= sum.scale;
             }
         }
         // No visible key: the output is zero and the log-sum-exp minus infinity.
@@ -439,22 +346,11 @@ fn attention(
             let column = j * TX + tx;
             if (column < VALUE_DIM / 4u) {
                 let x = select(acc[i * COLS + j] * inverse, vec4(0.0), empty);
-                if (stream == 0u) {
-                    store_out(params.out.offset + work.batch * params.out.batch
-                        + program.slot0 * params.out.head
-                        + (work.rows.first + row) * params.out.row + column, x);
-                } else {
-                    store_out_im(params.out_im.offset + work.batch * params.out_im.batch
-                        + program.slot1 * params.out_im.head
-                        + (work.rows.first + row) * params.out_im.row + column, x);
-                }
+                store_quad(work, stream, row, column, x);
             }
         }
         if (params.store_lse != 0u && tx == 0u) {
-            let head = select(program.lse1, program.lse0, stream == 0u);
-            let value = (m[i] + log2(l[i])) * LN_2;
-            lse[work.batch * params.lse_batch + head * params.lse_head + work.rows.first + row] =
-                select(value, params.minus_infinity, empty);
+            store_lse(work, stream, row, m[i], l[i]);
         }
     }
 }

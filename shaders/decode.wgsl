@@ -14,6 +14,7 @@ const BLOCK_K: u32 = THREADS * KEYS_EACH;  // keys a step
 const STATES: u32 = STREAMS * ROWS;
 const VECS: u32 = (STATES + 3u) / 4u;      // states in vectors of four
 const V_QUADS: u32 = VALUE_DIM / 4u;
+const AT_ONCE: u32 = min(STATES, SHARED / (COLS * THREADS)); // states that the tile has room for
 const SEGMENTS: u32 = 8u;                  // partial results of a reduction over invocations
 const MASKED: f32 = -1.0e38;               // finite: infinities need not survive in WGSL
 const LN_2: f32 = 0.69314718055994530942;
@@ -35,7 +36,7 @@ struct Params {
     minus_infinity: f32,
     lse_at: u32,         // where the log-sum-exps start in the workspace
     among_keys: u32,     // 1: positions follow from the lengths
-    pad: u32,
+    zero: u32,           // 0, unknown to a compiler: loops with it in their bounds stay loops
     q: Rows,             // plane: sequence
     out: Rows,
     cache: Cache,
@@ -61,6 +62,8 @@ struct Program {
 
 var<workgroup> tile: array<vec4<f32>, SHARED>;
 var<workgroup> value_rows: array<u32, BLOCK_K>;
+var<workgroup> maxima: array<vec4<f32>, VECS>;
+var<workgroup> totals: array<vec4<f32>, VECS>;
 
 fn load_qk(is_k: bool, row: u32, quad: u32) -> vec4<f32> {
     if (is_k) {
@@ -200,6 +203,7 @@ fn decode(
     for (var i = 0u; i < STATES * COLS; i++) {
         acc[i] = vec4(0.0);
     }
+    let more = select(0u, params.zero, COMPACT);
     var group = 0u;
     var lane = tid;
     if (KEY_GROUPS > 1u) {
@@ -221,7 +225,7 @@ fn decode(
         for (var i = 0u; i < KEYS_EACH * STATES; i++) {
             s[i] = 0.0;
         }
-        for (var u = 0u; u < UNITS; u++) {
+        for (var u = 0u; u < UNITS + more; u++) {
             let turns = TAIL_QUADS == 0u || u < PAIR_QUADS;
             var x: array<Pairs, KEYS_EACH>;
             for (var k = 0u; k < KEYS_EACH; k++) {
@@ -294,7 +298,7 @@ fn decode(
         }
         for (var n = tid; n < SEGMENTS * VECS; n += THREADS) {
             var top = vec4(MASKED);
-            for (var i = n; i < THREADS * VECS; i += SEGMENTS * VECS) {
+            for (var i = n; i < THREADS * VECS + more; i += SEGMENTS * VECS) {
                 top = max(top, tile[RED_AT + i]);
             }
             tile[SEG_AT + n] = top;
@@ -366,37 +370,50 @@ fn decode(
     workgroupBarrier(); // sums of invocations
     for (var n = tid; n < SEGMENTS * VECS; n += THREADS) {
         var sum = vec4(0.0);
-        for (var i = n; i < THREADS * VECS; i += SEGMENTS * VECS) {
+        for (var i = n; i < THREADS * VECS + more; i += SEGMENTS * VECS) {
             sum += tile[RED_AT + i];
         }
         tile[SEG_AT + n] = sum;
     }
+    if (tid == 0u) {
+        for (var v = 0u; v < VECS; v++) {
+            maxima[v] = m[v];
+        }
+    }
     workgroupBarrier(); // sums of segments
-    for (var v = 0u; v < VECS; v++) {
+    for (var v = tid; v < VECS; v += THREADS) {
         var sum = vec4(0.0);
-        for (var i = 0u; i < SEGMENTS; i++) {
+        for (var i = 0u; i < SEGMENTS + more; i++) {
             sum += tile[SEG_AT + i * VECS + v];
         }
-        l[v] = sum;
+        totals[v] = sum;
     }
 
-    for (var i = 0u; i < STATES; i++) {
-        if (KEY_GROUPS > 1u) {
-            workgroupBarrier(); // the memory below is read
-            tile[tid] = acc[i];
-            workgroupBarrier(); // sums of key groups
-            var sum = tile[lane];
-            for (var g = 1u; g < KEY_GROUPS; g++) {
-                sum += tile[g * LANES + lane];
+    // Outputs, over the key groups: as many states at once as there is room for.
+    for (var base = 0u; base < STATES; base += AT_ONCE) {
+        workgroupBarrier(); // the memory below is read, and the totals are written
+        for (var i = 0u; i < min(AT_ONCE, STATES - base); i++) {
+            for (var c = 0u; c < COLS; c++) {
+                tile[(i * COLS + c) * THREADS + tid] = acc[(base + i) * COLS + c];
             }
-            acc[i] = sum;
         }
-        let row = row_first + i % ROWS;
-        let stream = i / ROWS;
-        let program = programs[kv_head * params.programs + row % params.programs];
-        if (row / params.programs < params.seq_q && stream < program.streams && group == 0u) {
-            var top = m[i / 4u][i % 4u];
-            var sum = l[i / 4u][i % 4u];
+        workgroupBarrier(); // accumulators are written
+        for (var n = tid; n < min(AT_ONCE, STATES - base) * V_QUADS; n += THREADS) {
+            let i = base + n / V_QUADS;
+            let column = n % V_QUADS;
+            let row = row_first + i % ROWS;
+            let stream = i / ROWS;
+            let program = programs[kv_head * params.programs + row % params.programs];
+            if (row / params.programs >= params.seq_q || stream >= program.streams) {
+                continue;
+            }
+            let at = (n / V_QUADS * COLS + column / LANES) * THREADS + column % LANES;
+            var x = tile[at];
+            for (var g = 1u; g < KEY_GROUPS + more; g++) {
+                x += tile[at + g * LANES];
+            }
+            var top = maxima[i / 4u][i % 4u];
+            var sum = totals[i / 4u][i % 4u];
             var scale = 1.0;
             if (SINKS) {
                 // A key without a value: it moves the maximum and joins the sum.
@@ -409,16 +426,10 @@ fn decode(
             }
             // No visible key: the output is zero and the log-sum-exp minus infinity.
             let empty = sum == 0.0;
-            let inverse = scale / sum;
             let head = select(program.head0, program.head1, stream == 1u);
-            for (var c = 0u; c < COLS; c++) {
-                let column = c * LANES + lane;
-                if (column < V_QUADS) {
-                    let x = select(acc[i * COLS + c] * inverse, vec4(0.0), empty);
-                    store_row(split, batch, head, row / params.programs, column, x);
-                }
-            }
-            if (tid == 0u) {
+            store_row(split, batch, head, row / params.programs, column,
+                select(x * (scale / sum), vec4(0.0), empty));
+            if (column == 0u) {
                 let value = (top + log2(sum)) * LN_2;
                 store_lse(split, batch, head, row / params.programs,
                     select(value, params.minus_infinity, empty));

@@ -242,11 +242,7 @@ fn a_step_creates_and_allocates_nothing() -> Result {
 
     // The loop has computed what a call bound afresh computes.
     assert!(out.chunks_exact(4).all(|x| f32::from_ne_bytes([x[0], x[1], x[2], x[3]]).is_finite()));
-    gpu.queue.write_buffer(
-        &world.kv_lens,
-        0,
-        bytemuck::cast_slice(&[WARM + STEPS, 25]),
-    );
+    gpu.queue.write_buffer(&world.kv_lens, 0, bytemuck::cast_slice(&[WARM + STEPS, 25]));
     gpu.queue.write_buffer(&world.out, 0, &vec![0xff; out.len()]);
     let [_, fresh] = world.bind(&gpu)?;
     gpu.run(|encoder| fresh.encode(encoder));

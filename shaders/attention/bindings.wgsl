@@ -38,9 +38,9 @@ struct Params {
     blocks_row: u32,
     causal: u32,
     bundle: u32,              // lanes, a program of a batch each, that go through the tiles together
+    zero: u32,                // 0, unknown to a compiler: loops with it in their bounds stay loops
     pad0: u32,                // a struct within a uniform starts at a multiple of 16 bytes
     pad1: u32,
-    pad2: u32,
     q: Quads,
     k: Quads,
     v: Quads,
@@ -69,8 +69,6 @@ struct Program {
 @group(0) @binding(1) var<uniform> programs: array<Program, PROGRAM_SLOTS>;
 @group(0) @binding(7) var<storage, read_write> lse: array<f32>;  // [B, H_out, S_q] or [H_out, rows], natural log
 
-var<workgroup> shared_tile: array<array<vec4<f32>, 5>, SHARED>;
-
 // Queries of one sequence: the first one's row in q, and how many.
 struct Rows {
     first: u32,
@@ -83,6 +81,12 @@ struct Work {
     rows: Rows,
     offset: i32,    // place of query 0 among the keys
     keys: u32,
+    prefix: i32,    // keys that all queries see
+    k_head: u32,    // where the key head's rows start
+    v_head: u32,
+    tile: u32,      // query tile
+    start: u32,     // first key that it visits
+    end: u32,       // one past the last
     program: Program,
 }
 

@@ -20,3 +20,57 @@ fn hooked(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32 {
     return select(MASKED, modified, mask_mod(batch, head, query, key));
 }
 
+// Scores of a row of a stream with the keys of a quad, after softcap, ALiBi, bias and hooks.
+fn modified(score: vec4<f32>, work: Work, stream: u32, row: u32, key: u32) -> vec4<f32> {
+    var s = score;
+    if (SOFTCAP) {
+        s = params.softcap * tanh4(s / params.softcap);
+    }
+    if (ALIBI) {
+        let distance = vec4<i32>(tile_keys(key)) - (i32(row) + work.offset);
+        s += work.program.slopes[stream] * vec4<f32>(distance);
+    }
+    if (BIAS) {
+        let head = head_of(work.program, stream);
+        let query = min(row, work.rows.count - 1u);
+        let keys4 = min(tile_keys(key), vec4(work.keys - 1u));
+        let bias = vec4(
+            bias_of(work, head, query, keys4.x),
+            bias_of(work, head, query, keys4.y),
+            bias_of(work, head, query, keys4.z),
+            bias_of(work, head, query, keys4.w),
+        );
+        // Whatever the score of a hidden key is.
+        s = select(s + bias, vec4(MASKED), bias <= vec4(MASKED));
+    }
+    if (HOOKS) {
+        let head = head_of(work.program, stream);
+        // A query's place among the keys; without a causal mask, its row.
+        let query = i32(row) + select(0, work.offset, params.causal != 0u);
+        let keys4 = vec4<i32>(tile_keys(key));
+        s = vec4(
+            hooked(s.x, work.batch, head, query, keys4.x),
+            hooked(s.y, work.batch, head, query, keys4.y),
+            hooked(s.z, work.batch, head, query, keys4.z),
+            hooked(s.w, work.batch, head, query, keys4.w),
+        );
+    }
+    return s;
+}
+
+// Whether any row of the tile may not see some of the BLOCK_K keys from this one on: past the last
+// key, the diagonal or the window's edge.
+fn any_hidden(work: Work, first: u32) -> bool {
+    let diagonal = i32(work.tile * BLOCK_Q) + work.offset;
+    let lowest = diagonal + i32(BLOCK_Q) - params.window;
+    return first + BLOCK_K > work.keys || i32(first + BLOCK_K) - 1 > diagonal || i32(first) < lowest;
+}
+
+// Scores of a row with the keys of a quad, those that it does not see masked.
+fn masked(score: vec4<f32>, work: Work, row: u32, key: u32) -> vec4<f32> {
+    let place = i32(row) + work.offset;
+    let limit = min(i32(work.keys), max(place + 1, work.prefix));
+    let keys4 = vec4<i32>(tile_keys(key));
+    let seen = (keys4 < vec4(limit)) & (keys4 > vec4(place - params.window));
+    return select(vec4(MASKED), score, seen);
+}

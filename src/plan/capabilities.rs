@@ -74,6 +74,19 @@ impl Capabilities {
         Ok(())
     }
 
+    /// Refuses a device without subgroups of exactly this size.
+    pub(crate) fn need_subgroup(&self, what: &'static str, size: u32) -> Result<()> {
+        match self.subgroup {
+            Some(sizes) if sizes == (size, size) => Ok(()),
+            Some(sizes) => Err(Error::Invalid {
+                what,
+                needed: "as wide as every subgroup of the device",
+                got: format!("{size} wide, for subgroups from {} to {}", sizes.0, sizes.1),
+            }),
+            None => Err(Error::Feature { missing: "SUBGROUP", what }),
+        }
+    }
+
     /// Spreads `groups` workgroups over two dimensions, each within the limit. The shader folds
     /// them back with `id.x + id.y * x` and lets the surplus return.
     pub(crate) fn fold_groups(&self, groups: u64) -> Result<[u32; 2]> {

@@ -147,6 +147,7 @@ impl KvAppendPlan {
             workgroup_size: WORKGROUP,
             workgroup_bytes: 0,
             storage_buffers: 5 + u32::from(cache.paged) + 2 * u32::from(problem.rotate),
+            subgroup: false,
         };
         let (needed, available) = (u64::from(WORKGROUP), u64::from(caps.max_invocations));
         Capabilities::need(

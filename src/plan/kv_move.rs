@@ -207,6 +207,7 @@ impl KvMovePlan {
             workgroup_size: WORKGROUP,
             workgroup_bytes: if problem.rotate { 8 * cache.head_dim } else { 0 },
             storage_buffers: 3 + u32::from(cache.paged) + 2 * u32::from(problem.rotate),
+            subgroup: false,
         };
         let limits = [
             (

@@ -141,6 +141,7 @@ impl MergePlan {
             workgroup_size: WORKGROUP,
             workgroup_bytes: 0,
             storage_buffers: 4,
+            subgroup: false,
         };
         let limits = [
             (

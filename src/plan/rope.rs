@@ -213,6 +213,7 @@ impl RopePlan {
             workgroup_size: WORKGROUP,
             workgroup_bytes: 0,
             storage_buffers: if p.in_place { 4 } else { 6 },
+            subgroup: false,
         };
         let caps = capabilities;
         let (needed, available) = (u64::from(WORKGROUP), u64::from(caps.max_invocations));

@@ -280,5 +280,6 @@ fn shader(problem: &ScoresProblem, tile: [u32; 4], statistics: bool) -> Shader {
         workgroup_size: tx * ty,
         workgroup_bytes: tiles + if statistics { (24 * tx * ty).next_multiple_of(16) } else { 0 },
         storage_buffers: if statistics { 4 } else { 5 },
+        subgroup: false,
     }
 }

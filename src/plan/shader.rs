@@ -20,13 +20,15 @@ pub struct Shader {
     pub workgroup_bytes: u32,
     /// Storage buffers that the entry point binds.
     pub storage_buffers: u32,
+    /// Whether it uses subgroup operations, the feature `SUBGROUP`.
+    pub subgroup: bool,
 }
 
 #[cfg(feature = "serde")]
 impl Shader {
     /// The shader as a JSON object, for programs in other languages that compile or run it: `label`,
-    /// `source` (WGSL), `entry`, `overrides` (an object), `workgroup_size`, `workgroup_bytes` and
-    /// `storage_buffers`, as the fields of the same names. Bindings are those of the WGSL, all in
+    /// `source` (WGSL), `entry`, `overrides` (an object), `workgroup_size`, `workgroup_bytes`,
+    /// `storage_buffers` and `subgroup`, as the fields of the same names. Bindings are those of the WGSL, all in
     /// group 0.
     pub fn to_json(&self) -> serde_json::Value {
         let overrides: serde_json::Map<_, _> =
@@ -39,6 +41,7 @@ impl Shader {
             "workgroup_size": self.workgroup_size,
             "workgroup_bytes": self.workgroup_bytes,
             "storage_buffers": self.storage_buffers,
+            "subgroup": self.subgroup,
         })
     }
 }

@@ -93,7 +93,7 @@ impl fmt::Display for Choice {
         let t = &self.tile;
         write!(
             f,
-            "phasor {}|{}|{}|{}|{},{},{},{},{},{},{},{}|{}|{}",
+            "phasor {}|{}|{}|{}|{},{},{},{},{},{},{},{},{}|{}|{}",
             self.version,
             self.adapter,
             self.problem,
@@ -106,6 +106,7 @@ impl fmt::Display for Choice {
             t.v_quads,
             t.q_resident,
             t.pv_apart,
+            t.shuffled,
             self.ms,
             self.default_ms,
         )
@@ -131,7 +132,7 @@ impl Choice {
             return None;
         };
         let parts: Vec<&str> = tile.split(',').collect();
-        let &[tx, ty, row_pairs, key_quads, chunk_units, v_quads, q_resident, pv_apart] =
+        let &[tx, ty, row_pairs, key_quads, chunk_units, v_quads, q_resident, pv_apart, shuffled] =
             parts.as_slice()
         else {
             return None;
@@ -150,6 +151,7 @@ impl Choice {
                 q_resident: q_resident.parse().ok()?,
                 v_quads: v_quads.parse().ok()?,
                 pv_apart: pv_apart.parse().ok()?,
+                shuffled: shuffled.parse().ok()?,
             },
             ms: ms.parse().ok()?,
             default_ms: default_ms.parse().ok()?,

@@ -1,7 +1,10 @@
 //! A variant as a device would compile it: parsed, validated, its overrides filled in.
 
 use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
-use naga::valid::{Capabilities, FunctionInfo, ModuleInfo, ValidationFlags, Validator};
+use naga::valid::{
+    Capabilities, FunctionInfo, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags,
+    Validator,
+};
 use naga::{AddressSpace, GlobalVariable, Handle, Module, ShaderStage};
 
 use crate::variants::Variant;
@@ -12,29 +15,33 @@ pub struct Compiled {
     /// The module of the one entry point, without overrides.
     pub module: Module,
     pub info: ModuleInfo,
+    /// Whether it uses subgroup operations.
+    pub subgroup: bool,
 }
 
 impl Compiled {
     pub fn new(variant: &Variant) -> Result<Self, String> {
         let source = &variant.shader.source;
         let parsed = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
-        // No optional feature of a device. Storage in f16 needs pack2x16float alone, which all
+        // No optional feature of a device but subgroups, where the plan says so. Storage in f16 needs pack2x16float alone, which all
         // backends have but Vulkan on an llvmpipe without f16.
-        let claimed = if variant.f16 {
-            Capabilities::SHADER_FLOAT16_IN_FLOAT32
-        } else {
-            Capabilities::empty()
-        };
-        let info = Validator::new(ValidationFlags::all(), claimed)
-            .validate(&parsed)
-            .map_err(|e| e.emit_to_string(source))?;
+        let subgroup = variant.shader.subgroup;
+        let mut claimed = Capabilities::empty();
+        claimed.set(Capabilities::SHADER_FLOAT16_IN_FLOAT32, variant.f16);
+        claimed.set(Capabilities::SUBGROUP, subgroup);
+        let mut validator = Validator::new(ValidationFlags::all(), claimed);
+        if subgroup {
+            validator.subgroup_stages(ShaderStages::COMPUTE);
+            validator.subgroup_operations(SubgroupOperationSet::all());
+        }
+        let info = validator.validate(&parsed).map_err(|e| e.emit_to_string(source))?;
         let overrides = parsed.overrides.iter().filter_map(|(_, o)| o.name.clone()).collect();
         let values: PipelineConstants =
             variant.shader.overrides.iter().map(|&(name, x)| (name.to_owned(), x)).collect();
         let entry = Some((ShaderStage::Compute, variant.shader.entry));
         let (module, info) = process_overrides(&parsed, &info, entry, &values)
             .map_err(|e| format!("overrides: {e}"))?;
-        Ok(Self { overrides, module: module.into_owned(), info: info.into_owned() })
+        Ok(Self { overrides, module: module.into_owned(), info: info.into_owned(), subgroup })
     }
 
     pub fn entry_point(&self) -> (&naga::EntryPoint, &FunctionInfo) {

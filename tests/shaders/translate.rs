@@ -24,10 +24,18 @@ pub fn spirv(
 ) -> Result<Vec<u32>, String> {
     let buffer =
         if robust_buffers { BoundsCheckPolicy::Unchecked } else { BoundsCheckPolicy::Restrict };
+    // Subgroups came with SPIR-V 1.3.
+    let lang_version = if compiled.subgroup { version.max((1, 3)) } else { version };
+    let subgroup = [
+        spv::Capability::GroupNonUniform,
+        spv::Capability::GroupNonUniformVote,
+        spv::Capability::GroupNonUniformShuffle,
+    ];
+    let claimed = if compiled.subgroup { &subgroup[..] } else { &[] };
     let options = spv::Options {
-        lang_version: version,
+        lang_version,
         flags: spv::WriterFlags::empty(),
-        capabilities: Some([spv::Capability::Shader].into_iter().collect()),
+        capabilities: Some([spv::Capability::Shader].iter().chain(claimed).copied().collect()),
         bounds_check_policies: checked(BoundsCheckPolicy::Restrict, buffer),
         zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
         force_loop_bounding: false,

@@ -141,9 +141,16 @@ fn devices() -> Vec<Capabilities> {
         device.max_storage_buffers = storage_buffers;
         device
     };
+    let with_subgroups = |adapter: &str, size, kib| {
+        let mut device = device(adapter, true, kib, 1024, 64);
+        device.subgroup = Some((size, size));
+        device
+    };
     vec![
         Capabilities::webgpu_default(),
         device("software, 32 KiB", true, 32, 1024, 64),
+        with_subgroups("lavapipe", 8, 32),
+        with_subgroups("SwiftShader", 4, 16),
         device("GPU, 32 KiB", false, 32, 1024, 64),
         device("GPU, 48 KiB", false, 48, 1024, 64),
         device("GPU, 64 KiB", false, 64, 1024, 64),

@@ -88,6 +88,7 @@ impl Shapes {
                             q_resident: true,
                             v_quads,
                             pv_apart: false,
+                            shuffled: false,
                         };
                         if Self::worthwhile(&tile, problem, programs, caps) {
                             tiles.push(tile);
@@ -108,7 +109,7 @@ impl Shapes {
         let states = 2 * tile.row_pairs * programs.streams;
         let cols = tile.cols(problem.value_dim);
         let registers = 4 * states * (tile.key_quads + cols);
-        let memory = |v_quads| Memory::new(problem, programs, &Tile { v_quads, ..*tile }).bytes();
+        let memory = |v_quads| Memory::bytes(problem, programs, &Tile { v_quads, ..*tile });
         // As much of v at once as lies over k: less makes more steps of the same memory.
         let widest =
             tile.v_quads == tile.key_quads * tile.tx || memory(2 * tile.v_quads) > memory(1);

@@ -71,8 +71,15 @@ impl Memory {
         }
     }
 
-    pub(super) fn bytes(&self) -> u32 {
+    /// Workgroup memory of a workgroup.
+    pub(super) fn bytes(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> u32 {
+        if tile.shuffled {
+            let rows = 2 * u64::from(tile.row_pairs) * u64::from(tile.ty);
+            let q = 2 * u64::from(Self::units(problem));
+            let out = u64::from(programs.streams) * u64::from(problem.value_dim / 4);
+            return u32::try_from(16 * rows * (q + out)).unwrap_or(u32::MAX);
+        }
         // A vector's room beside the array for the flag of values that are not finite.
-        self.len.saturating_mul(5 * 16).saturating_add(16)
+        Self::new(problem, programs, tile).len.saturating_mul(5 * 16).saturating_add(16)
     }
 }

@@ -18,7 +18,6 @@ pub use tile::Tile;
 
 use crate::Result;
 use crate::plan::{Capabilities, Quarantine, Shader, Tier};
-use memory::Memory;
 use programs::Programs;
 
 /// How one [`AttentionProblem`] will run: the path, the tile and the shader. Pure data; printing
@@ -66,8 +65,10 @@ impl AttentionPlan {
         tile.check(problem)?;
         let stored = [problem.q_dtype, problem.kv_dtype, problem.out_dtype];
         capabilities.allow_stored(Tier::Attention(tile), stored)?;
-        let memory = Memory::new(problem, &programs, &tile);
-        let shader = shader::shader(problem, &programs, &tile, &memory);
+        if tile.shuffled {
+            capabilities.need_subgroup("a tile whose keys are shuffled", tile.ty)?;
+        }
+        let shader = shader::shader(problem, &programs, &tile);
         let caps = capabilities;
         let limits = [
             (

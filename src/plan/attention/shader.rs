@@ -15,14 +15,9 @@ macro_rules! wgsl {
     };
 }
 
-pub(super) fn shader(
-    problem: &AttentionProblem,
-    programs: &Programs,
-    tile: &Tile,
-    memory: &Memory,
-) -> Shader {
-    let mut source = constants(problem, programs, tile, memory);
-    for part in files(problem) {
+pub(super) fn shader(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> Shader {
+    let mut source = constants(problem, programs, tile);
+    for part in files(problem, tile) {
         source.push_str(part);
         // A hook need not end in a newline.
         source.push('\n');
@@ -30,12 +25,13 @@ pub(super) fn shader(
     let split = problem.outputs == Outputs::Split;
     Shader {
         label: format!(
-            "attention D{} Dv{} x{} {}x{} {}{}{}",
+            "attention D{} Dv{} x{} {}x{}{} {}{}{}",
             problem.head_dim,
             problem.value_dim,
             programs.streams,
             tile.block_q(),
             tile.block_k(),
+            if tile.shuffled { " shuffled" } else { "" },
             problem.q_dtype,
             problem.kv_dtype,
             problem.out_dtype,
@@ -44,7 +40,8 @@ pub(super) fn shader(
         entry: "attention",
         overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
         workgroup_size: tile.threads(),
-        workgroup_bytes: memory.bytes(),
+        workgroup_bytes: Memory::bytes(problem, programs, tile),
+        subgroup: tile.shuffled,
         storage_buffers: 6
             + u32::from(split)
             + 2 * u32::from(problem.rotate_q)
@@ -58,12 +55,8 @@ pub(super) fn shader(
 }
 
 /// Private arrays need lengths that are constants, and what those depend on is constant as well.
-fn constants(
-    problem: &AttentionProblem,
-    programs: &Programs,
-    tile: &Tile,
-    memory: &Memory,
-) -> String {
+fn constants(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> String {
+    let memory = Memory::new(problem, programs, tile);
     let (pairs, pair_quads, tail_quads) = Memory::pairs(problem);
     let units = pair_quads + tail_quads;
     let pairing = if problem.needs_pairs() { problem.pairing } else { Pairing::Half };
@@ -130,7 +123,7 @@ fn constants(
     block
 }
 
-fn files(problem: &AttentionProblem) -> [&str; 21] {
+fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> [&'a str; 24] {
     let by = |dtype, f32, f16| if dtype == DType::F32 { f32 } else { f16 };
     let out_im = match problem.outputs {
         Outputs::Merged => wgsl!("io/out_im_none"),
@@ -173,8 +166,10 @@ fn files(problem: &AttentionProblem) -> [&str; 21] {
         out_im,
         wgsl!("rotary"),
         wgsl!("attention/bindings"),
+        wgsl!("attention/sizes"),
         wgsl!("finite"),
-        wgsl!("attention/stage"),
+        wgsl!("attention/load"),
+        wgsl!("attention/work"),
         wgsl!("attention/score"),
         query,
         rows,
@@ -190,6 +185,7 @@ fn files(problem: &AttentionProblem) -> [&str; 21] {
             wgsl!("attention/state_none")
         },
         wgsl!("attention/strays"),
-        wgsl!("attention"),
+        if tile.shuffled { wgsl!("attention_shuffled") } else { wgsl!("attention") },
+        if tile.shuffled { "" } else { wgsl!("attention/stage") },
     ]
 }

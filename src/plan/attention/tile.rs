@@ -25,6 +25,10 @@ pub struct Tile {
     pub v_quads: u32,
     /// Whether P and V have workgroup memory of their own, or lie over K.
     pub pv_apart: bool,
+    /// A workgroup is one subgroup, whose invocations pass keys and values round by shuffles: `tx` is
+    /// 1 and `ty` the size that every subgroup of the device has. `chunk_units`, `q_resident`,
+    /// `v_quads` and `pv_apart` mean nothing then.
+    pub shuffled: bool,
 }
 
 impl Tile {
@@ -61,6 +65,9 @@ impl Tile {
         if !(self.key_quads * self.tx).is_multiple_of(self.v_quads) {
             return invalid("such that v_quads divides key_quads * tx");
         }
+        if self.shuffled && (self.tx != 1 || !self.block_k().is_multiple_of(self.ty)) {
+            return invalid("such that tx = 1 and ty divides the keys, where they are shuffled");
+        }
         if self.chunk_units > problem.head_dim / 8 + 1 {
             return invalid("such that chunk_units <= head_dim / 8 + 1");
         }
@@ -83,7 +90,7 @@ impl Tile {
             allowed(&first)?;
         }
         let least =
-            Self::thrifty(problem).map(|tile| Memory::new(problem, programs, &tile).bytes()).min();
+            Self::thrifty(problem).map(|tile| Memory::bytes(problem, programs, &tile)).min();
         Err(Error::Limit {
             limit: "max_compute_workgroup_storage_size",
             what: "the smallest attention tile",
@@ -92,8 +99,8 @@ impl Tile {
         })
     }
 
-    /// What the device has room for, best first: rows of the table, then the shapes that ask for the
-    /// least, in ever thriftier forms.
+    /// What the device has room for, best first: shuffled tiles on software adapters, rows of the table,
+    /// then the shapes that ask for the least, in ever thriftier forms.
     pub(super) fn preferred(
         problem: &AttentionProblem,
         programs: &Programs,
@@ -103,10 +110,29 @@ impl Tile {
         let table = Row::of(problem, programs, caps)
             .map(move |row| row.tile(units))
             .filter(|tile| tile.check(problem).is_ok());
-        table.chain(Self::thrifty(problem)).filter(|tile| {
+        Self::shuffled(caps).into_iter().chain(table).chain(Self::thrifty(problem)).filter(|tile| {
             tile.threads() <= caps.max_invocations.min(caps.max_workgroup_size)
-                && Memory::new(problem, programs, tile).bytes() <= caps.max_workgroup_bytes
+                && Memory::bytes(problem, programs, tile) <= caps.max_workgroup_bytes
         })
+    }
+
+    /// For software adapters that have subgroups. Timed on lavapipe 25.0.7 (subgroups of 8): twice the
+    /// rows at once gain an eighth with one stream and lose a third with two, and take a third longer to
+    /// compile.
+    fn shuffled(caps: &Capabilities) -> Option<Self> {
+        let (ty, most) = caps.subgroup?;
+        let tile = Tile {
+            tx: 1,
+            ty,
+            row_pairs: 1,
+            key_quads: 4,
+            chunk_units: 1,
+            q_resident: true,
+            v_quads: 1,
+            pv_apart: true,
+            shuffled: true,
+        };
+        (caps.software && ty == most && tile.block_k().is_multiple_of(ty)).then_some(tile)
     }
 
     fn thrifty(problem: &AttentionProblem) -> impl Iterator<Item = Self> + use<> {
@@ -120,6 +146,7 @@ impl Tile {
             q_resident: true,
             v_quads: tx,
             pv_apart: false,
+            shuffled: false,
         });
         shapes.into_iter().flat_map(move |tile| tile.thriftier(units))
     }
@@ -242,12 +269,22 @@ impl Row {
             q_resident: true,
             v_quads: self.v_quads,
             pv_apart: false,
+            shuffled: false,
         }
     }
 }
 
 impl core::fmt::Display for Tile {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        if self.shuffled {
+            let (queries, keys) = (self.block_q(), self.block_k());
+            let rows = 2 * self.row_pairs;
+            return write!(
+                f,
+                "{queries} queries x {keys} keys, a subgroup of {} invocations of {rows} queries, keys and values shuffled",
+                self.ty,
+            );
+        }
         write!(
             f,
             "{} queries x {} keys, {} x {} invocations of {} x {} scores, {} channels of k and {} keys of v staged at once{}{}",

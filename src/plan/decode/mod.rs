@@ -75,7 +75,7 @@ impl DecodePlan {
                 Some(merge.plan(caps)?)
             }
         };
-        let shader = shader::shader(problem, &programs, &tile, merge.is_some());
+        let shader = shader::shader(problem, &programs, &tile, merge.is_some(), caps.software);
         let limits = [
             (
                 "max_compute_workgroup_storage_size",

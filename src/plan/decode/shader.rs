@@ -26,8 +26,9 @@ pub(super) fn shader(
     programs: &Programs,
     tile: &DecodeTile,
     partial: bool,
+    compact: bool,
 ) -> Shader {
-    let mut source = constants(problem, programs, tile, partial);
+    let mut source = constants(problem, programs, tile, partial, compact);
     for part in files(problem, partial) {
         source.push_str(part);
         // A hook need not end in a newline.
@@ -51,8 +52,9 @@ pub(super) fn shader(
         entry: "decode",
         overrides: vec![("WORKGROUP", f64::from(tile.threads))],
         workgroup_size: tile.threads,
-        workgroup_bytes: tile.bytes(problem.units(), programs.streams),
+        workgroup_bytes: tile.bytes(problem.units(), programs.streams, problem.cache.value_dim),
         storage_buffers: storage_buffers(problem, partial),
+        subgroup: false,
     }
 }
 
@@ -62,11 +64,12 @@ fn constants(
     programs: &Programs,
     tile: &DecodeTile,
     partial: bool,
+    compact: bool,
 ) -> String {
     let (pairs, pair_quads, tail_quads) = problem.pairs();
     let (q_interleaved, k_interleaved, blocks) = problem.pair_layout();
     let (key_groups, lanes, cols) = tile.columns(problem.cache.value_dim);
-    let memory = tile.memory(problem.units(), programs.streams);
+    let memory = tile.memory(problem.units(), programs.streams, problem.cache.value_dim);
     let numbers = [
         ("HEAD_DIM", problem.cache.head_dim),
         ("VALUE_DIM", problem.cache.value_dim),
@@ -91,6 +94,7 @@ fn constants(
     let flags = [
         ("Q_INTERLEAVED", q_interleaved),
         ("K_INTERLEAVED", k_interleaved),
+        ("COMPACT", compact),
         ("MIX", programs.mix),
         ("TURN", programs.turn),
         ("ALIBI", !problem.alibi_slopes.is_empty()),

@@ -46,17 +46,21 @@ impl DecodeTile {
         }
     }
 
-    pub(super) fn memory(&self, units: u32, streams: u32) -> Memory {
+    /// The accumulators of one state lie in the array at the end, those of several where they fit.
+    pub(super) fn memory(&self, units: u32, streams: u32, value_dim: u32) -> Memory {
         let vecs = (streams * self.rows).div_ceil(4);
         let q = 2 * units * self.rows;
         let p = self.block_k() * vecs;
         let red = self.threads * vecs;
         let (red_at, seg_at) = (q + p, q + p + red);
-        Memory { p_at: q, red_at, seg_at, len: seg_at + SEGMENTS * vecs }
+        let (_, _, cols) = self.columns(value_dim);
+        let len = (seg_at + SEGMENTS * vecs).max(cols * self.threads);
+        Memory { p_at: q, red_at, seg_at, len }
     }
 
-    pub(super) fn bytes(&self, units: u32, streams: u32) -> u32 {
-        16 * self.memory(units, streams).len + 4 * self.block_k()
+    pub(super) fn bytes(&self, units: u32, streams: u32, value_dim: u32) -> u32 {
+        let vecs = (streams * self.rows).div_ceil(4);
+        16 * (self.memory(units, streams, value_dim).len + 2 * vecs) + 4 * self.block_k()
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -96,7 +100,7 @@ impl DecodeTile {
             let rows = all.div_ceil(all.div_ceil(rows));
             for keys_each in (1..=keys_each).rev() {
                 let tile = Self { threads, keys_each, rows };
-                let bytes = tile.bytes(units, programs.streams);
+                let bytes = tile.bytes(units, programs.streams, problem.cache.value_dim);
                 if bytes <= caps.max_workgroup_bytes {
                     return Ok(tile);
                 }

@@ -112,6 +112,7 @@ pub(super) fn sums(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         workgroup_size: tile.threads(),
         workgroup_bytes: 16 * 2 * 16 * tile.block() / 4,
         storage_buffers: 3 + table_buffers(problem),
+        subgroup: false,
     }
 }
 
@@ -128,6 +129,7 @@ pub(super) fn scan(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         workgroup_size: WORKGROUP,
         workgroup_bytes: 0,
         storage_buffers: if problem.state { 3 } else { 1 },
+        subgroup: false,
     }
 }
 
@@ -152,6 +154,7 @@ pub(super) fn outputs(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         // The tiles, and a vector's room for the flag of values that are not finite.
         workgroup_bytes: 16 * 5 * 8 * tile.block() / 4 + 16,
         storage_buffers: 5 + table_buffers(problem),
+        subgroup: false,
     }
 }
 
@@ -172,5 +175,6 @@ pub(super) fn favor(problem: &LinearAttentionProblem, dtype: DType) -> Shader {
         workgroup_size: WORKGROUP,
         workgroup_bytes: arrays.map(|n| (4 * n).next_multiple_of(16)).iter().sum(),
         storage_buffers: 3,
+        subgroup: false,
     }
 }

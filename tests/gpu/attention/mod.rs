@@ -103,6 +103,24 @@ pub fn small_tile(head_dim: u32) -> Tile {
         q_resident: true,
         v_quads: 1,
         pv_apart: true,
+        shuffled: false,
+    }
+}
+
+/// A tile of the kernel that compiles in the least time: the shuffled one where all subgroups of the
+/// device are of one size. Tables about what both kernels share take it: rotations, sequences, masks,
+/// hooks, storage.
+pub fn quick_tile(head_dim: u32) -> Tile {
+    match lab().gpu.capabilities().subgroup {
+        Some((ty, most)) if ty == most => Tile {
+            tx: 1,
+            ty,
+            key_quads: (ty / 4).max(4),
+            chunk_units: 1,
+            shuffled: true,
+            ..small_tile(head_dim)
+        },
+        _ => small_tile(head_dim),
     }
 }
 
@@ -115,6 +133,11 @@ impl Case {
     /// The same in [small tiles](small_tile).
     pub fn small(problem: &AttentionProblem) -> phasor::Result<Self> {
         Self::tiled(problem, small_tile(problem.head_dim))
+    }
+
+    /// The same in [quick tiles](quick_tile).
+    pub fn quick(problem: &AttentionProblem) -> phasor::Result<Self> {
+        Self::tiled(problem, quick_tile(problem.head_dim))
     }
 
     pub fn tiled(problem: &AttentionProblem, tile: Tile) -> phasor::Result<Self> {

@@ -29,7 +29,7 @@ fn pairs_of_rotated_queries() {
         ("half-split in two blocks, partial", 40, 16, Pairing::HalfBlocks(2)),
     ];
     let case = |(name, d, r, pairing): (&str, _, _, _)| {
-        (name.to_owned(), Case::small(&paired(d, r, pairing)).unwrap())
+        (name.to_owned(), Case::quick(&paired(d, r, pairing)).unwrap())
     };
     run_table(&cases.map(case), Case::check);
 }
@@ -47,7 +47,7 @@ fn pairs_of_queries_rotated_here() {
         let problem = AttentionProblem { rotate_q: true, ..paired(d, r, pairing) };
         let config = RopeConfig { rotary_dim: r, pairing, ..RopeConfig::new(d, 10_000.0) };
         let rotation = Some(Rotation::new(config, Ids::From(7)));
-        cases.push((name.to_owned(), Case { rotation, ..Case::small(&problem).unwrap() }));
+        cases.push((name.to_owned(), Case { rotation, ..Case::quick(&problem).unwrap() }));
     }
     run_table(&cases, Case::check);
 }
@@ -82,7 +82,7 @@ fn positions_of_queries_rotated_here() {
         ),
     ];
     let case = |(name, rotation): (&str, _)| {
-        (name.to_owned(), Case { rotation: Some(rotation), ..Case::small(&problem).unwrap() })
+        (name.to_owned(), Case { rotation: Some(rotation), ..Case::quick(&problem).unwrap() })
     };
     run_table(&rotations.map(case), Case::check);
 }
@@ -94,7 +94,7 @@ fn one_stream_rotated_here() {
         let heads = heads.unwrap();
         let problem = AttentionProblem { heads, rotate_q: true, ..paired(16, 16, Pairing::Half) };
         let rotation = Some(rotation.clone());
-        (name.to_owned(), Case { rotation, ..Case::small(&problem).unwrap() })
+        (name.to_owned(), Case { rotation, ..Case::quick(&problem).unwrap() })
     };
     let maps = [("real", HeadMap::plain(2)), ("real and imaginary", HeadMap::imagx(2))];
     run_table(&maps.map(case), Case::check);

@@ -12,7 +12,7 @@ use phasor::{
     rotary::RopeConfig,
 };
 
-use super::{control, small_tile};
+use super::{control, quick_tile};
 use crate::harness::{Result, lab, random};
 
 /// Queries and keys of each sequence: prefill, decode, a chunk, a whole prompt, nothing at all.
@@ -46,7 +46,7 @@ fn every_variant() -> AttentionProblem {
 const PREFIXES: [u32; 6] = [4, 30, 14, 0, 2, 100];
 
 fn plan(problem: &AttentionProblem) -> phasor::Result<AttentionPlan> {
-    let tile = small_tile(problem.head_dim);
+    let tile = quick_tile(problem.head_dim);
     AttentionPlan::with_tile(problem, &lab().gpu.capabilities(), tile)
 }
 

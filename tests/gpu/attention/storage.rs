@@ -22,7 +22,7 @@ fn half_precision() {
         ("queries and outputs", AttentionProblem { q_dtype: F16, out_dtype: F16, ..control() }),
     ];
     let mut cases =
-        problems.map(|(name, problem)| (name.to_owned(), Case::small(&problem).unwrap())).to_vec();
+        problems.map(|(name, problem)| (name.to_owned(), Case::quick(&problem).unwrap())).to_vec();
     let problem = AttentionProblem {
         q_dtype: F16,
         out_dtype: F16,
@@ -31,14 +31,14 @@ fn half_precision() {
         ..control()
     };
     let rotation = Some(Rotation::new(RopeConfig::new(16, 10_000.0), Ids::From(3)));
-    let case = Case { rotation, ..Case::small(&problem).unwrap() };
+    let case = Case { rotation, ..Case::quick(&problem).unwrap() };
     cases.push(("queries that are rotated here, and split outputs".into(), case));
     run_table(&cases, Case::check);
 }
 
 #[test]
 fn layouts() {
-    let control = Case::small(&control()).unwrap();
+    let control = Case::quick(&control()).unwrap();
     let dense = Places { q: Place::Bhsd, k: Place::Bhsd, v: Place::Bhsd, out: Place::Bhsd };
     let packed = |all, first| Place::Packed { all, first };
     let cases = [
@@ -66,7 +66,7 @@ fn layouts() {
 /// A fused projection's [B, S, H_q + 2 H_kv, D], read three times.
 #[test]
 fn packed_qkv() {
-    let case = Case { shape: AttentionShape::new(2, 29, 29), ..Case::small(&control()).unwrap() };
+    let case = Case { shape: AttentionShape::new(2, 29, 29), ..Case::quick(&control()).unwrap() };
     let gpu = &lab().gpu;
     let inputs = case.inputs();
     let all = [2, 4, 29, 16];

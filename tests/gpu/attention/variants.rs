@@ -139,7 +139,7 @@ fn hooks_modify_and_hide() {
     let masks = AttentionProblem { score_mod: None, ..both.clone() };
     let full = AttentionProblem { causal: false, ..both.clone() };
     let all = [("scores", scores), ("masks", masks), ("both", both), ("both, full", full)];
-    let cases = all.map(|(name, problem)| (name.to_owned(), Case::small(&problem).unwrap()));
+    let cases = all.map(|(name, problem)| (name.to_owned(), Case::quick(&problem).unwrap()));
     run_table(&cases, Case::check);
 }
 
@@ -148,7 +148,7 @@ fn tiles_that_a_mask_hides_may_be_left_out() {
     let mask_mod = Some(MaskHook::new(STRIPES).unwrap());
     let visiting = AttentionProblem { mask_mod, ..control() };
     let listed = AttentionProblem { block_list: true, ..visiting.clone() };
-    let [visiting, listed] = [&visiting, &listed].map(|problem| Case::small(problem).unwrap());
+    let [visiting, listed] = [&visiting, &listed].map(|problem| Case::quick(problem).unwrap());
     let inputs = visiting.inputs();
     let wanted = visiting.run(lab(), &inputs).unwrap();
     assert!(listed.blocks().unwrap().contains(&0), "a list that leaves nothing out proves nothing");
@@ -184,7 +184,7 @@ impl Case {
 fn biases_and_masks_broadcast() {
     let mut cases = Vec::new();
     for kind in [Bias::Additive, Bias::Mask] {
-        let case = Case::small(&AttentionProblem { bias: Some(kind), ..control() }).unwrap();
+        let case = Case::quick(&AttentionProblem { bias: Some(kind), ..control() }).unwrap();
         for bias_extent in [[2, 4, 37], [1, 4, 37], [2, 1, 1], [1, 1, 1], [2, 1, 37]] {
             cases.push((format!("{kind:?} {bias_extent:?}"), Case { bias_extent, ..case.clone() }));
         }
@@ -192,13 +192,13 @@ fn biases_and_masks_broadcast() {
         cases.push((format!("{kind:?}, padded"), padded));
     }
     let full = AttentionProblem { bias: Some(Bias::Mask), causal: false, ..control() };
-    cases.push(("mask alone".to_owned(), Case::small(&full).unwrap()));
+    cases.push(("mask alone".to_owned(), Case::quick(&full).unwrap()));
     run_table(&cases, Case::check);
 }
 
 #[test]
 fn prefixes_are_visible_to_all() {
-    let case = Case::small(&AttentionProblem { prefix: true, ..control() }).unwrap();
+    let case = Case::quick(&AttentionProblem { prefix: true, ..control() }).unwrap();
     let with = |lens: [u32; 2]| Case { prefix_lens: Some(lens.to_vec()), ..case.clone() };
     let mut cases: Vec<_> = [[0, 0], [1, 20], [16, 17], [43, 1000]]
         .map(|lens| (format!("{lens:?}"), with(lens)))

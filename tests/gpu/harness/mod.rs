@@ -43,10 +43,44 @@ pub struct Lab {
     scores: Mutex<HashMap<String, Scores>>,
 }
 
-/// The adapter with all that it has.
+/// Devices that tests run on side by side: a software adapter compiles the shaders of one device one
+/// after another.
+const DEVICES: usize = 2;
+
+/// The adapter with all that it has. Tests that run at the same time have devices of their own, as far
+/// as there are some.
 pub fn lab() -> &'static Lab {
-    static LAB: OnceLock<Lab> = OnceLock::new();
-    take_turns(LAB.get_or_init(|| Lab::new(Gpu::new())))
+    static LABS: [OnceLock<Lab>; DEVICES] = [const { OnceLock::new() }; DEVICES];
+    let place = Seat::mine();
+    take_turns(LABS[place].get_or_init(|| Lab::new(Gpu::new())))
+}
+
+/// A test's place among [`DEVICES`]: the least used one at its beginning, held to its end.
+struct Seat(usize);
+
+static SEATS: Mutex<[usize; DEVICES]> = Mutex::new([0; DEVICES]);
+
+impl Seat {
+    fn mine() -> usize {
+        thread_local! {
+            // Every test has a thread of its own, and what a thread holds goes with it.
+            static SEAT: Seat = Seat::take();
+        }
+        SEAT.with(|seat| seat.0)
+    }
+
+    fn take() -> Self {
+        let mut seats = SEATS.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = (0..DEVICES).min_by_key(|&i| seats[i]).unwrap_or(0);
+        seats[free] += 1;
+        Self(free)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        SEATS.lock().unwrap_or_else(PoisonError::into_inner)[self.0] -= 1;
+    }
 }
 
 /// On OpenGL, tests run one at a time: a context belongs to one thread, and wgpu gives up waiting
@@ -54,7 +88,6 @@ pub fn lab() -> &'static Lab {
 fn take_turns(lab: &'static Lab) -> &'static Lab {
     static ALL: Mutex<()> = Mutex::new(());
     thread_local! {
-        // Every test has a thread of its own, and what a thread holds goes with it.
         static TURN: Cell<Option<MutexGuard<'static, ()>>> = const { Cell::new(None) };
     }
     if lab.gpu.info.backend == wgpu::Backend::Gl {

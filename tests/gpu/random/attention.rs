@@ -14,7 +14,7 @@ use proptest::{prelude::*, sample::select, strategy::ValueTree as _};
 
 use super::{Width, dtype, heads, hold, input_place, place, rounding};
 use crate::{
-    attention::{Case, Places, control, small_tile},
+    attention::{Case, Places, control, quick_tile, small_tile},
     decode,
     harness::{Ids, Place, Result, Rotation, Slots, lab},
 };
@@ -65,36 +65,39 @@ fn many() -> impl Strategy<Value = Form> {
         prop::bool::weighted(0.3),
     );
     let staged = (prop::bool::ANY, prop::bool::ANY);
-    let one = (dims, (dtype(), dtype(), dtype()), bias, rotated, flags, tiles, staged);
-    let one = one.prop_map(
-        |(dims, dtypes, bias, rotated, flags, (tx, ty, row_pairs, key_quads), staged)| {
-            let (softcap, alibi, sinks, prefix, split) = flags;
-            let units = dims.0 / 8 + 1;
-            let tile = Tile {
-                tx,
-                ty,
-                row_pairs,
-                key_quads,
-                chunk_units: if staged.0 { units } else { units.div_ceil(2) },
-                q_resident: staged.0,
-                v_quads: 1,
-                pv_apart: staged.1 && staged.0,
-            };
-            Form {
-                dims,
-                dtypes,
-                bias,
-                softcap: softcap.then_some(3.5),
-                alibi,
-                sinks,
-                prefix,
-                rotated: rotated
-                    .map(|(part, pairing)| (if part { dims.0 / 2 } else { dims.0 }, pairing)),
-                split,
-                tile,
-            }
-        },
-    );
+    let quick = prop::bool::weighted(0.3);
+    let tiles = (tiles, staged, quick);
+    let one = (dims, (dtype(), dtype(), dtype()), bias, rotated, flags, tiles);
+    let one = one.prop_map(|(dims, dtypes, bias, rotated, flags, (shape, staged, quick))| {
+        let (tx, ty, row_pairs, key_quads) = shape;
+        let (softcap, alibi, sinks, prefix, split) = flags;
+        let units = dims.0 / 8 + 1;
+        let tiled = Tile {
+            tx,
+            ty,
+            row_pairs,
+            key_quads,
+            chunk_units: if staged.0 { units } else { units.div_ceil(2) },
+            q_resident: staged.0,
+            v_quads: 1,
+            pv_apart: staged.1 && staged.0,
+            shuffled: false,
+        };
+        let tile = if quick { quick_tile(dims.0) } else { tiled };
+        Form {
+            dims,
+            dtypes,
+            bias,
+            softcap: softcap.then_some(3.5),
+            alibi,
+            sinks,
+            prefix,
+            rotated: rotated
+                .map(|(part, pairing)| (if part { dims.0 / 2 } else { dims.0 }, pairing)),
+            split,
+            tile,
+        }
+    });
     // The same seed for all, so that a run meets each of them many times.
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let forms: Vec<Form> =

@@ -77,6 +77,7 @@ fn shader(line: &str) -> Result<Shader> {
         workgroup_size: u32,
         workgroup_bytes: u32,
         storage_buffers: u32,
+        subgroup: bool,
     }
     let given: Given = serde_json::from_str(line)?;
     let name = |name: String| -> &'static str { name.leak() };
@@ -88,6 +89,7 @@ fn shader(line: &str) -> Result<Shader> {
         workgroup_size: given.workgroup_size,
         workgroup_bytes: given.workgroup_bytes,
         storage_buffers: given.storage_buffers,
+        subgroup: given.subgroup,
     })
 }
 

@@ -70,6 +70,7 @@ fn tile(text: &str) -> Result<Tile> {
         q_resident: q_resident != 0,
         v_quads,
         pv_apart: pv_apart != 0,
+        shuffled: false,
     })
 }
 

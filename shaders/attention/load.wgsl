@@ -1,0 +1,96 @@
+// Rows of q, k and v, a few channels at a time.
+
+fn load_qk(is_k: bool, i: u32) -> vec4<f32> {
+    if (is_k) {
+        return load_k(i);
+    }
+    return load_q(i);
+}
+
+// Channels d .. d + 3 of a row; d need not be a multiple of four. Channels past the head are zero.
+fn channels(is_k: bool, row: u32, d: u32) -> vec4<f32> {
+    let i = d / 4u;
+    let last = HEAD_DIM / 4u - 1u;
+    if (ALIGNED || d % 4u == 0u) {
+        return select(vec4(0.0), load_qk(is_k, row + min(i, last)), i <= last);
+    }
+    let lo = select(vec4(0.0), load_qk(is_k, row + min(i, last)), i <= last);
+    let hi = select(vec4(0.0), load_qk(is_k, row + min(i + 1u, last)), i < last);
+    switch (d % 4u) {
+        case 1u: { return vec4(lo.yzw, hi.x); }
+        case 2u: { return vec4(lo.zw, hi.xy); }
+        default: { return vec4(lo.w, hi.xyz); }
+    }
+}
+
+fn interleaved(is_k: bool, u: u32) -> bool {
+    return u < PAIR_QUADS && ((is_k && K_INTERLEAVED) || (!is_k && Q_INTERLEAVED));
+}
+
+// Half of unit u of a row. Units are pairs 4u .. 4u + 3 of the rotated part, first members and
+// second members (interleaved: the lower two pairs and the upper two), then eight channels of the
+// tail each. Pairs past the last one pad a unit with zeros.
+fn half_unit(is_k: bool, row: u32, u: u32, half: u32) -> vec4<f32> {
+    if (u >= PAIR_QUADS) {
+        return channels(is_k, row, 2u * PAIRS + 8u * (u - PAIR_QUADS) + 4u * half);
+    }
+    let lane = vec4(0u, 1u, 2u, 3u);
+    if (interleaved(is_k, u)) {
+        let x = load_qk(is_k, row + 2u * u + half);
+        return select(vec4(0.0), x, vec4(4u * u + 2u * half) + lane / 2u < vec4(PAIRS));
+    }
+    let j = 4u * u;
+    var a = j;
+    if (BLOCK_PAIRS < PAIRS) {
+        a += j / BLOCK_PAIRS * BLOCK_PAIRS;
+    }
+    let x = channels(is_k, row, a + half * BLOCK_PAIRS);
+    return select(vec4(0.0), x, vec4(j) + lane < vec4(PAIRS));
+}
+
+// The two halves of unit u in first and second members.
+fn in_members(is_k: bool, u: u32, x: vec4<f32>, y: vec4<f32>) -> Pairs {
+    if (interleaved(is_k, u)) {
+        return Pairs(vec4(x.xz, y.xz), vec4(x.yw, y.yw));
+    }
+    return Pairs(x, y);
+}
+
+// Unit u of query s, rotated, scaled, and with one stream turned by its phase.
+fn query_unit(work: Work, s: u32, u: u32) -> Pairs {
+    let program = work.program;
+    // Queries past the last one repeat it; they are never stored.
+    let inside = min(s, work.rows.count - 1u);
+    let row = params.q.offset + work.batch * params.q.batch + program.source * params.q.head
+        + (work.rows.first + inside) * params.q.row;
+    var x = in_members(false, u, half_unit(false, row, u, 0u), half_unit(false, row, u, 1u));
+    if (u < PAIR_QUADS) {
+        x = rotate_query(x, work, inside, u);
+    }
+    var c = params.scale_log2;
+    if (TURN) {
+        c *= program.phases.x;
+        let t = params.scale_log2 * program.phases.y;
+        if (u < PAIR_QUADS) {
+            return Pairs(x.a * c + x.b * t, x.b * c - x.a * t);
+        }
+    }
+    return Pairs(x.a * c, x.b * c);
+}
+
+// Four channels of one key; of a key that does not exist, zeros, whatever memory holds.
+fn key_half(work: Work, key: u32, u: u32, half: u32) -> vec4<f32> {
+    let row = work.k_head + k_row(work.batch, min(key, work.keys - 1u));
+    return select(vec4(0.0), half_unit(true, row, u, half), key < work.keys);
+}
+
+fn key_pairs(work: Work, key: u32, u: u32) -> Pairs {
+    return in_members(true, u, key_half(work, key, u, 0u), key_half(work, key, u, 1u));
+}
+
+// Four channels of the value of one key; of a key that does not exist, zeros, whatever memory holds.
+fn value(work: Work, key: u32, column: u32) -> vec4<f32> {
+    let row = work.v_head + v_row(work.batch, min(key, work.keys - 1u));
+    let x = load_v(row + min(column, VALUE_DIM / 4u - 1u));
+    return select(vec4(0.0), x, key < work.keys && column < VALUE_DIM / 4u);
+}

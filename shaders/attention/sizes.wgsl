@@ -1,0 +1,16 @@
+// What follows from the constants of a plan.
+
+override WORKGROUP: u32;                     // THREADS; an override so that wgpu heeds the checks asked for
+const THREADS: u32 = TX * TY;
+const ROWS: u32 = 2u * ROW_PAIRS;            // queries an invocation
+const BLOCK_QP: u32 = ROW_PAIRS * TY;        // row pairs a tile
+const BLOCK_Q: u32 = 2u * BLOCK_QP;
+const BLOCK_KQ: u32 = KEY_QUADS * TX;        // key quads a tile
+const BLOCK_K: u32 = 4u * BLOCK_KQ;
+const UNITS: u32 = PAIR_QUADS + TAIL_QUADS;  // groups of four pairs (eight channels) a head
+const STATES: u32 = STREAMS * ROWS;          // softmax states an invocation
+const STATE_VECS: u32 = (STATES + 3u) / 4u;
+const ALIGNED: bool = BLOCK_PAIRS % 4u == 0u && PAIRS % 2u == 0u; // no group of channels straddles
+const MASKED: f32 = -1.0e38;                 // finite: infinities need not survive in WGSL
+const LN_2: f32 = 0.69314718055994530942;
+const LOG2_E: f32 = 1.44269504088896340736;

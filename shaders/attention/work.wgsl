@@ -1,0 +1,75 @@
+// What a workgroup works on, and where its results go.
+
+fn work_of(in_part: u32) -> Work {
+    let linear = params.first_group + in_part;
+    // Heads whose keys and values fit a cache together go together, and within such a bundle late
+    // tiles first, since they see the most keys under a causal mask.
+    let first_lane = linear / (params.bundle * params.tiles) * params.bundle;
+    let bundle = min(params.bundle, params.programs * params.batch - first_lane);
+    let within = linear - first_lane * params.tiles;
+    let lane = first_lane + within % bundle;
+    var work: Work;
+    work.tile = params.tiles - 1u - within / bundle;
+    work.batch = lane / params.programs;
+    work.program = programs[lane % params.programs];
+    work.rows = rows_of(work.batch);
+    work.keys = keys_of(work.batch);
+    work.offset = params.causal_offset;
+    if (params.align_last != 0u) {
+        work.offset = i32(work.keys) - i32(work.rows.count);
+    }
+    let kv_head = work.program.source / params.group;
+    work.k_head = params.k.offset + kv_head * params.k.head;
+    work.v_head = params.v.offset + kv_head * params.v.head;
+
+    let q_first = work.tile * BLOCK_Q;
+    let last_row = i32(min(q_first + BLOCK_Q, work.rows.count)) - 1;
+    work.prefix = i32(prefix_of(work.batch));
+    let visible = min(work.keys, u32(max(last_row + work.offset + 1, work.prefix)));
+    // Whole tiles before the first row's window are left out.
+    let oldest = max(i32(q_first) + work.offset - params.window + 1, 0);
+    work.start = u32(oldest) / BLOCK_K * BLOCK_K;
+    work.end = visible;
+    if (RESUMABLE) {
+        work.end = min(visible, work.start + params.end_step * BLOCK_K);
+        work.start += params.first_step * BLOCK_K;
+    }
+    return work;
+}
+
+// The head of a stream among the rows of log-sum-exps.
+fn head_of(program: Program, stream: u32) -> u32 {
+    return select(program.lse1, program.lse0, stream == 0u);
+}
+
+// A row's maximum and sum once its sink, a key without a value, has joined them, and the factor that
+// takes its output from one maximum to the other.
+struct Sum {
+    m: f32,
+    l: f32,
+    scale: f32,
+}
+
+fn with_sink(m: f32, l: f32, sink: f32) -> Sum {
+    let top = max(m, sink);
+    let base = select(top, 0.0, top == MASKED);
+    let scale = exp2(m - base);
+    return Sum(top, l * scale + exp2(sink - base), scale);
+}
+
+fn store_quad(work: Work, stream: u32, row: u32, column: u32, x: vec4<f32>) {
+    if (stream == 0u) {
+        store_out(params.out.offset + work.batch * params.out.batch
+            + work.program.slot0 * params.out.head
+            + (work.rows.first + row) * params.out.row + column, x);
+    } else {
+        store_out_im(params.out_im.offset + work.batch * params.out_im.batch
+            + work.program.slot1 * params.out_im.head
+            + (work.rows.first + row) * params.out_im.row + column, x);
+    }
+}
+
+fn store_lse(work: Work, stream: u32, row: u32, m: f32, l: f32) {
+    lse[work.batch * params.lse_batch + head_of(work.program, stream) * params.lse_head
+        + work.rows.first + row] = select((m + log2(l)) * LN_2, params.minus_infinity, l == 0.0);
+}
