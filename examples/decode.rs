@@ -137,6 +137,7 @@ impl Step {
                 out: Tensor::new(&out, DType::F32, Layout::bhsd([1, heads_out, 1, dim])?),
                 lse: None,
                 rotation: Some((table, Positions::AmongKeys)),
+                bias: None,
                 workspace: (plan.workspace_bytes() > 0)
                     .then(|| workspace.as_entire_buffer_binding()),
             },

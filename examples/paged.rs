@@ -159,6 +159,7 @@ fn main() -> Result<()> {
             out: tensor(&out, 2 * HEADS)?,
             lse: None,
             rotation: Some(rotation()),
+            bias: None,
             workspace: (plan.workspace_bytes() > 0).then(|| workspace.as_entire_buffer_binding()),
         },
     )?;

@@ -40,7 +40,16 @@ struct Params {
     q: Rows,             // plane: sequence
     out: Rows,
     cache: Cache,
+    bias: Entries,
     rotary: Rotary,
+}
+
+// Offset and strides of single entries.
+struct Entries {
+    offset: u32,
+    batch: u32,
+    head: u32,
+    row: u32,
 }
 
 // A query head, and its one or two output heads. The table holds `programs` rows a kv head.
@@ -269,6 +278,15 @@ fn decode(
                         let slope = select(program.slope0, program.slope1, t == 1u);
                         score += slope * f32(i32(key) - place);
                     }
+                    if (BIAS) {
+                        let program = programs[kv_head * params.programs
+                            + (row_first + r) % params.programs];
+                        let head = select(program.head0, program.head1, t == 1u);
+                        let row = min((row_first + r) / params.programs, params.seq_q - 1u);
+                        let bias = bias_of(batch, head, row, min(key, end - 1u));
+                        // Whatever the score of a hidden key is.
+                        score = select(score + bias, MASKED, bias <= MASKED);
+                    }
                     if (HOOKS) {
                         let program = programs[kv_head * params.programs
                             + (row_first + r) % params.programs];
@@ -349,7 +367,8 @@ fn decode(
                     p[v] = tile[P_AT + key * VECS + v];
                 }
                 // A weight of 0 would not silence a value that is not finite.
-                let everyone = first + key >= last_low && first + key < first_high;
+                let everyone = !BIAS && !HOOKS
+                    && first + key >= last_low && first + key < first_high;
                 for (var c = 0u; c < COLS; c++) {
                     let x = value_quad(row, min(c * LANES + lane, V_QUADS - 1u));
                     for (var i = 0u; i < STATES; i++) {

@@ -186,6 +186,7 @@ impl World {
                 out: tensor(&self.out, 8)?,
                 lse: None,
                 rotation: Some((cos_sin, Positions::AmongKeys)),
+                bias: None,
                 workspace: Some(self.workspace.as_entire_buffer_binding()),
             },
         )?;

@@ -120,6 +120,7 @@ impl Cache {
             out: Tensor::new(&out, DType::F32, Layout::bhsd([1, heads_out, 1, dim])?),
             lse: None,
             rotation: None,
+            bias: None,
             workspace: (bytes > 0).then(|| workspace.as_entire_buffer_binding()),
         };
         let call = kernel.bind(device, &shape, &bindings)?;

@@ -448,6 +448,7 @@ fn decode(gpu: &Gpu) -> Result<Vec<Measured>> {
             out: tensor(&out, DType::F32, out_shape)?,
             lse: Some(lse.as_entire_buffer_binding()),
             rotation: None,
+            bias: None,
             workspace: Some(workspace.as_entire_buffer_binding()),
         };
         let call = kernel.bind(&gpu.device, &DecodeShape { batch: 1, seq_q: 1 }, &bindings)?;

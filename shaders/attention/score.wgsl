@@ -35,10 +35,10 @@ fn modified(score: vec4<f32>, work: Work, stream: u32, row: u32, key: u32) -> ve
         let query = min(row, work.rows.count - 1u);
         let keys4 = min(tile_keys(key), vec4(work.keys - 1u));
         let bias = vec4(
-            bias_of(work, head, query, keys4.x),
-            bias_of(work, head, query, keys4.y),
-            bias_of(work, head, query, keys4.z),
-            bias_of(work, head, query, keys4.w),
+            bias_of(work.batch, head, query, keys4.x),
+            bias_of(work.batch, head, query, keys4.y),
+            bias_of(work.batch, head, query, keys4.z),
+            bias_of(work.batch, head, query, keys4.w),
         );
         // Whatever the score of a hidden key is.
         s = select(s + bias, vec4(MASKED), bias <= vec4(MASKED));

@@ -6,7 +6,7 @@ fn sees(work: Work, row: u32, head: u32, key: u32) -> bool {
     if (k > max(place, i32(prefix_of(work.batch)) - 1) || k <= place - params.window) {
         return false;
     }
-    if (BIAS && bias_of(work, head, row, key) <= MASKED) {
+    if (BIAS && bias_of(work.batch, head, row, key) <= MASKED) {
         return false;
     }
     if (HOOKS) {

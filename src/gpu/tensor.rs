@@ -1,6 +1,7 @@
 //! A tensor over a range of the caller's buffer, and the checks it has to pass.
 
 use crate::plan::Capabilities;
+use crate::plan::attention::Bias;
 use crate::{DType, Error, Layout, Result};
 
 /// A `[B, H, S, D]` tensor in a range of a buffer. The range starts at a byte offset that the
@@ -154,5 +155,21 @@ impl<'a> Checker<'a> {
         }
         self.seen.push(Seen { name, access, buffer: binding.buffer.clone(), bytes });
         Ok(())
+    }
+
+    /// Checks a bias or mask, whose layout counts its own entries.
+    pub(crate) fn bias(
+        &mut self,
+        kind: Bias,
+        (layout, binding): &(Layout, wgpu::BufferBinding<'_>),
+        needed: [u32; 4],
+    ) -> Result<()> {
+        if layout.shape != needed {
+            return Err(Error::Shape { tensor: "bias", needed, got: layout.shape });
+        }
+        let elements = layout.last_index("bias")?.map_or(0, |last| u64::from(last) + 1);
+        let size = if kind == Bias::Additive { 4 } else { 1 };
+        // Masks are read by words.
+        self.binding("bias", binding, Access::Read, (elements * size).next_multiple_of(4))
     }
 }

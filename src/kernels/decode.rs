@@ -41,6 +41,9 @@ pub struct DecodeBindings<'a> {
     /// Table and positions of q, where the kernel rotates it. With [`Positions::AmongKeys`],
     /// row i of sequence b has position `kv_lens[b] − S_q + i`, causal or not.
     pub rotation: Option<(CosSin<'a>, Positions<'a>)>,
+    /// Bias or mask, `[B, H_out, S_q, capacity]`: layout and binding, both in elements of the bias (f32,
+    /// or bytes of a mask). Strides of 0 broadcast; keys are contiguous. Read.
+    pub bias: Option<(Layout, wgpu::BufferBinding<'a>)>,
     /// [`DecodePlan::workspace_bytes`] of scratch memory, where that is not 0. Calls may share it:
     /// each is done with it when the next one starts.
     pub workspace: Option<wgpu::BufferBinding<'a>>,
@@ -57,6 +60,24 @@ mod binding {
     pub(super) const OUT: u32 = 5;
     pub(super) const LSE: u32 = 7;
     pub(super) const KV_LENS: u32 = 10;
+    pub(super) const BIAS: u32 = 13;
+}
+
+/// `Entries` of `shaders/decode.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+struct Entries {
+    offset: u32,
+    batch: u32,
+    head: u32,
+    row: u32,
+}
+
+impl Entries {
+    fn new(layout: &Layout) -> Self {
+        let [batch, head, row] = layout.strides;
+        Self { offset: layout.offset, batch, head, row }
+    }
 }
 
 /// `Params` of `shaders/decode.wgsl`.
@@ -82,6 +103,7 @@ struct Params {
     q: CacheRows,
     out: CacheRows,
     cache: CacheParams,
+    bias: Entries,
     rotary: RotaryParams,
 }
 
@@ -198,6 +220,11 @@ impl Decode {
                 RotaryParams::new(&mut checker, table, positions, p.rotary_dim, reach)?
             }
         };
+        present("bias", p.bias.is_some(), bindings.bias.is_some())?;
+        if let (Some(kind), Some(bias)) = (p.bias, &bindings.bias) {
+            checker.bias(kind, bias, [batch, heads_out, seq_q, cache.capacity])?;
+        }
+        let bias = bindings.bias.as_ref();
         let row_blocks = self.plan.row_blocks(seq_q);
         let splits = self.plan.splits();
         let groups = [batch, p.cache.kv_heads, row_blocks, splits]
@@ -236,6 +263,7 @@ impl Decode {
             q: CacheRows::new(&bindings.q.layout, 4),
             out: CacheRows::new(&bindings.out.layout, 4),
             cache,
+            bias: bias.map_or(Entries::default(), |(layout, _)| Entries::new(layout)),
             rotary,
         };
         let params = uniform_buffer(device, "decode params", bytemuck::bytes_of(&params))?;
@@ -262,6 +290,9 @@ impl Decode {
         }
         if let Some(table) = &bindings.cache.block_table {
             entries.push((BLOCK_TABLE, table.binding.clone()));
+        }
+        if let Some((_, bias)) = &bindings.bias {
+            entries.push((binding::BIAS, bias.clone()));
         }
         if let Some((table, positions)) = &bindings.rotation {
             entries.push((COS_SIN, table.binding.clone()));
@@ -341,6 +372,8 @@ mod tests {
     use crate::plan::decode::DecodeProblem;
     use crate::reflect::{host_layout, host_struct, wgsl_bindings, wgsl_layout};
 
+    host_struct!(Entries { offset, batch, head, row });
+
     host_struct!(Params {
         batch,
         seq_q,
@@ -361,6 +394,7 @@ mod tests {
         q,
         out,
         cache,
+        bias,
         rotary,
     });
 

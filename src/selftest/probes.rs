@@ -313,6 +313,7 @@ fn decode(device: &wgpu::Device, caps: &Capabilities, stored: [CacheType; 2]) ->
         out: Tensor::new(&out, DType::F32, Layout::bhsd([1, 4, 1, 64])?),
         lse: Some(lse.as_entire_buffer_binding()),
         rotation: None,
+        bias: None,
         workspace: (kernel.plan().workspace_bytes() > 0)
             .then(|| workspace.as_entire_buffer_binding()),
     };

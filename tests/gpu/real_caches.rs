@@ -114,6 +114,7 @@ fn measure(file: &File, k: CacheType, v: CacheType) -> Result<Errors> {
             out: Tensor::new(&out, DType::F32, cut(heads_out)),
             lse: Some(lse.as_entire_buffer_binding()),
             rotation: Some((cos_sin, Positions::AmongKeys)),
+            bias: None,
             workspace: None,
         },
     )?;

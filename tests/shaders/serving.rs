@@ -1,6 +1,7 @@
 //! Problems of the kernels that serve: appends, decode, merge.
 
 use phasor::plan::ScoreHook;
+use phasor::plan::attention::Bias;
 use phasor::plan::cache::{CacheFormat, CacheType};
 use phasor::plan::decode::DecodeProblem;
 use phasor::plan::kv_append::KvAppendProblem;
@@ -99,6 +100,8 @@ pub fn decodes() -> Vec<DecodeProblem> {
         let alibi_slopes = vec![0.5; 8];
         problems.extend([
             DecodeProblem { alibi_slopes: alibi_slopes.clone(), ..problem.clone() },
+            DecodeProblem { bias: Some(Bias::Additive), ..problem.clone() },
+            DecodeProblem { bias: Some(Bias::Mask), ..problem.clone() },
             DecodeProblem { alibi_slopes, score_mod, ..problem },
         ]);
     }

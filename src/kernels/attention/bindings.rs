@@ -3,7 +3,7 @@
 use super::present;
 use crate::gpu::{Access, Checker, CosSin, Positions, RotaryParams, Tensor};
 use crate::plan::attention::{
-    Alignment, AttentionPlan, AttentionProblem, AttentionShape, Bias, Keys, Outputs, Queries,
+    Alignment, AttentionPlan, AttentionProblem, AttentionShape, Keys, Outputs, Queries,
 };
 use crate::{Error, Layout, Result};
 
@@ -138,16 +138,8 @@ impl<'a> AttentionBindings<'a> {
             checker.binding("block_list", &list.binding, Access::Read, 4 * len)?;
         }
         present("bias", problem.bias.is_some(), self.bias.is_some())?;
-        if let (Some(kind), Some((layout, binding))) = (problem.bias, &self.bias) {
-            let needed = [batch, heads_out, seq_q, seq_k];
-            if layout.shape != needed {
-                return Err(Error::Shape { tensor: "bias", needed, got: layout.shape });
-            }
-            let elements = layout.last_index("bias")?.map_or(0, |last| u64::from(last) + 1);
-            let size = if kind == Bias::Additive { 4 } else { 1 };
-            // Masks are read by words.
-            let reach = (elements * size).next_multiple_of(4);
-            checker.binding("bias", binding, Access::Read, reach)?;
+        if let (Some(kind), Some(bias)) = (problem.bias, &self.bias) {
+            checker.bias(kind, bias, [batch, heads_out, seq_q, seq_k])?;
         }
         let workspace = self.workspace.is_some();
         present(

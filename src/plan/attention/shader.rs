@@ -144,9 +144,9 @@ fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> [&'a str; 24] {
         Keys::Paged { .. } => wgsl!("attention/keys_paged"),
     };
     let bias = match problem.bias {
-        None => wgsl!("attention/bias_none"),
-        Some(Bias::Additive) => wgsl!("attention/bias_add"),
-        Some(Bias::Mask) => wgsl!("attention/bias_mask"),
+        None => wgsl!("bias/none"),
+        Some(Bias::Additive) => wgsl!("bias/add"),
+        Some(Bias::Mask) => wgsl!("bias/mask"),
     };
     let blocks = if problem.block_list {
         wgsl!("attention/blocks_list")
@@ -185,7 +185,9 @@ fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> [&'a str; 24] {
             wgsl!("attention/state_none")
         },
         wgsl!("attention/strays"),
-        if tile.shuffled { wgsl!("attention_shuffled") } else { wgsl!("attention") },
+        // The tile before the kernel and its flag: it begins where drivers put the first variable of
+        // workgroup memory, and so at a multiple of 16 bytes.
         if tile.shuffled { "" } else { wgsl!("attention/stage") },
+        if tile.shuffled { wgsl!("attention_shuffled") } else { wgsl!("attention") },
     ]
 }

@@ -1,6 +1,7 @@
 //! What a decode kernel computes.
 
 use super::DecodePlan;
+use crate::plan::attention::Bias;
 use crate::plan::cache::CacheFormat;
 use crate::plan::merge::check_sinks;
 use crate::plan::{Capabilities, MaskHook, ScoreHook};
@@ -16,7 +17,7 @@ use crate::{DType, Error, HeadMap, Phase, Result};
 /// row i of sequence b has position p = kv_lens[b] − S_q + i
 ///
 /// s = scale · (cos φ · S_re + sin φ · S_im)    s = c tanh(s / c) with a softcap    s + slope · (j − p)
-/// with ALiBi    score_mod    hidden unless p − window < j ≤ p and mask_mod
+/// with ALiBi    s + bias    score_mod    hidden unless p − window < j ≤ p and mask_mod
 /// out = Σ e^s_j V_j / (e^sink + Σ e^s_j)    lse = ln (e^sink + Σ e^s_j)
 /// ```
 ///
@@ -49,7 +50,10 @@ pub struct DecodeProblem {
     /// ALiBi slopes, one an output head, or none: `slope · (j − p)` is added to the scaled score,
     /// after the softcap.
     pub alibi_slopes: Vec<f32>,
-    /// The caller's modification of scores, after ALiBi. Its `query` is p, causal or not.
+    /// A bias or mask tensor `[B, H_out, S_q, capacity]`, applied after ALiBi; its last index is the
+    /// key's place in its sequence. Not in a rolling cache, where places have no end.
+    pub bias: Option<Bias>,
+    /// The caller's modification of scores, after the bias. Its `query` is p, causal or not.
     pub score_mod: Option<ScoreHook>,
     /// The caller's mask, beside all others.
     pub mask_mod: Option<MaskHook>,
@@ -86,6 +90,7 @@ impl DecodeProblem {
             softmax_scale: (f64::from(cache.head_dim).powf(-0.5)) as f32,
             softcap: None,
             alibi_slopes: Vec::new(),
+            bias: None,
             score_mod: None,
             mask_mod: None,
             sinks: Vec::new(),
@@ -167,6 +172,9 @@ impl DecodeProblem {
         }
         if self.alibi_slopes.iter().any(|slope| !slope.is_finite()) {
             return invalid("alibi_slopes", "finite", format!("{:?}", self.alibi_slopes));
+        }
+        if self.bias.is_some() && self.cache.rolling {
+            return invalid("bias", "none with a rolling cache", format!("{:?}", self.bias));
         }
         check_sinks(&self.sinks)?;
         if self.needs_pairs() {

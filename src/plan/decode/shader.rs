@@ -5,6 +5,7 @@ use core::fmt::Write as _;
 use super::{DecodeProblem, DecodeTile, Programs};
 use crate::DType;
 use crate::plan::Shader;
+use crate::plan::attention::Bias;
 use crate::plan::cache::CacheType;
 
 macro_rules! wgsl {
@@ -18,6 +19,7 @@ pub(super) fn storage_buffers(problem: &DecodeProblem, partial: bool) -> u32 {
     // q, k, v, kv_lens, and partial results or the output.
     5 + u32::from(problem.lse && !partial)
         + u32::from(problem.cache.paged)
+        + u32::from(problem.bias.is_some())
         + 2 * u32::from(problem.rotate_q)
 }
 
@@ -97,6 +99,7 @@ fn constants(
         ("COMPACT", compact),
         ("MIX", programs.mix),
         ("TURN", programs.turn),
+        ("BIAS", problem.bias.is_some()),
         ("ALIBI", !problem.alibi_slopes.is_empty()),
         ("HOOKS", problem.score_mod.is_some() || problem.mask_mod.is_some()),
         // With partial results, the merge adds them.
@@ -147,6 +150,11 @@ fn files(problem: &DecodeProblem, partial: bool) -> Vec<&str> {
         wgsl!("rotary"),
         wgsl!("units"),
         if problem.rotate_q { wgsl!("decode/query_rotate") } else { wgsl!("decode/query_ready") },
+        match problem.bias {
+            None => wgsl!("bias/none"),
+            Some(Bias::Additive) => wgsl!("bias/add"),
+            Some(Bias::Mask) => wgsl!("bias/mask"),
+        },
         problem.score_mod.as_ref().map_or(wgsl!("attention/score_mod_none"), |hook| hook.wgsl()),
         problem.mask_mod.as_ref().map_or(wgsl!("attention/mask_mod_none"), |hook| hook.wgsl()),
         wgsl!("decode"),

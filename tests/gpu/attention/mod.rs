@@ -325,7 +325,7 @@ impl Case {
         bindings.block_list = blocks
             .as_ref()
             .map(|list| BlockList { binding: list.as_entire_buffer_binding(), per_batch: true });
-        let bias = p.bias.map(|kind| variants::Scores::new(self, kind));
+        let bias = p.bias.map(|kind| variants::Scores::of(self, kind));
         let bias_buffer = bias.as_ref().map(|bias| gpu.upload_bytes(&bias.bytes()));
         bindings.bias = bias
             .iter()

@@ -20,14 +20,19 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// Random numbers, some of them hiding their key.
-    pub fn new(case: &Case, kind: Bias) -> Self {
-        let [batch, heads, rows] = case.bias_extent;
-        let AttentionShape { batch: all, seq_q, seq_k, .. } = case.shape;
-        let stride = |extent: u32, step: u32| if extent == 1 { 0 } else { step };
+    pub fn of(case: &Case, kind: Bias) -> Self {
+        let AttentionShape { batch, seq_q, seq_k, .. } = case.shape;
         let heads_out = case.plan.problem().heads.heads().len() as u32;
+        Self::new(kind, [batch, heads_out, seq_q, seq_k], case.bias_extent, case.seed + 3000)
+    }
+
+    /// Random numbers, some of them hiding their key. Where an extent is 1, they are broadcast.
+    pub fn new(kind: Bias, shape: [u32; 4], extent: [u32; 3], seed: u64) -> Self {
+        let [batch, heads, rows] = extent;
+        let seq_k = shape[3];
+        let stride = |extent: u32, step: u32| if extent == 1 { 0 } else { step };
         let layout = Layout {
-            shape: [all, heads_out, seq_q, seq_k],
+            shape,
             strides: [
                 stride(batch, heads * rows * seq_k),
                 stride(heads, rows * seq_k),
@@ -36,7 +41,7 @@ impl Scores {
             offset: 3,
         };
         let mut numbers = vec![f32::NAN; 3];
-        let random = random([batch, heads, rows, seq_k], 2.0, DType::F32, case.seed + 3000);
+        let random = random([batch, heads, rows, seq_k], 2.0, DType::F32, seed);
         numbers.extend(random.into_iter().map(|x| if x < -1.5 { f32::NEG_INFINITY } else { x }));
         Scores { kind, layout, numbers }
     }
@@ -48,7 +53,8 @@ impl Scores {
         }
     }
 
-    fn at(&self, place: Place) -> Option<f32> {
+    /// What is added to the score of a key; `None` where it is hidden.
+    pub fn at(&self, place: Place) -> Option<f32> {
         let [b, h, i, j] = [place.batch, place.head, place.query, place.key].map(|n| n as u32);
         let number = self.numbers[self.layout.index(b, h, i, j)];
         number.is_finite().then_some(if self.kind == Bias::Additive { number } else { 0.0 })
@@ -62,7 +68,7 @@ pub fn attend<R: Real>(
 ) -> phasor::Result<Attention<R>> {
     let problem = case.plan.problem();
     let sinks: Vec<f64> = problem.sinks.iter().map(|&sink| f64::from(sink)).collect();
-    let bias = problem.bias.map(|kind| Scores::new(case, kind));
+    let bias = problem.bias.map(|kind| Scores::of(case, kind));
     let modify = |place: Place, score: R| {
         let mut score = score;
         if let Some(cap) = problem.softcap {

@@ -21,7 +21,7 @@ use phasor_kit::{
     tolerance::{Bound, compare, stored},
 };
 
-use crate::attention::variants::{in_stripes, slanted};
+use crate::attention::variants::{Scores, in_stripes, slanted};
 use crate::harness::{HostCache, Lab, Place, Placed, Result, Slots, lab, random};
 
 /// One decode call.
@@ -38,6 +38,8 @@ pub struct Case {
     pub tile: Option<DecodeTile>,
     /// Frequencies of the queries, where the kernel rotates them.
     pub rope: Option<RopeConfig>,
+    /// Extent of a bias along batch, output heads and rows, 1 where it is broadcast.
+    pub bias_extent: [u32; 3],
     pub seed: u64,
 }
 
@@ -56,6 +58,7 @@ pub fn small(heads: HeadMap, kv_heads: u32, dim: u32, lens: &[u32]) -> Case {
         splits: None,
         tile: None,
         rope: None,
+        bias_extent: [1; 3],
         seed: 1,
     }
 }
@@ -177,6 +180,8 @@ impl Case {
         let bytes = plan.workspace_bytes() as usize;
         let workspace = gpu.output(bytes / 4, DType::F32);
         let rope = self.rope_table(gpu)?;
+        let bias = self.bias();
+        let bias_buffer = bias.as_ref().map(|bias| gpu.upload_bytes(&bias.bytes()));
         let bindings = DecodeBindings {
             q: q.tensor(),
             cache: CacheBindings {
@@ -194,12 +199,24 @@ impl Case {
                 let binding = buffer.as_entire_buffer_binding();
                 (CosSin { binding, shape: *shape }, Positions::AmongKeys)
             }),
+            bias: bias
+                .as_ref()
+                .zip(bias_buffer.as_ref())
+                .map(|(bias, buffer)| (bias.layout, buffer.as_entire_buffer_binding())),
             workspace: (bytes > 0).then(|| workspace.as_entire_buffer_binding()),
         };
         let shape = DecodeShape { batch: self.batch(), seq_q: self.seq_q };
         let call = kernel.bind(&gpu.device, &shape, &bindings)?;
         gpu.run(|encoder| call.encode(encoder));
         Ok(Outcome { out: out.read(gpu)?, lse: if p.lse { lse.read(gpu)? } else { Vec::new() } })
+    }
+
+    /// Over all slots of a sequence.
+    fn bias(&self) -> Option<Scores> {
+        let [batch, heads, rows, _] = self.out_shape();
+        let shape = [batch, heads, rows, self.slots.capacity()];
+        let kind = self.problem.bias?;
+        Some(Scores::new(kind, shape, self.bias_extent, self.seed + 3000))
     }
 
     fn block_table<'a>(&self, table: &'a wgpu::Buffer) -> Option<BlockTable<'a>> {
@@ -223,6 +240,7 @@ impl Case {
         let p = &self.problem;
         let narrow = |x: &[f32]| x.iter().map(|&x| R::from_f64(f64::from(x))).collect::<Vec<R>>();
         let [_, q_heads, seq_q, dim] = self.q_shape();
+        let bias = self.bias();
         let mut whole = Attention { out: Vec::new(), lse: Vec::new() };
         for (b, &len) in self.lens.iter().enumerate() {
             let plane = (q_heads * seq_q * dim) as usize;
@@ -268,6 +286,9 @@ impl Case {
                 if let Some(&slope) = p.alibi_slopes.get(place.head) {
                     let distance = place.key as i64 - place.position;
                     score += R::from_f64(slope.into()) * R::from_f64(distance as f64);
+                }
+                if let Some(bias) = &bias {
+                    score += R::from_f64(bias.at(oracle::Place { batch: b, ..place })?.into());
                 }
                 let distance = place.position - place.key as i64;
                 if p.score_mod.is_some() {

@@ -4,6 +4,7 @@ use phasor::{
     DType, HeadMap, OutputHead, Phase,
     plan::{
         MaskHook, ScoreHook,
+        attention::Bias,
         cache::CacheType,
         decode::{DecodeProblem, DecodeTile},
     },
@@ -234,6 +235,39 @@ fn paged_and_rolling() {
             ));
         }
     }
+    run(cases);
+}
+
+/// Biases and masks over all slots, the numbers behind a sequence's end included.
+#[test]
+fn biases_and_masks() {
+    let tile = Some(DecodeTile { threads: 16, keys_each: 1, rows: 4 });
+    let slopes = [0.5, 0.25, 0.125, 0.0, -0.25, 1.0, 0.0, 0.75];
+    let mut cases = Vec::new();
+    for kind in [Bias::Additive, Bias::Mask] {
+        for (bias_extent, splits) in
+            [([4, 8, 4], 1), ([1, 8, 4], 3), ([4, 1, 1], 3), ([1, 1, 1], 1)]
+        {
+            let lens = vec![4, 37, 130, 70];
+            cases.push((
+                format!("{kind:?} {bias_extent:?}, {splits} splits"),
+                case(|c| {
+                    (c.seq_q, c.lens, c.splits, c.tile) = (4, lens, Some(splits), tile);
+                    (c.problem.bias, c.bias_extent) = (Some(kind), bias_extent);
+                }),
+            ));
+        }
+    }
+    cases.push((
+        "pages, ALiBi, softcap and window beside a bias".into(),
+        case(|c| {
+            c.slots = Slots::Paged { page_size: 8, max_pages: 17 };
+            (c.seq_q, c.lens, c.tile) = (4, vec![4, 37, 130, 70], tile);
+            (c.problem.bias, c.bias_extent) = (Some(Bias::Additive), [4, 8, 4]);
+            (c.problem.window, c.problem.softcap) = (Some(50), Some(3.0));
+            c.problem.alibi_slopes = slopes.to_vec();
+        }),
+    ));
     run(cases);
 }
 

@@ -2,7 +2,7 @@
 
 use phasor::{
     Capabilities, Error, HeadMap,
-    plan::{cache::CacheType, decode::DecodeProblem},
+    plan::{attention::Bias, cache::CacheType, decode::DecodeProblem},
 };
 
 use super::{Case, small};
@@ -34,6 +34,7 @@ fn problems_without_a_plan() {
         (refused(|p| p.alibi_slopes = vec![0.0; 4]), "alibi_slopes"),
         (refused(|p| p.alibi_slopes = vec![f32::NAN; 8]), "alibi_slopes"),
         (refused(|p| p.rotary_dim = 18), "rotary_dim"),
+        (refused(|p| (p.bias, p.cache.rolling) = (Some(Bias::Mask), true)), "bias"),
     ];
     for (error, expected) in whats {
         assert!(matches!(error, Error::Invalid { what, .. } if what == expected), "{error}");

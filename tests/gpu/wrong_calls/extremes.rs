@@ -246,6 +246,7 @@ fn decode() {
             kv_lens: world.words(),
             lse: None,
             rotation: None,
+            bias: None,
             workspace: (plan.workspace_bytes() > 0)
                 .then(|| world.outputs[1].as_entire_buffer_binding()),
         };

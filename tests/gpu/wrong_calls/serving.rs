@@ -302,6 +302,7 @@ fn decode(w: &'static World) -> phasor::Result<DecodeCall> {
             out: Tensor::new(&w.out, DType::F32, Layout::bhsd([B, 4, 2, D])?),
             lse: Some(w.lse.as_entire_buffer_binding()),
             rotation: Some((w.table(), Positions::AmongKeys)),
+            bias: None,
             workspace: Some(w.workspace.as_entire_buffer_binding()),
         },
     })
@@ -396,6 +397,14 @@ fn decode_over_pages() {
             error!(BindingTooSmall { tensor: "kv_lens", needed: 8, available: 4 }),
         ),
         wrong("no lse", |_, c| c.bindings.lse = None, error!(Binding { tensor: "lse", .. })),
+        wrong(
+            "a bias that was not planned",
+            |w, c| {
+                let layout = Layout::bhsd([B, 4, 2, 16]).expect("a layout");
+                c.bindings.bias = Some((layout, w.workspace.as_entire_buffer_binding()));
+            },
+            error!(Binding { tensor: "bias", .. }),
+        ),
         wrong(
             "no workspace",
             |_, c| c.bindings.workspace = None,

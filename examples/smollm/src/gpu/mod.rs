@@ -283,6 +283,7 @@ impl OnGpu {
                         out: out.clone(),
                         lse: None,
                         rotation: rotation.clone(),
+                        bias: None,
                         workspace: self.workspace.as_ref().map(|it| it.as_entire_buffer_binding()),
                     },
                 )?,

@@ -184,6 +184,7 @@ impl Attend for OnDevice<'_> {
                 out: output,
                 lse: None,
                 rotation: Some((table.bind(), Positions::AmongKeys)),
+                bias: None,
                 workspace: Some(workspace.as_entire_buffer_binding()),
             };
             self.decode.bind(&gpu.device, &DecodeShape { batch, seq_q: 1 }, &bindings)?

@@ -126,6 +126,7 @@ impl Device<'_> {
                 out: part(&out, heads_out, &rows, value_dim)?,
                 lse: Some(part_lse.as_entire_buffer_binding()),
                 rotation: cache.table().map(|table| (table.bind(), Positions::AmongKeys)),
+                bias: None,
                 workspace: Some(workspace.as_entire_buffer_binding()),
             };
             let shape = DecodeShape { batch, seq_q: n };

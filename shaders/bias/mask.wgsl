@@ -1,8 +1,8 @@
 // A byte for every score; 0 hides a key.
 @group(0) @binding(13) var<storage, read> mask: array<u32>; // [B, H_out, S_q, S_k] by strides, four bytes an entry
 
-fn bias_of(work: Work, head: u32, query: u32, key: u32) -> f32 {
-    let i = params.bias.offset + work.batch * params.bias.batch + head * params.bias.head
+fn bias_of(batch: u32, head: u32, query: u32, key: u32) -> f32 {
+    let i = params.bias.offset + batch * params.bias.batch + head * params.bias.head
         + query * params.bias.row + key;
     let byte = (mask[i / 4u] >> (8u * (i % 4u))) & 0xffu;
     return select(0.0, MASKED, byte == 0u);
