@@ -18,6 +18,21 @@
 use crate::{DType, Error, Result};
 
 /// How the rows of a cache are stored. K and V choose independently.
+///
+/// What they cost on real activations: layers 0, 10 and 29 of SmolLM2-135M (384 tokens, D 64, 3 kv heads),
+/// real and imaginary heads together, against attention in double precision over caches that lose
+/// nothing (lavapipe 25.0.7; `cargo test --test gpu -- real_caches --nocapture` measures it where you
+/// are). The largest outputs are 0.5, 3.8 and 6.3; "relative" is root mean square over root mean square.
+///
+/// | K | V | bytes a token | largest error | relative error | largest of the log-sum-exp |
+/// |---|---|---|---|---|---|
+/// | f32 | f32 | 1536 | 2.4e-7 to 8.9e-6 | 2.7e-7 to 1.0e-6 | 9.5e-6 |
+/// | f16 | f16 | 768 | 1.5e-4 to 9.6e-3 | 1.4e-4 to 1.2e-3 | 9.7e-3 |
+/// | int8 | int8 | 408 | 4.9e-3 to 1.7e-1 | 9.4e-3 to 2.2e-2 | 0.16 |
+/// | int8 | q4 | 312 | 2.8e-2 to 5.6e-1 | 6.6e-2 to 9.7e-2 | 0.16 |
+/// | q4 | q4 | 216 | 7.6e-2 to 1.9 | 0.11 to 0.24 | 1.7 |
+///
+/// Four bits are for values; keys lose too much by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CacheType {
