@@ -1,13 +1,16 @@
 // Appends new keys and values to a cache: rotates K, converts, and finds each row's place.
 //
-// One workgroup: WORKGROUP pieces. One invocation: one piece (what shares a scale; four channels of
-// a float cache) of K or V of one new row of one kv head.
+// One workgroup: WORKGROUP places. One invocation: one of PIECES places of one new row, a piece of K (what
+// shares a scale; of a float cache four channels, or four pairs that rotate) and every PIECES-th piece
+// of V, in HEADS_EACH kv heads, so that one fetch of cos and sin serves all of them.
 
 override WORKGROUP: u32;
 override HEAD_DIM: u32;
 override VALUE_DIM: u32;
 override K_PIECES: u32; // pieces of a row
 override V_PIECES: u32;
+override PIECES: u32;
+override HEADS_EACH: u32;
 
 struct Params {
     batch: u32,
@@ -34,6 +37,7 @@ struct Source {
     v: u32,
     batch: u32,
     s: u32,     // as the rotation counts rows
+    turn: CosSin, // of the piece, where its pairs are whole
 }
 
 fn value_quad(source: Source, quad: u32) -> vec4<f32> {
@@ -46,11 +50,12 @@ fn kv_append(
     @builtin(local_invocation_index) tid: u32,
 ) {
     let item = (group_id.x + group_id.y * params.groups_x) * WORKGROUP + tid;
-    let piece = item % (K_PIECES + V_PIECES);
-    let row = item / (K_PIECES + V_PIECES);
-    let head = row % params.kv_heads;
-    let i = row / params.kv_heads % params.seq;
-    let batch = row / params.kv_heads / params.seq;
+    let piece = item % PIECES;
+    let row = item / PIECES;
+    let i = row % params.seq;
+    let head_blocks = (params.kv_heads + HEADS_EACH - 1u) / HEADS_EACH;
+    let head_first = row / params.seq % head_blocks * HEADS_EACH;
+    let batch = row / params.seq / head_blocks;
     if (batch >= params.batch) {
         return;
     }
@@ -84,17 +89,26 @@ fn kv_append(
         return;
     }
 
-    let k = row_at(params.k, input, head);
-    let v = row_at(params.v, input, head);
     // Ids are given row by row.
     var s = select(i, input.y, params.rotary.use_ids != 0u);
     if (params.among_keys != 0u) {
         s = length + i;
     }
-    let source = Source(k, v, batch, s);
+    var source: Source;
+    source.batch = batch;
+    source.s = s;
     if (piece < K_PIECES) {
-        store_key(row_at(params.cache.k, place, head), source, piece);
-    } else {
-        store_value(row_at(params.cache.v, place, head), source, piece - K_PIECES);
+        source.turn = turn_of(batch, s, piece);
+    }
+    let head_end = min(head_first + HEADS_EACH, params.kv_heads);
+    for (var head = head_first; head < head_end; head++) {
+        source.k = row_at(params.k, input, head);
+        source.v = row_at(params.v, input, head);
+        if (piece < K_PIECES) {
+            append_key(row_at(params.cache.k, place, head), source, piece);
+        }
+        for (var v = piece; v < V_PIECES; v += PIECES) {
+            store_value(row_at(params.cache.v, place, head), source, v);
+        }
     }
 }

@@ -4,3 +4,6 @@ fn store_key(row: u32, source: Source, piece: u32) {
     k_cache[row + piece] = key_quad(source, piece);
 }
 
+fn store_key_quad(at: u32, x: vec4<f32>) {
+    k_cache[at] = x;
+}

@@ -109,8 +109,10 @@ impl KvAppendPlan {
             ("WORKGROUP", f64::from(WORKGROUP)),
             ("HEAD_DIM", f64::from(cache.head_dim)),
             ("VALUE_DIM", f64::from(cache.value_dim)),
-            ("K_PIECES", f64::from(cache.k.pieces(cache.head_dim))),
+            ("K_PIECES", f64::from(Self::k_pieces(problem))),
             ("V_PIECES", f64::from(cache.v_pieces())),
+            ("PIECES", f64::from(Self::pieces(problem))),
+            ("HEADS_EACH", f64::from(Self::heads_each(cache.kv_heads, caps.software))),
         ];
         if problem.rotate {
             let pairs = problem.rotary_dim / 2;
@@ -162,7 +164,33 @@ impl KvAppendPlan {
         Ok(Self { problem: problem.clone(), capabilities: caps.clone(), shader })
     }
 
-    fn files(problem: &KvAppendProblem) -> [&'static str; 10] {
+    /// Whether K goes by whole groups of four pairs: a float cache, and no group straddles two parts.
+    fn by_pairs(problem: &KvAppendProblem) -> bool {
+        let pairs = problem.rotary_dim / 2;
+        let blocks = if let Pairing::HalfBlocks(n) = problem.pairing { n } else { 1 };
+        let float = matches!(problem.cache.k, CacheType::F32 | CacheType::F16);
+        problem.rotate && float && (pairs / blocks.max(1)).is_multiple_of(4)
+    }
+
+    fn k_pieces(problem: &KvAppendProblem) -> u32 {
+        let cache = &problem.cache;
+        if Self::by_pairs(problem) {
+            return problem.rotary_dim / 8 + (cache.head_dim - problem.rotary_dim) / 4;
+        }
+        cache.k.pieces(cache.head_dim)
+    }
+
+    /// Invocations of a row: one a piece of K, and up to two pieces of V each.
+    fn pieces(problem: &KvAppendProblem) -> u32 {
+        Self::k_pieces(problem).max(problem.cache.v_pieces().div_ceil(2))
+    }
+
+    /// Kv heads of an invocation: as many as there are on a CPU, a few where many run at once.
+    fn heads_each(kv_heads: u32, software: bool) -> u32 {
+        kv_heads.min(if software { 16 } else { 4 })
+    }
+
+    fn files(problem: &KvAppendProblem) -> [&'static str; 11] {
         let (k, v) = match problem.dtype {
             DType::F32 => (wgsl!("io/k_f32"), wgsl!("io/v_f32")),
             DType::F16 => (wgsl!("io/k_f16"), wgsl!("io/v_f16")),
@@ -188,8 +216,13 @@ impl KvAppendPlan {
             false => wgsl!("kv_append/ready"),
         };
         let rows = wgsl!("cache/rows");
-        let finite = wgsl!("finite");
-        [finite, k, v, write_k, write_v, rows, place, wgsl!("rotary"), rotate, wgsl!("kv_append")]
+        let pieces = match Self::by_pairs(problem) {
+            true => wgsl!("kv_append/pieces_pairs"),
+            false => wgsl!("kv_append/pieces"),
+        };
+        let rotary = wgsl!("rotary");
+        let (finite, main) = (wgsl!("finite"), wgsl!("kv_append"));
+        [finite, k, v, write_k, write_v, rows, place, rotary, rotate, pieces, main]
     }
 
     /// The problem that this plan solves.
@@ -218,9 +251,10 @@ impl KvAppendPlan {
     /// Workgroups of a call.
     pub(crate) fn groups(&self, shape: &KvAppendShape) -> Result<u64> {
         let cache = &self.problem.cache;
-        let pieces = u64::from(cache.k.pieces(cache.head_dim)) + u64::from(cache.v_pieces());
+        let pieces = u64::from(Self::pieces(&self.problem));
         let rows = u64::from(shape.batch) * u64::from(shape.seq);
-        let items = rows.saturating_mul(u64::from(cache.kv_heads) * pieces);
+        let each = Self::heads_each(cache.kv_heads, self.capabilities.software);
+        let items = rows.saturating_mul(u64::from(cache.kv_heads.div_ceil(each)) * pieces);
         // Room for the surplus of workgroups in the last row of them.
         if items > u64::from(u32::MAX) - (1 << 24) {
             return Err(Error::IndexOverflow { tensor: "new rows", index: items });
