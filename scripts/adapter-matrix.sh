@@ -6,6 +6,7 @@
 #
 #   ADAPTERS   a subset of: system lavapipe22 lavapipe26 swiftshader llvmpipe-gl
 #   LIMIT      seconds for each (3600); an adapter that takes longer is reported as unfinished
+#   GPU_TESTS  a test binary that is built already
 set -eu
 cd "$(dirname "$0")/.."
 tools=${PORTABILITY_TOOLS:-$HOME/.cache/phasor-tools}
@@ -15,8 +16,8 @@ chosen=${ADAPTERS:-system lavapipe22 lavapipe26 swiftshader llvmpipe-gl}
 logs=target/adapters
 mkdir -p "$logs"
 
-binary=$(cargo test --locked --test gpu --no-run --message-format=json |
-    sed -n 's/.*"executable":"\([^"]*\/gpu-[^"]*\)".*/\1/p')
+binary=${GPU_TESTS:-$(cargo test --locked --test gpu --no-run --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*\/gpu-[^"]*\)".*/\1/p')}
 failed=0
 
 # row NAME SETUP FILE PROGRAM...: runs PROGRAM, which ends in the test binary; FILE has to be there.
