@@ -26,6 +26,7 @@ pub(crate) use cache::{BLOCK_TABLE, CacheParams, CacheRows};
 pub use cache::{BlockTable, CacheBindings, CacheTensor};
 pub(crate) use dispatch::{Bind, UniformArray, Unused, uniform_buffer};
 pub use dispatch::{BoundBuffer, Dispatch, Part, Step};
+pub use pipeline::Compiler;
 pub(crate) use pipeline::Pipeline;
 pub(crate) use rotary::{COS_SIN, POSITION_IDS, RotaryParams};
 pub use rotary::{CosSin, Positions};

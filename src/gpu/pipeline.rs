@@ -7,6 +7,57 @@ use super::uniform_buffer;
 use crate::Result;
 use crate::plan::Shader;
 
+/// What compiles kernels: a device, and wgpu's pipeline cache where the caller keeps one.
+///
+/// A device alone will do: `Attention::new(&device, &plan)`. With a cache, a program that runs for the
+/// second time gets its pipelines from what the first left, on backends that have such a thing
+/// (`Features::PIPELINE_CACHE`: Vulkan). Kernels may be compiled from several threads at once, with
+/// one cache for all.
+///
+/// ```no_run
+/// # use phasor::{Result, gpu::Compiler, kernels::attention::Attention, plan::attention::AttentionPlan, wgpu};
+/// # fn f(device: &wgpu::Device, plan: &AttentionPlan, file: Option<Vec<u8>>) -> Result<()> {
+/// let descriptor = wgpu::PipelineCacheDescriptor {
+///     label: None,
+///     data: file.as_deref(), // of the last run; wgpu::util::pipeline_cache_key names the file
+///     fallback: true,
+/// };
+/// // SAFETY: the file is what `get_data` gave, written by this program alone.
+/// let cache = unsafe { device.create_pipeline_cache(&descriptor) };
+/// let kernel = Attention::new(Compiler::new(device).with_cache(&cache), plan)?;
+/// let file = cache.get_data(); // keep it
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Compiler<'a> {
+    device: &'a wgpu::Device,
+    cache: Option<&'a wgpu::PipelineCache>,
+}
+
+impl<'a> Compiler<'a> {
+    /// Compiles on `device`, without a cache.
+    pub fn new(device: &'a wgpu::Device) -> Self {
+        Self { device, cache: None }
+    }
+
+    /// Looks pipelines up in `cache`, which was made on the same device, and leaves new ones there.
+    #[must_use]
+    pub fn with_cache(self, cache: &'a wgpu::PipelineCache) -> Self {
+        Self { cache: Some(cache), ..self }
+    }
+
+    pub(crate) fn device(&self) -> &'a wgpu::Device {
+        self.device
+    }
+}
+
+impl<'a> From<&'a wgpu::Device> for Compiler<'a> {
+    fn from(device: &'a wgpu::Device) -> Self {
+        Self::new(device)
+    }
+}
+
 /// A compute pipeline, the layout of its one bind group, and what it was compiled from.
 #[derive(Debug, Clone)]
 pub(crate) struct Pipeline {
@@ -18,7 +69,8 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) where the device is lost or out of memory.
-    pub(crate) fn new(device: &wgpu::Device, shader: &Shader) -> Result<Self> {
+    pub(crate) fn new(compiler: Compiler<'_>, shader: &Shader) -> Result<Self> {
+        let device = compiler.device;
         // wgpu takes the layout of a lost device's pipeline for a mistake of the caller's: asked
         // for a buffer first, it says what is wrong.
         uniform_buffer(device, "a kernel", &[0; 16])?;
@@ -35,7 +87,7 @@ impl Pipeline {
                 // Every kernel writes workgroup memory before it reads it.
                 zero_initialize_workgroup_memory: false,
             },
-            cache: None,
+            cache: compiler.cache,
         });
         let layout = pipeline.get_bind_group_layout(0);
         Ok(Self { pipeline, layout, shader: Arc::new(shader.clone()) })

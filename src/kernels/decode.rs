@@ -3,8 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::gpu::{
-    Access, BLOCK_TABLE, Bind, COS_SIN, CacheBindings, CacheParams, CacheRows, Checker, CosSin,
-    Dispatch, POSITION_IDS, Pipeline, Positions, RotaryParams, Tensor, Unused, uniform_buffer,
+    Access, BLOCK_TABLE, Bind, COS_SIN, CacheBindings, CacheParams, CacheRows, Checker, Compiler,
+    CosSin, Dispatch, POSITION_IDS, Pipeline, Positions, RotaryParams, Tensor, Unused,
+    uniform_buffer,
 };
 use crate::kernels::merge::{Merge, MergeBindings};
 use crate::plan::Capabilities;
@@ -108,17 +109,19 @@ struct Params {
 }
 
 impl Decode {
-    /// Compiles `plan` on `device`. Do this once for every configuration; it takes milliseconds on
+    /// Compiles `plan`, on a device or through a [`Compiler`]. Do this once for every configuration; it takes milliseconds on
     /// a GPU and can take seconds on a software adapter.
     ///
     /// # Errors
     /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
     /// when it is lost or out of memory.
-    pub fn new(device: &wgpu::Device, plan: &DecodePlan) -> Result<Self> {
+    pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &DecodePlan) -> Result<Self> {
+        let compiler = compiler.into();
+        let device = compiler.device();
         let plan = Self::replan(device, plan)?;
         Ok(Self {
-            pipeline: Pipeline::new(device, plan.shader())?,
-            merge: plan.merge().map(|merge| Merge::new(device, merge)).transpose()?,
+            pipeline: Pipeline::new(compiler, plan.shader())?,
+            merge: plan.merge().map(|merge| Merge::new(compiler, merge)).transpose()?,
             programs: Self::programs(device, &plan)?,
             unused: Unused::new(device)?,
             plan,
@@ -142,12 +145,18 @@ impl Decode {
     ///
     /// # Errors
     /// As [`Decode::new`].
-    pub fn reuse(&self, device: &wgpu::Device, plan: &DecodePlan) -> Result<Option<Self>> {
+    pub fn reuse<'a>(
+        &self,
+        compiler: impl Into<Compiler<'a>>,
+        plan: &DecodePlan,
+    ) -> Result<Option<Self>> {
+        let compiler = compiler.into();
+        let device = compiler.device();
         let plan = Self::replan(device, plan)?;
         if plan.shader() != self.plan.shader() {
             return Ok(None);
         }
-        let merge = plan.merge().map(|merge| Merge::new(device, merge)).transpose()?;
+        let merge = plan.merge().map(|merge| Merge::new(compiler, merge)).transpose()?;
         Ok(Some(Self { merge, programs: Self::programs(device, &plan)?, plan, ..self.clone() }))
     }
 

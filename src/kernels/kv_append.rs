@@ -3,8 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::gpu::{
-    Access, BLOCK_TABLE, Bind, COS_SIN, CacheBindings, CacheParams, CacheRows, Checker, CosSin,
-    Dispatch, POSITION_IDS, Pipeline, Positions, RotaryParams, Tensor, Unused, uniform_buffer,
+    Access, BLOCK_TABLE, Bind, COS_SIN, CacheBindings, CacheParams, CacheRows, Checker, Compiler,
+    CosSin, Dispatch, POSITION_IDS, Pipeline, Positions, RotaryParams, Tensor, Unused,
+    uniform_buffer,
 };
 use crate::plan::kv_append::{KvAppendPlan, KvAppendShape};
 use crate::{Error, Result};
@@ -67,14 +68,16 @@ struct Params {
 }
 
 impl KvAppend {
-    /// Compiles `plan` on `device`, once for every configuration.
+    /// Compiles `plan`, on a device or through a [`Compiler`], once for every configuration.
     ///
     /// # Errors
     /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
     /// when it is lost or out of memory.
-    pub fn new(device: &wgpu::Device, plan: &KvAppendPlan) -> Result<Self> {
+    pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &KvAppendPlan) -> Result<Self> {
+        let compiler = compiler.into();
+        let device = compiler.device();
         let plan = plan.problem().plan(&crate::Capabilities::of(device))?;
-        let pipeline = Pipeline::new(device, plan.shader())?;
+        let pipeline = Pipeline::new(compiler, plan.shader())?;
         Ok(Self { pipeline, unused: Unused::new(device)?, plan })
     }
 

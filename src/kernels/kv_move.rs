@@ -3,8 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::gpu::{
-    Access, BLOCK_TABLE, Bind, COS_SIN, CacheBindings, CacheParams, Checker, CosSin, Dispatch,
-    POSITION_IDS, Pipeline, Positions, RotaryParams, Unused, uniform_buffer,
+    Access, BLOCK_TABLE, Bind, COS_SIN, CacheBindings, CacheParams, Checker, Compiler, CosSin,
+    Dispatch, POSITION_IDS, Pipeline, Positions, RotaryParams, Unused, uniform_buffer,
 };
 use crate::plan::kv_move::{CacheMove, KvMovePlan, check_moves};
 use crate::{Error, Result};
@@ -79,14 +79,16 @@ impl Move {
 }
 
 impl KvMove {
-    /// Compiles `plan` on `device`, once for every configuration.
+    /// Compiles `plan`, on a device or through a [`Compiler`], once for every configuration.
     ///
     /// # Errors
     /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
     /// when it is lost or out of memory.
-    pub fn new(device: &wgpu::Device, plan: &KvMovePlan) -> Result<Self> {
+    pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &KvMovePlan) -> Result<Self> {
+        let compiler = compiler.into();
+        let device = compiler.device();
         let plan = plan.problem().plan(&crate::Capabilities::of(device))?;
-        let pipeline = Pipeline::new(device, plan.shader())?;
+        let pipeline = Pipeline::new(compiler, plan.shader())?;
         Ok(Self { pipeline, unused: Unused::new(device)?, plan })
     }
 

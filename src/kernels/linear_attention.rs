@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::gpu::{
-    Access, Bind, COS_SIN, Checker, CosSin, Dispatch, POSITION_IDS, Pipeline, Positions,
+    Access, Bind, COS_SIN, Checker, Compiler, CosSin, Dispatch, POSITION_IDS, Pipeline, Positions,
     RotaryParams, Tensor, Unused, uniform_buffer,
 };
 use crate::plan::linear_attention::{
@@ -155,12 +155,14 @@ struct Head {
 }
 
 impl LinearAttention {
-    /// Compiles `plan` on `device`, once for every configuration.
+    /// Compiles `plan`, on a device or through a [`Compiler`], once for every configuration.
     ///
     /// # Errors
     /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
     /// when it is lost or out of memory.
-    pub fn new(device: &wgpu::Device, plan: &LinearAttentionPlan) -> Result<Self> {
+    pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &LinearAttentionPlan) -> Result<Self> {
+        let compiler = compiler.into();
+        let device = compiler.device();
         let plan = plan.problem().plan(&crate::Capabilities::of(device))?;
         let mut heads = vec![Head::default(); plan.head_slots()];
         for (slot, head) in heads.iter_mut().zip(plan.problem().heads.heads()) {
@@ -172,7 +174,7 @@ impl LinearAttention {
             pipelines: plan
                 .shaders()
                 .iter()
-                .map(|s| Pipeline::new(device, s))
+                .map(|s| Pipeline::new(compiler, s))
                 .collect::<Result<_>>()?,
             heads,
             unused: Unused::new(device)?,

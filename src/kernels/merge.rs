@@ -2,7 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::gpu::{Access, Bind, Checker, Dispatch, Pipeline, Tensor, Unused, uniform_buffer};
+use crate::gpu::{
+    Access, Bind, Checker, Compiler, Dispatch, Pipeline, Tensor, Unused, uniform_buffer,
+};
 use crate::plan::merge::{MergePlan, MergeShape};
 use crate::{Error, Layout, Result};
 
@@ -74,15 +76,17 @@ impl Quads {
 }
 
 impl Merge {
-    /// Compiles `plan` on `device`, once for every configuration.
+    /// Compiles `plan`, on a device or through a [`Compiler`], once for every configuration.
     ///
     /// # Errors
     /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
     /// when it is lost or out of memory.
-    pub fn new(device: &wgpu::Device, plan: &MergePlan) -> Result<Self> {
+    pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &MergePlan) -> Result<Self> {
+        let compiler = compiler.into();
+        let device = compiler.device();
         let plan = plan.problem().plan(&crate::Capabilities::of(device))?;
         Ok(Self {
-            pipeline: Pipeline::new(device, plan.shader())?,
+            pipeline: Pipeline::new(compiler, plan.shader())?,
             sinks: uniform_buffer(device, "merge sinks", bytemuck::cast_slice(&plan.sinks()))?,
             unused: Unused::new(device)?,
             plan,

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::gpu::{
-    Access, Bind, COS_SIN, Checker, CosSin, Dispatch, POSITION_IDS, Pipeline, Positions,
+    Access, Bind, COS_SIN, Checker, Compiler, CosSin, Dispatch, POSITION_IDS, Pipeline, Positions,
     RotaryParams, Tensor, Unused, uniform_buffer,
 };
 use crate::plan::rope::{Direction, RopePlan, RopeShape};
@@ -68,14 +68,16 @@ struct Params {
 }
 
 impl Rope {
-    /// Compiles `plan` on `device`, once for every configuration.
+    /// Compiles `plan`, on a device or through a [`Compiler`], once for every configuration.
     ///
     /// # Errors
     /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
     /// when it is lost or out of memory.
-    pub fn new(device: &wgpu::Device, plan: &RopePlan) -> Result<Self> {
+    pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &RopePlan) -> Result<Self> {
+        let compiler = compiler.into();
+        let device = compiler.device();
         let plan = plan.problem().plan(&crate::Capabilities::of(device))?;
-        let pipeline = Pipeline::new(device, plan.shader())?;
+        let pipeline = Pipeline::new(compiler, plan.shader())?;
         Ok(Self { pipeline, unused: Unused::new(device)?, plan })
     }
 

@@ -2,7 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::gpu::{Access, Bind, Checker, Dispatch, Pipeline, Tensor, Unused, uniform_buffer};
+use crate::gpu::{
+    Access, Bind, Checker, Compiler, Dispatch, Pipeline, Tensor, Unused, uniform_buffer,
+};
 use crate::plan::scores::{Components, ScoreOutput, ScoresPlan, ScoresShape};
 use crate::{Error, Layout, Result};
 
@@ -104,16 +106,18 @@ struct Params {
 }
 
 impl Scores {
-    /// Compiles `plan` on `device`, once for every configuration.
+    /// Compiles `plan`, on a device or through a [`Compiler`], once for every configuration.
     ///
     /// # Errors
     /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
     /// when it is lost or out of memory.
-    pub fn new(device: &wgpu::Device, plan: &ScoresPlan) -> Result<Self> {
+    pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &ScoresPlan) -> Result<Self> {
+        let compiler = compiler.into();
+        let device = compiler.device();
         let plan = plan.problem().plan(&crate::Capabilities::of(device))?;
         let chosen = bytemuck::cast_slice(&plan.problem().heads);
         Ok(Self {
-            pipeline: Pipeline::new(device, plan.shader())?,
+            pipeline: Pipeline::new(compiler, plan.shader())?,
             heads: uniform_buffer(device, "scores: heads", chosen)?,
             unused: Unused::new(device)?,
             plan,

@@ -8,33 +8,34 @@ use std::sync::{
 };
 
 use phasor::{
-    Capabilities, DType, Dispatch, Error, HeadMap, Layout, Tensor,
-    gpu::{CosSin, Positions},
+    Capabilities, DType, Dispatch, Error, Layout, Tensor,
+    gpu::{Compiler, CosSin, Positions},
     kernels::{
         attention::Attention,
         decode::Decode,
         kv_append::KvAppend,
+        kv_move::KvMove,
         linear_attention::LinearAttention,
         merge::Merge,
         rope::{Rope, RopeBindings},
         scores::Scores,
     },
     plan::{
-        attention::{AttentionPlan, AttentionProblem},
-        cache::CacheFormat,
-        decode::{DecodePlan, DecodeProblem},
-        kv_append::{KvAppendPlan, KvAppendProblem},
-        linear_attention::{LinearAttentionPlan, LinearAttentionProblem},
-        merge::{MergePlan, MergeProblem},
+        attention::AttentionPlan,
+        decode::DecodePlan,
+        kv_append::KvAppendPlan,
+        kv_move::KvMovePlan,
+        linear_attention::LinearAttentionPlan,
+        merge::MergePlan,
         rope::{RopePlan, RopeProblem, RopeShape},
-        scores::{ScoresPlan, ScoresProblem},
+        scores::ScoresPlan,
     },
     rotary::{RopeConfig, TableShape},
     wgpu,
 };
 use phasor_kit::gpu::Gpu;
 
-use crate::harness::lab;
+use crate::harness::{every_kernel, lab};
 
 /// A rotation of 4 vectors of 8 channels: the cheapest call that there is.
 struct Small {
@@ -88,44 +89,6 @@ fn validation(gpu: &Gpu, f: impl FnOnce()) -> Option<wgpu::Error> {
     pollster::block_on(scope.pop())
 }
 
-/// Every kernel, compiled for a small plan of its own.
-fn compile_all(gpu: &Gpu) -> Vec<(&'static str, phasor::Result<()>)> {
-    let (device, caps) = (&gpu.device, gpu.capabilities());
-    let plain = || HeadMap::plain(1);
-    let cache = CacheFormat::new(1, 8);
-    let linear = || -> phasor::Result<()> {
-        let problem = LinearAttentionProblem::new(plain()?, 1, 8);
-        LinearAttention::new(device, &problem.plan(&caps)?).map(drop)
-    };
-    let attention = || -> phasor::Result<()> {
-        Attention::new(device, &AttentionProblem::new(plain()?, 1, 8).plan(&caps)?).map(drop)
-    };
-    let decode = || -> phasor::Result<()> {
-        Decode::new(device, &DecodeProblem::new(plain()?, cache, 1, 8).plan(&caps)?).map(drop)
-    };
-    let append = || -> phasor::Result<()> {
-        KvAppend::new(device, &KvAppendProblem::new(cache).plan(&caps)?).map(drop)
-    };
-    let merge = || -> phasor::Result<()> {
-        Merge::new(device, &MergeProblem::new(8).plan(&caps)?).map(drop)
-    };
-    let rope = || -> phasor::Result<()> {
-        Rope::new(device, &RopeProblem::new(1, 1, 8).plan(&caps)?).map(drop)
-    };
-    let scores = || -> phasor::Result<()> {
-        Scores::new(device, &ScoresProblem::new(1, 1, 8).plan(&caps)?).map(drop)
-    };
-    vec![
-        ("attention", attention()),
-        ("decode", decode()),
-        ("kv_append", append()),
-        ("linear attention", linear()),
-        ("merge", merge()),
-        ("rope", rope()),
-        ("scores", scores()),
-    ]
-}
-
 /// As wgpu's own types are.
 #[test]
 fn types_are_send_and_sync() {
@@ -134,6 +97,7 @@ fn types_are_send_and_sync() {
         both::<Attention>();
         both::<Decode>();
         both::<KvAppend>();
+        both::<KvMove>();
         both::<LinearAttention>();
         both::<Merge>();
         both::<Rope>();
@@ -146,6 +110,7 @@ fn types_are_send_and_sync() {
         both::<AttentionPlan>();
         both::<DecodePlan>();
         both::<KvAppendPlan>();
+        both::<KvMovePlan>();
         both::<LinearAttentionPlan>();
         both::<MergePlan>();
         both::<RopePlan>();
@@ -210,7 +175,9 @@ fn a_lost_device_is_a_typed_error() {
     let again = small.bind(&gpu, &small.out);
     assert!(matches!(again, Err(Error::Device { .. })), "{again:?}");
     let before = reported.load(Ordering::SeqCst);
-    for (name, result) in compile_all(&gpu) {
+    let caps = gpu.capabilities();
+    for (name, compile) in every_kernel(Compiler::new(&gpu.device), &caps) {
+        let result = compile();
         assert!(matches!(result, Err(Error::Device { .. })), "{name}: {result:?}");
     }
     // A lost device is no mistake of the caller's: nothing was asked of it that wgpu had to refuse.
@@ -259,7 +226,8 @@ fn no_memory_is_a_typed_error() {
         return;
     };
     let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-    let results = compile_all(&gpu);
+    let caps = gpu.capabilities();
+    let results = every_kernel(Compiler::new(&gpu.device), &caps).map(|(name, f)| (name, f()));
     let error = pollster::block_on(scope.pop());
     assert!(matches!(error, Some(wgpu::Error::OutOfMemory { .. })), "{error:?}");
     for (name, result) in results {

@@ -14,6 +14,7 @@ mod kv_move;
 mod limits;
 mod linear_attention;
 mod merge;
+mod pipeline_cache;
 mod race;
 mod random;
 mod real_caches;

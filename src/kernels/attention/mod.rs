@@ -4,8 +4,8 @@ mod bindings;
 mod params;
 
 use crate::gpu::{
-    Bind, COS_SIN, Checker, Dispatch, POSITION_IDS, Pipeline, Positions, UniformArray, Unused,
-    uniform_buffer,
+    Bind, COS_SIN, Checker, Compiler, Dispatch, POSITION_IDS, Pipeline, Positions, UniformArray,
+    Unused, uniform_buffer,
 };
 use crate::plan::Budget;
 use crate::plan::attention::{AttentionPlan, AttentionShape, CutPart, Keys};
@@ -46,16 +46,18 @@ mod binding {
 }
 
 impl Attention {
-    /// Compiles `plan` on `device`. Do this once for every configuration; it takes milliseconds on
+    /// Compiles `plan`, on a device or through a [`Compiler`]. Do this once for every configuration; it takes milliseconds on
     /// a GPU and can take seconds on a software adapter.
     ///
     /// # Errors
     /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
     /// when it is lost or out of memory.
-    pub fn new(device: &wgpu::Device, plan: &AttentionPlan) -> Result<Self> {
+    pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &AttentionPlan) -> Result<Self> {
+        let compiler = compiler.into();
+        let device = compiler.device();
         let plan = Self::replan(device, plan)?;
         Ok(Self {
-            pipeline: Pipeline::new(device, plan.shader())?,
+            pipeline: Pipeline::new(compiler, plan.shader())?,
             programs: Self::programs(device, &plan)?,
             unused: Unused::new(device)?,
             plan,

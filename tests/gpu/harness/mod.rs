@@ -1,6 +1,7 @@
 //! The device that all tests share, its compiled kernels, and what every test is made of.
 
 mod cache;
+mod every_kernel;
 mod placed;
 mod rotation;
 
@@ -27,6 +28,7 @@ use phasor_kit::{gpu::Gpu, tolerance};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 pub use cache::{HostCache, Slots, within_a_code};
+pub use every_kernel::every_kernel;
 pub use placed::{Place, Placed};
 pub use rotation::{Ids, Rotation};
 

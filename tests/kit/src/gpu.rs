@@ -13,6 +13,13 @@ pub struct Gpu {
     pub info: wgpu::AdapterInfo,
 }
 
+fn instance(memory_budget_thresholds: wgpu::MemoryBudgetThresholds) -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor {
+        memory_budget_thresholds,
+        ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
+    })
+}
+
 const NO_ADAPTER: &str = "no GPU adapter was found, not even a software one. On Linux run the \
     command through scripts/with-adapter.sh, which installs one where none is there; \
     on other systems install the GPU's driver";
@@ -31,23 +38,20 @@ impl Gpu {
     pub fn with(
         choose: impl FnOnce(&wgpu::Adapter) -> (wgpu::Limits, wgpu::Features),
     ) -> Result<Self, String> {
-        Self::from_instance(Default::default(), choose)
+        Self::from_instance(instance(Default::default()), choose)
     }
 
     /// A device of an instance that refuses resources past a share of the memory budget, where the
     /// backend keeps one.
     pub fn with_budget(budget: wgpu::MemoryBudgetThresholds) -> Result<Self, String> {
-        Self::from_instance(budget, |adapter| (adapter.limits(), wgpu::Features::empty()))
+        Self::from_instance(instance(budget), |adapter| (adapter.limits(), wgpu::Features::empty()))
     }
 
-    fn from_instance(
-        memory_budget_thresholds: wgpu::MemoryBudgetThresholds,
+    /// A device of an instance that has others.
+    pub fn from_instance(
+        instance: wgpu::Instance,
         choose: impl FnOnce(&wgpu::Adapter) -> (wgpu::Limits, wgpu::Features),
     ) -> Result<Self, String> {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-            memory_budget_thresholds,
-            ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
-        });
         pollster::block_on(async {
             let adapter = match wgpu::util::initialize_adapter_from_env(&instance, None).await {
                 Ok(adapter) => adapter,
