@@ -6,7 +6,7 @@
 //     S_re = Qa·Ka + Qb·Kb      S_im = Qb·Ka − Qa·Kb      S_φ = cos φ · S_re + sin φ · S_im
 //
 // One invocation: in Q·Kᵀ, KEYS_EACH keys, against all rows; in P·V, COLS groups of four channels
-// of V, over every KEY_GROUPS-th key. A state is one softmax: row r of stream t is state
+// of V, over every KEY_GROUPS-th key, RUN keys at once. A state is one softmax: row r of stream t is state
 // t · ROWS + r.
 
 override WORKGROUP: u32;                   // THREADS; an override, see plan/shader.rs
@@ -16,6 +16,7 @@ const VECS: u32 = (STATES + 3u) / 4u;      // states in vectors of four
 const V_QUADS: u32 = VALUE_DIM / 4u;
 const AT_ONCE: u32 = min(STATES, SHARED / (COLS * THREADS)); // states that the tile has room for
 const SEGMENTS: u32 = 8u;                  // partial results of a reduction over invocations
+const Q_OFFERS: u32 = (2u * ROWS + SUB - 1u) / SUB; // vectors of a unit of q that a lane passes on
 const MASKED: f32 = -1.0e38;               // finite: infinities need not survive in WGSL
 const LN_2: f32 = 0.69314718055994530942;
 const LOG2_E: f32 = 1.44269504088896340736;
@@ -234,15 +235,31 @@ fn decode(
         for (var i = 0u; i < KEYS_EACH * STATES; i++) {
             s[i] = 0.0;
         }
+        var next: array<Pairs, KEYS_EACH>;
+        for (var k = 0u; k < KEYS_EACH && PREFETCH; k++) {
+            next[k] = load_unit(true, key_rows[k], 0u);
+        }
         for (var u = 0u; u < UNITS + more; u++) {
             let turns = TAIL_QUADS == 0u || u < PAIR_QUADS;
             var x: array<Pairs, KEYS_EACH>;
             for (var k = 0u; k < KEYS_EACH; k++) {
-                x[k] = load_unit(true, key_rows[k], u);
+                if (PREFETCH) {
+                    x[k] = next[k];
+                    next[k] = load_unit(true, key_rows[k], min(u + 1u, UNITS - 1u));
+                } else {
+                    x[k] = load_unit(true, key_rows[k], u);
+                }
+            }
+            let q_at = Q_AT + 2u * u * ROWS;
+            var own: array<vec4<f32>, Q_OFFERS>;
+            for (var i = 0u; i < Q_OFFERS; i++) {
+                // Past the last row of q lies something else, which nobody takes.
+                own[i] = offered(q_at + i * SUB, 1u, tid);
             }
             for (var r = 0u; r < ROWS; r++) {
-                let qa = tile[Q_AT + 2u * (u * ROWS + r)];
-                let qb = tile[Q_AT + 2u * (u * ROWS + r) + 1u];
+                let i = 2u * r;
+                let qa = passed(own[i / SUB], q_at + i, i % SUB);
+                let qb = passed(own[(i + 1u) / SUB], q_at + i + 1u, (i + 1u) % SUB);
                 for (var k = 0u; k < KEYS_EACH; k++) {
                     let i = k * STATES + r;
                     s[i] = dot_add(qb, x[k].b, dot_add(qa, x[k].a, s[i]));
@@ -358,23 +375,46 @@ fn decode(
         workgroupBarrier(); // p and rows of v
 
         // acc += P·V
-        if (group < KEY_GROUPS) {
-            let keys = min(BLOCK_K, end - first);
-            for (var key = group; key < keys; key += KEY_GROUPS) {
-                let row = value_rows[key];
-                var p: array<vec4<f32>, VECS>;
-                for (var v = 0u; v < VECS; v++) {
-                    p[v] = tile[P_AT + key * VECS + v];
+        let keys = min(BLOCK_K, end - first);
+        for (var base = 0u; base < keys; base += KEY_GROUPS * RUN) {
+            let next = base + KEY_GROUPS * RUN;
+            if (!BIAS && !HOOKS && next <= keys && first + base >= last_low && first + next <= first_high) {
+                // A run of keys that every row sees: all of its values first, so that their loads are on
+                // the way together.
+                let own_row = offered_row(base, tid);
+                var x: array<vec4<f32>, RUN * COLS>;
+                for (var n = 0u; n < RUN; n++) {
+                    let row = passed_row(own_row, min(base + n * KEY_GROUPS + group, keys - 1u), n);
+                    for (var c = 0u; c < COLS; c++) {
+                        x[n * COLS + c] = value_quad(row, min(c * LANES + lane, V_QUADS - 1u));
+                    }
                 }
-                // A weight of 0 would not silence a value that is not finite.
-                let everyone = !BIAS && !HOOKS
-                    && first + key >= last_low && first + key < first_high;
-                for (var c = 0u; c < COLS; c++) {
-                    let x = value_quad(row, min(c * LANES + lane, V_QUADS - 1u));
-                    for (var i = 0u; i < STATES; i++) {
-                        let weight = p[i / 4u][i % 4u];
-                        if (everyone || weight != 0.0) {
-                            acc[i * COLS + c] = fma(vec4(weight), x, acc[i * COLS + c]);
+                for (var v = 0u; v < VECS; v++) {
+                    let own = offered(P_AT + base * VECS + v, VECS, tid);
+                    for (var n = 0u; n < RUN; n++) {
+                        let key = min(base + n * KEY_GROUPS + group, keys - 1u);
+                        let p = passed(own, P_AT + key * VECS + v, n);
+                        for (var j = 0u; j < min(4u, STATES - 4u * v); j++) {
+                            for (var c = 0u; c < COLS; c++) {
+                                let i = (4u * v + j) * COLS + c;
+                                acc[i] = fma(vec4(p[j]), x[n * COLS + c], acc[i]);
+                            }
+                        }
+                    }
+                }
+            } else if (group < KEY_GROUPS) {
+                for (var key = base + group; key < min(next, keys); key += KEY_GROUPS) {
+                    let row = value_rows[key];
+                    let everyone = !BIAS && !HOOKS
+                        && first + key >= last_low && first + key < first_high;
+                    for (var c = 0u; c < COLS; c++) {
+                        let x = value_quad(row, min(c * LANES + lane, V_QUADS - 1u));
+                        for (var i = 0u; i < STATES; i++) {
+                            let weight = tile[P_AT + key * VECS + i / 4u][i % 4u];
+                            // A weight of 0 would not silence a value that is not finite.
+                            if (everyone || weight != 0.0) {
+                                acc[i * COLS + c] = fma(vec4(weight), x, acc[i * COLS + c]);
+                            }
                         }
                     }
                 }

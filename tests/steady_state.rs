@@ -118,7 +118,7 @@ impl World {
         problem.rotate_q = true;
         let caps = gpu.capabilities();
         // A small tile, which compiles quickly.
-        let tile = DecodeTile { threads: 16, keys_each: 1, rows: 2 };
+        let tile = DecodeTile::new(16, 1, 2);
         let plan = DecodePlan::with_parts(&problem, &caps, tile, 3)?;
         let words = |n: u32| -> Vec<f32> { (0..n).map(|i| (i * 37 % 64) as f32 / 32.0).collect() };
         let capacity = PAGE * PAGES_EACH;

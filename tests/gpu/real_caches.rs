@@ -92,7 +92,7 @@ fn measure(file: &File, k: CacheType, v: CacheType) -> Result<Errors> {
         max_seq_q: ROWS,
         ..DecodeProblem::new(heads, format, batch, seq)
     };
-    let tile = DecodeTile { threads: 16, keys_each: 1, rows: 4 };
+    let tile = DecodeTile::new(16, 1, 4);
     let plan = DecodePlan::with_parts(&problem, &gpu.capabilities(), tile, 1)?;
     let lens: Vec<u32> = (1..=batch).map(|b| b * ROWS).collect();
     let lens = gpu.upload_u32(&lens);

@@ -71,6 +71,11 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
             let f16 = [problem.part_dtype, problem.out_dtype].contains(&DType::F16);
             add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
         }
+    }
+    // Decode fetches more at once on a GPU with wide subgroups, and shuffles where software has some.
+    let mut wide = Capabilities::webgpu_default();
+    (wide.adapter, wide.subgroup) = ("GPU, subgroups of 32".into(), Some((32, 32)));
+    for device in devices().into_iter().take(4).chain([wide]) {
         for problem in serving::decodes() {
             let plan = problem.plan(&device).expect("room for every decode");
             let f16 = [problem.q_dtype, problem.out_dtype].contains(&DType::F16)

@@ -51,7 +51,7 @@ impl DecodePlan {
         splits: u32,
     ) -> Result<Self> {
         problem.check()?;
-        tile.check()?;
+        tile.check(problem.cache.value_dim, capabilities)?;
         if splits == 0 || splits > 1 << 16 {
             let needed = "from 1 to 65536";
             return Err(Error::Invalid { what: "splits", needed, got: splits.to_string() });

@@ -31,14 +31,14 @@ pub(super) fn shader(
     compact: bool,
 ) -> Shader {
     let mut source = constants(problem, programs, tile, partial, compact);
-    for part in files(problem, partial) {
+    for part in files(problem, tile, partial) {
         source.push_str(part);
         // A hook need not end in a newline.
         source.push('\n');
     }
     Shader {
         label: format!(
-            "decode D{} Dv{} x{} {}x{} {}{}{}{}{}",
+            "decode D{} Dv{} x{} {}x{} {}{}{}{}{}{}",
             problem.cache.head_dim,
             problem.cache.value_dim,
             programs.streams,
@@ -49,6 +49,7 @@ pub(super) fn shader(
             problem.cache.v,
             if problem.cache.paged { " paged" } else { "" },
             if partial { " partial" } else { "" },
+            if tile.subgroup.is_some() { " shuffled" } else { "" },
         ),
         source,
         entry: "decode",
@@ -56,7 +57,7 @@ pub(super) fn shader(
         workgroup_size: tile.threads,
         workgroup_bytes: tile.bytes(problem.units(), programs.streams, problem.cache.value_dim),
         storage_buffers: storage_buffers(problem, partial),
-        subgroup: false,
+        subgroup: tile.subgroup.is_some(),
     }
 }
 
@@ -87,6 +88,8 @@ fn constants(
         ("KEY_GROUPS", key_groups),
         ("LANES", lanes),
         ("COLS", cols),
+        ("RUN", tile.run),
+        ("SUBGROUP", tile.subgroup.unwrap_or(1)),
         ("Q_AT", 0),
         ("P_AT", memory.p_at),
         ("RED_AT", memory.red_at),
@@ -97,6 +100,7 @@ fn constants(
         ("Q_INTERLEAVED", q_interleaved),
         ("K_INTERLEAVED", k_interleaved),
         ("COMPACT", compact),
+        ("PREFETCH", tile.prefetch),
         ("MIX", programs.mix),
         ("TURN", programs.turn),
         ("BIAS", problem.bias.is_some()),
@@ -117,7 +121,7 @@ fn constants(
     block
 }
 
-fn files(problem: &DecodeProblem, partial: bool) -> Vec<&str> {
+fn files<'a>(problem: &'a DecodeProblem, tile: &DecodeTile, partial: bool) -> Vec<&'a str> {
     let mut files = vec![match problem.q_dtype {
         DType::F32 => wgsl!("io/q_f32"),
         DType::F16 => wgsl!("io/q_f16"),
@@ -157,6 +161,10 @@ fn files(problem: &DecodeProblem, partial: bool) -> Vec<&str> {
         },
         problem.score_mod.as_ref().map_or(wgsl!("attention/score_mod_none"), |hook| hook.wgsl()),
         problem.mask_mod.as_ref().map_or(wgsl!("attention/mask_mod_none"), |hook| hook.wgsl()),
+        match tile.subgroup {
+            None => wgsl!("decode/pass_memory"),
+            Some(_) => wgsl!("decode/pass_shuffle"),
+        },
         wgsl!("decode"),
     ]);
     files

@@ -19,6 +19,14 @@ pub struct DecodeTile {
     pub keys_each: u32,
     /// Query rows of a workgroup: query heads of one kv head times rows of the sequence.
     pub rows: u32,
+    /// Keys whose values an invocation fetches before it uses the first of them.
+    pub run: u32,
+    /// Whether a piece of each key is on its way while the one before it is used.
+    pub prefetch: bool,
+    /// The size of every subgroup, whose lanes then pass queries and weights round by shuffles; `None`
+    /// reads them from workgroup memory. Takes a `run` of that size, `threads` that are a multiple of it
+    /// and less than half as many groups of four channels of V as `threads`.
+    pub subgroup: Option<u32>,
 }
 
 /// Where things lie in the workgroup array, in `vec4<f32>`.
@@ -31,6 +39,11 @@ pub(super) struct Memory {
 }
 
 impl DecodeTile {
+    /// A tile that fetches nothing ahead and takes every query and weight from workgroup memory.
+    pub const fn new(threads: u32, keys_each: u32, rows: u32) -> Self {
+        Self { threads, keys_each, rows, run: 1, prefetch: false, subgroup: None }
+    }
+
     /// Keys of a step.
     pub const fn block_k(&self) -> u32 {
         self.threads * self.keys_each
@@ -63,17 +76,29 @@ impl DecodeTile {
         16 * (self.memory(units, streams, value_dim).len + 2 * vecs) + 4 * self.block_k()
     }
 
-    pub(super) fn check(&self) -> Result<()> {
-        let parts = [self.threads, self.keys_each, self.rows];
+    pub(super) fn check(&self, value_dim: u32, caps: &Capabilities) -> Result<()> {
+        let invalid =
+            |needed| Err(Error::Invalid { what: "tile", needed, got: format!("{self:?}") });
+        let parts = [self.threads, self.keys_each, self.rows, self.run];
         if parts.iter().any(|&part| part == 0 || part > 1024) {
-            let got = format!("{self:?}");
-            return Err(Error::Invalid {
-                what: "tile",
-                needed: "made of parts from 1 to 1024",
-                got,
-            });
+            return invalid("made of parts from 1 to 1024");
+        }
+        let Some(size) = self.subgroup else { return Ok(()) };
+        caps.need_subgroup("a decode tile with shuffles", size)?;
+        if !self.shuffles(value_dim, size) {
+            return invalid(
+                "a run of the subgroup's size, threads a multiple of it, one set of them",
+            );
         }
         Ok(())
+    }
+
+    /// Whether subgroups of this size may pass queries and weights round.
+    fn shuffles(&self, value_dim: u32, size: u32) -> bool {
+        self.run == size
+            && self.threads.is_multiple_of(size)
+            && self.block_k().is_multiple_of(size)
+            && self.columns(value_dim).0 == 1
     }
 
     /// As many rows as K and V can serve at once within the device's limits.
@@ -92,6 +117,20 @@ impl DecodeTile {
             false => (128, 1),
         };
         let threads = threads.min(limit.max(1));
+        // Software adapters' subgroups all have one size, and take far longer over workgroup memory than
+        // over a shuffle. On a GPU, loads on the way at once hide how long each takes (by arithmetic; not
+        // yet timed on one), where there are registers for them: with narrow subgroups, four spill.
+        let subgroup = caps.subgroup.filter(|&(least, most)| caps.software && least == most);
+        let wide = caps.subgroup.is_some_and(|(least, _)| least >= 32);
+        let (run, prefetch) = (if wide { 4 } else { 2 }, wide);
+        let tile = Self { run, prefetch, ..Self::new(threads, keys_each, 1) };
+        let tile = match subgroup {
+            Some((size, _)) => {
+                let shuffled = Self { run: size, subgroup: Some(size), ..tile };
+                if shuffled.shuffles(problem.cache.value_dim, size) { shuffled } else { tile }
+            }
+            None => tile,
+        };
         let all = programs.each.max(1).saturating_mul(problem.max_seq_q.max(1));
         let most = (MAX_STATES / programs.streams).min(all);
         let mut least = u32::MAX;
@@ -99,7 +138,7 @@ impl DecodeTile {
             // Blocks of equal size.
             let rows = all.div_ceil(all.div_ceil(rows));
             for keys_each in (1..=keys_each).rev() {
-                let tile = Self { threads, keys_each, rows };
+                let tile = Self { keys_each, rows, ..tile };
                 let bytes = tile.bytes(units, programs.streams, problem.cache.value_dim);
                 if bytes <= caps.max_workgroup_bytes {
                     return Ok(tile);
@@ -120,11 +159,13 @@ impl core::fmt::Display for DecodeTile {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(
             f,
-            "{} query rows x {} keys, {} invocations of {} keys",
+            "{} query rows x {} keys, {} invocations of {} keys, values of {} keys at once{}",
             self.rows,
             self.block_k(),
             self.threads,
-            self.keys_each
+            self.keys_each,
+            self.run,
+            if self.subgroup.is_some() { ", shuffled" } else { "" },
         )
     }
 }

@@ -440,7 +440,7 @@ fn decode_over_pages() {
         lse: true,
         ..DecodeProblem::new(HeadMap::ropepp(2).unwrap(), format(), B, 16)
     };
-    let tile = DecodeTile { threads: 16, keys_each: 1, rows: 4 };
+    let tile = DecodeTile::new(16, 1, 4);
     let plan = DecodePlan::with_parts(&problem, &lab().gpu.capabilities(), tile, 2).unwrap();
     let kernel = lab().decode(&plan).unwrap();
     let bind =
