@@ -489,7 +489,7 @@ fn decode(
             store_row(split, batch, head, row / params.programs, column,
                 select(x * (scale / sum), vec4(0.0), empty));
             if (column == 0u) {
-                let value = (top + log2(sum)) * LN_2;
+                let value = (top + log2_of_sum(sum, params.minus_infinity)) * LN_2;
                 store_lse(split, batch, head, row / params.programs,
                     select(value, params.minus_infinity, empty));
             }

@@ -82,6 +82,6 @@ fn merge(
     store_out(params.out.offset + head / params.heads * params.out.batch + h * params.out.head
         + i * params.out.row + column, x * inverse);
     if (params.store_lse != 0u && column == 0u) {
-        lse[row] = select((base + log2(sum)) * LN_2, params.minus_infinity, sum == 0.0);
+        lse[row] = select((base + log2_of_sum(sum, params.minus_infinity)) * LN_2, params.minus_infinity, sum == 0.0);
     }
 }

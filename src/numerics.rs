@@ -22,7 +22,7 @@
 //! | scores all alike | the mean of the values; log-sum-exp the score + ln n |
 //! | large scores (±10⁴ and beyond) | softmax of the scores as rounded to f32; the maximum is taken out first, nothing overflows |
 //! | denormals | kept, or taken for zero, as the device likes |
-//! | f16 past ±65504 when stored | WGSL leaves it open; ±∞ where it was tested. Sums are f32 and do not overflow earlier |
+//! | f16 past ±65504 when stored | WGSL leaves it open; ±∞ where it was tested, NaN on SwiftShader. Sums are f32 and do not overflow earlier |
 //! | a partial result whose log-sum-exp is NaN | the merged row is NaN; −∞ is a part without keys, whose output is not read |
 //! | NaN or ±∞ in a pair that rotates | both channels of that pair, no other |
 //! | NaN or ±∞ on its way into an int8 row, or a q4 block of 32 | all of the row or block reads as NaN, for codes cannot say more |

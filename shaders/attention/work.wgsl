@@ -71,5 +71,5 @@ fn store_quad(work: Work, stream: u32, row: u32, column: u32, x: vec4<f32>) {
 
 fn store_lse(work: Work, stream: u32, row: u32, m: f32, l: f32) {
     lse[work.batch * params.lse_batch + head_of(work.program, stream) * params.lse_head
-        + work.rows.first + row] = select((m + log2(l)) * LN_2, params.minus_infinity, l == 0.0);
+        + work.rows.first + row] = select((m + log2_of_sum(l, params.minus_infinity)) * LN_2, params.minus_infinity, l == 0.0);
 }

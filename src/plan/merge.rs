@@ -132,7 +132,7 @@ impl MergePlan {
                 "merge Dv{} {}{}",
                 problem.value_dim, problem.part_dtype, problem.out_dtype
             ),
-            source: [&sinks, parts, out, wgsl!("merge")].concat(),
+            source: [&sinks, parts, out, wgsl!("finite"), wgsl!("merge")].concat(),
             entry: "merge",
             overrides: vec![
                 ("WORKGROUP", f64::from(WORKGROUP)),

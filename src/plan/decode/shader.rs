@@ -149,6 +149,7 @@ fn files<'a>(problem: &'a DecodeProblem, tile: &DecodeTile, partial: bool) -> Ve
         files.push(if problem.lse { wgsl!("decode/lse") } else { wgsl!("decode/no_lse") });
     }
     files.extend([
+        wgsl!("finite"),
         wgsl!("cache/rows"),
         if problem.cache.paged { wgsl!("cache/paged") } else { wgsl!("cache/contiguous") },
         wgsl!("rotary"),

@@ -223,7 +223,7 @@ fn scores_and_statistics_at_the_edge() {
 }
 
 /// WGSL leaves open what becomes of a number past the range of f16; on the devices tested it is
-/// infinite, and it never reaches a neighbour.
+/// infinite or NaN (SwiftShader), and it never reaches a neighbour.
 #[test]
 fn f16_overflows_alone() {
     let rotation = Rotation::new(RopeConfig::new(16, 10_000.0), Ids::From(0));
@@ -237,7 +237,7 @@ fn f16_overflows_alone() {
     (inputs[0][16], inputs[0][24]) = (65504.0, -65504.0);
     let [q, _] = case.run(lab(), &inputs).unwrap();
     let past = [16].map(|n| q[n]);
-    assert!(past.iter().all(|x| x.abs() >= 65504.0), "{past:?}");
+    assert!(past.iter().all(|x| x.is_nan() || x.abs() >= 65504.0), "{past:?}");
     let kept = stored(&[65504.0 * (1f32.sin() - 1f32.cos())], DType::F16)[0];
     assert!((q[24] - kept).abs() <= 32.0, "{} is not {kept}", q[24]);
     for (n, (got, clean)) in q.iter().zip(&before[0]).enumerate() {
