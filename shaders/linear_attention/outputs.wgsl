@@ -73,17 +73,13 @@ fn key(batch: u32, kv_head: u32, s: u32, unit: u32) -> Features {
     return Features(rotate(x, params.plane_k, batch, s, unit), x);
 }
 
-// Two features of four rows: two vectors of each kind.
-fn stage(rotated: u32, plain: u32, quad: u32, local_unit: u32, x: array<Features, 4>) {
+// Two features of one of a quad's four rows.
+fn put(rotated: u32, plain: u32, quad: u32, local_unit: u32, r: u32, x: Features) {
     let at = 2u * local_unit * BLOCK_QUADS + quad;
-    let a = x[0];
-    let b = x[1];
-    let c = x[2];
-    let d = x[3];
-    tiles[rotated + at] = vec4(a.rotated.x, b.rotated.x, c.rotated.x, d.rotated.x);
-    tiles[rotated + at + BLOCK_QUADS] = vec4(a.rotated.y, b.rotated.y, c.rotated.y, d.rotated.y);
-    tiles[plain + at] = vec4(a.plain.x, b.plain.x, c.plain.x, d.plain.x);
-    tiles[plain + at + BLOCK_QUADS] = vec4(a.plain.y, b.plain.y, c.plain.y, d.plain.y);
+    tiles[rotated + at][r] = x.rotated.x;
+    tiles[rotated + at + BLOCK_QUADS][r] = x.rotated.y;
+    tiles[plain + at][r] = x.plain.x;
+    tiles[plain + at + BLOCK_QUADS][r] = x.plain.y;
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -110,6 +106,7 @@ fn outputs(
         atomicStore(&strays, 0u); // a barrier away from the first value
     }
 
+    let more = zero();
     var acc: array<vec4<f32>, ROWS * COLS>;          // numerators, by columns
     var weights: array<vec4<f32>, ROWS * COLS>;      // of rotated features, by keys
     var shares: array<vec4<f32>, ROWS * COLS>;       // of plain features, by keys
@@ -123,23 +120,20 @@ fn outputs(
         below[g] = vec4(0.0);
     }
 
-    for (var feature0 = 0u; feature0 < FEATURE_DIM; feature0 += STEP) {
+    for (var feature0 = 0u; feature0 < FEATURE_DIM + more; feature0 += STEP) {
         let units = min(STEP, FEATURE_DIM - feature0) / 2u;
         let unit0 = feature0 / 2u;
         for (var i = tid; i < units * BLOCK_QUADS; i += THREADS) {
             let quad = i % BLOCK_QUADS;
             let unit = unit0 + i / BLOCK_QUADS;
             let s = first + 4u * quad;
-            var x: array<Features, 4>;
-            for (var r = 0u; r < 4u; r++) {
-                x[r] = query(batch, head, s + r, unit);
+            for (var r = 0u; r < 4u + more; r++) {
+                put(ROTATED_Q, PLAIN_Q, quad, i / BLOCK_QUADS, r, query(batch, head, s + r, unit));
             }
-            stage(ROTATED_Q, PLAIN_Q, quad, i / BLOCK_QUADS, x);
             if (CAUSAL) {
-                for (var r = 0u; r < 4u; r++) {
-                    x[r] = key(batch, kv_head, s + r, unit);
+                for (var r = 0u; r < 4u + more; r++) {
+                    put(ROTATED_K, PLAIN_K, quad, i / BLOCK_QUADS, r, key(batch, kv_head, s + r, unit));
                 }
-                stage(ROTATED_K, PLAIN_K, quad, i / BLOCK_QUADS, x);
             }
             let channels = channels_written(unit);
             let column = min(column0 + quad, VALUE_QUADS - 1u);
@@ -148,7 +142,7 @@ fn outputs(
             tiles[at + BLOCK_QUADS] = workspace[state + channels.y * VALUE_QUADS + column];
         }
         workgroupBarrier(); // queries, keys and state are staged
-        for (var f = 0u; f < 2u * units; f++) {
+        for (var f = 0u; f < 2u * units + more; f++) {
             let channel = channels_read(unit0 + f / 2u)[f % 2u];
             let owner = f % TX == tx;
             for (var g = 0u; g < ROW_QUADS; g++) {
@@ -206,7 +200,7 @@ fn outputs(
             }
         }
         // Weights · V, KEY_STEP keys at a time.
-        for (var key0 = 0u; key0 < BLOCK; key0 += KEY_STEP) {
+        for (var key0 = 0u; key0 < BLOCK + more; key0 += KEY_STEP) {
             for (var j = 0u; j < COLS; j++) {
                 let quad = j * TX + tx;
                 if (4u * quad >= key0 && 4u * quad < key0 + KEY_STEP) {
@@ -234,7 +228,7 @@ fn outputs(
                 tiles[VALUES + i] = select(x, vec4(0.0), stray);
             }
             workgroupBarrier(); // weights and values are staged
-            for (var s = 0u; s < KEY_STEP; s++) {
+            for (var s = 0u; s < KEY_STEP + more; s++) {
                 for (var g = 0u; g < ROW_QUADS; g++) {
                     let w = tiles[WEIGHTS + s * BLOCK_QUADS + ty * ROW_QUADS + g];
                     for (var j = 0u; j < COLS; j++) {

@@ -43,6 +43,7 @@ fn sums(
     let tx = tid % TX;
     let ty = tid / TX;
 
+    let more = zero();
     var acc: array<vec4<f32>, ROWS * COLS>;
     for (var i = 0u; i < ROWS * COLS; i++) {
         acc[i] = vec4(0.0);
@@ -67,7 +68,7 @@ fn sums(
             value_tile[i] = y;
         }
         workgroupBarrier(); // features and values are staged
-        for (var key = 0u; key < STEP; key++) {
+        for (var key = 0u; key < STEP + more; key++) {
             var values: array<vec4<f32>, COLS>;
             for (var j = 0u; j < COLS; j++) {
                 values[j] = value_tile[key * BLOCK_QUADS + j * TX + tx];

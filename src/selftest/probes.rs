@@ -276,13 +276,13 @@ fn attention(device: &wgpu::Device, plan: &AttentionPlan) -> Result<Ready> {
 
 fn decode(device: &wgpu::Device, caps: &Capabilities, stored: [CacheType; 2]) -> Result<Ready> {
     const KEYS: u32 = 100;
-    let heads = HeadMap::ropepp(2)?;
+    let heads = HeadMap::ropepp(1)?;
     let [k, v] = [2, 3].map(|seed| numbers(KEYS * 64, seed));
     let rows = |x: &[f32], stored| oracle::encode_rows(x, 64, stored);
     let (k_bytes, v_bytes) = (rows(&k, stored[0])?, rows(&v, stored[1])?);
     let k = oracle::decode_rows(&k_bytes, 64, stored[0])?;
     let v = oracle::decode_rows(&v_bytes, 64, stored[1])?;
-    let q = numbers(2 * 64, 1);
+    let q = numbers(64, 1);
     let [out_is, lse_is] = attended([&q, &k, &v], [1, KEYS], 64, &heads)?;
     let format = CacheFormat { k: stored[0], v: stored[1], ..CacheFormat::new(1, 64) };
     // Room for many keys, so that they are split over workgroups.
@@ -303,14 +303,14 @@ fn decode(device: &wgpu::Device, caps: &Capabilities, stored: [CacheType; 2]) ->
         })
     };
     let bindings = DecodeBindings {
-        q: Tensor::new(&q, DType::F32, Layout::bhsd([1, 2, 1, 64])?),
+        q: Tensor::new(&q, DType::F32, Layout::bhsd([1, 1, 1, 64])?),
         cache: CacheBindings {
             k: cached(&k, stored[0])?,
             v: cached(&v, stored[1])?,
             block_table: None,
         },
         kv_lens: kv_lens.as_entire_buffer_binding(),
-        out: Tensor::new(&out, DType::F32, Layout::bhsd([1, 4, 1, 64])?),
+        out: Tensor::new(&out, DType::F32, Layout::bhsd([1, 2, 1, 64])?),
         lse: Some(lse.as_entire_buffer_binding()),
         rotation: None,
         bias: None,

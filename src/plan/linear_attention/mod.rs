@@ -20,14 +20,16 @@ pub(crate) struct Tile {
     pub(crate) rows: u32,
     /// Quads of columns an invocation.
     pub(crate) cols: u32,
+    /// Whether loops stay loops, so that a software adapter compiles less.
+    pub(crate) compact: bool,
 }
 
 impl Tile {
     /// Few invocations with much work where they run on a CPU, as for attention.
     fn of(capabilities: &Capabilities) -> Self {
         match capabilities.software {
-            true => Self { tx: 4, ty: 4, rows: 8, cols: 2 },
-            false => Self { tx: 16, ty: 16, rows: 4, cols: 1 },
+            true => Self { tx: 4, ty: 4, rows: 8, cols: 2, compact: true },
+            false => Self { tx: 16, ty: 16, rows: 4, cols: 1, compact: false },
         }
     }
 

@@ -60,8 +60,12 @@ fn common(problem: &LinearAttentionProblem, tile: &Tile) -> String {
         ("ROWS", tile.rows),
         ("COLS", tile.cols),
     ];
-    let flags =
-        [("READ_INTERLEAVED", read), ("WRITE_INTERLEAVED", written), ("CAUSAL", problem.causal)];
+    let flags = [
+        ("READ_INTERLEAVED", read),
+        ("WRITE_INTERLEAVED", written),
+        ("CAUSAL", problem.causal),
+        ("COMPACT", tile.compact),
+    ];
     let mut text = String::new();
     for (name, value) in numbers {
         // Writing to a String cannot fail.
