@@ -144,7 +144,12 @@ impl World {
         })
     }
 
-    fn bind(&self, gpu: &Gpu) -> Result<[Dispatch; 2]> {
+    fn kernels(&self, gpu: &Gpu) -> Result<(KvAppend, Decode)> {
+        let append = KvAppendProblem::new(self.format).plan(&gpu.capabilities())?;
+        Ok((KvAppend::new(&gpu.device, &append)?, Decode::new(&gpu.device, &self.plan)?))
+    }
+
+    fn bind(&self, gpu: &Gpu, (append, decode): &(KvAppend, Decode)) -> Result<[Dispatch; 2]> {
         let tensor = |buffer, heads| -> Result<Tensor<'_>> {
             Ok(Tensor::new(buffer, DType::F32, Layout::bhsd([BATCH, heads, 1, DIM])?))
         };
@@ -164,8 +169,7 @@ impl World {
         let capacity = PAGE * PAGES_EACH;
         let shape = RopeConfig::new(DIM, 1e4).table(capacity, capacity.into())?.shape()?;
         let cos_sin = CosSin { binding: self.cos_sin.as_entire_buffer_binding(), shape };
-        let append = KvAppendProblem::new(self.format).plan(&gpu.capabilities())?;
-        let append = KvAppend::new(&gpu.device, &append)?.bind(
+        let append = append.bind(
             &gpu.device,
             &KvAppendShape::new(BATCH, 1),
             &KvAppendBindings {
@@ -176,7 +180,7 @@ impl World {
                 rotation: Some((cos_sin.clone(), Positions::AmongKeys)),
             },
         )?;
-        let decode = Decode::new(&gpu.device, &self.plan)?.bind(
+        let decode = decode.bind(
             &gpu.device,
             &DecodeShape { batch: BATCH, seq_q: 1 },
             &DecodeBindings {
@@ -205,7 +209,55 @@ fn allocations(f: impl FnOnce()) -> [usize; 2] {
 #[test]
 fn a_step_costs_the_host_nothing() -> Result {
     a_step_creates_and_allocates_nothing()?;
-    recording_takes_no_time_of_its_own()
+    recording_takes_no_time_of_its_own()?;
+    ten_thousand_calls_leave_nothing()
+}
+
+/// Calls that are bound afresh each time, as an engine does whose shapes change.
+fn ten_thousand_calls_leave_nothing() -> Result {
+    /// Bytes of growth that are no leak: the allocator's own, and the driver's.
+    const SLACK: [u64; 2] = [64 << 10, 8 << 20];
+    let gpu = Gpu::new()?;
+    let world = World::new(&gpu)?;
+    let kernels = world.kernels(&gpu)?;
+    let advance = Bare::new(&gpu, [&world.lens, &world.kv_lens, &world.table]);
+    let calls = |n: u32| -> Result {
+        for i in 1..=n {
+            let [append, decode] = world.bind(&gpu, &kernels)?;
+            gpu.run(|encoder| {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                advance.record(&mut pass);
+                append.record(&mut pass);
+                decode.record(&mut pass);
+            });
+            if i.is_multiple_of(100) {
+                gpu.device.poll(wgpu::PollType::wait_indefinitely())?;
+            }
+        }
+        Ok(())
+    };
+    let objects = || gpu.instance.generate_report().map(|report| format!("{report:?}"));
+    let bytes = || {
+        let heap = COUNTED.stats();
+        [(heap.bytes_allocated - heap.bytes_deallocated) as u64, resident()]
+    };
+    calls(1_000)?;
+    let before = (objects(), bytes());
+    assert!(before.0.is_some(), "an instance that does not count its objects proves nothing");
+    calls(9_000)?;
+    assert_eq!(objects(), before.0, "calls left an object behind");
+    for (n, (after, before)) in bytes().into_iter().zip(before.1).enumerate() {
+        println!("9000 calls: {before} to {after} bytes");
+        assert!(after < before + SLACK[n], "{before} bytes became {after}");
+    }
+    Ok(())
+}
+
+/// Bytes of the process, the driver's included; 0 where the system does not tell in this way.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok());
+    4096 * pages.unwrap_or(0)
 }
 
 /// Host time of one recording beyond what wgpu takes for the same commands; the least of some rounds.
@@ -213,7 +265,7 @@ fn recording_takes_no_time_of_its_own() -> Result {
     const CALLS: u32 = 200;
     let gpu = Gpu::new()?;
     let world = World::new(&gpu)?;
-    let [append, decode] = world.bind(&gpu)?;
+    let [append, decode] = world.bind(&gpu, &world.kernels(&gpu)?)?;
     let others = [(); 3].map(|()| Bare::new(&gpu, [&world.lens, &world.kv_lens, &world.table]));
     // Recorded and dropped: the time is the host's alone.
     let least = |record: &dyn Fn(&mut wgpu::ComputePass<'_>)| {
@@ -241,7 +293,7 @@ fn recording_takes_no_time_of_its_own() -> Result {
 fn a_step_creates_and_allocates_nothing() -> Result {
     let gpu = Gpu::new()?;
     let world = World::new(&gpu)?;
-    let [append, decode] = world.bind(&gpu)?;
+    let [append, decode] = world.bind(&gpu, &world.kernels(&gpu)?)?;
     let advance = Bare::new(&gpu, [&world.lens, &world.kv_lens, &world.table]);
     // Others than the one before: what is set already, wgpu does not record.
     let others = [(); 3].map(|()| Bare::new(&gpu, [&world.lens, &world.kv_lens, &world.table]));
@@ -280,7 +332,7 @@ fn a_step_creates_and_allocates_nothing() -> Result {
     assert!(out.chunks_exact(4).all(|x| f32::from_ne_bytes([x[0], x[1], x[2], x[3]]).is_finite()));
     gpu.queue.write_buffer(&world.kv_lens, 0, bytemuck::cast_slice(&[WARM + STEPS, 25]));
     gpu.queue.write_buffer(&world.out, 0, &vec![0xff; out.len()]);
-    let [_, fresh] = world.bind(&gpu)?;
+    let [_, fresh] = world.bind(&gpu, &world.kernels(&gpu)?)?;
     gpu.run(|encoder| fresh.encode(encoder));
     assert_eq!(gpu.download_bytes(&world.out), out);
     Ok(())
