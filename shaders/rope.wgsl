@@ -48,6 +48,17 @@ fn scaled(t: CosSin) -> CosSin {
     return CosSin(t.cos * params.gain, t.sin * (params.gain * params.direction));
 }
 
+// What one invocation does to one head.
+fn turn(row: Row, u: u32, t: CosSin) {
+    if (u >= PAIR_QUADS) {
+        let channel = PAIR_QUADS + u;
+        store_stored(row.is_k, row.write + channel, load_stored(row.is_k, row.read + channel));
+        return;
+    }
+    let x = load_pairs(row, u);
+    store_pairs(row, u, Pairs(x.a * t.cos - x.b * t.sin, x.b * t.cos + x.a * t.sin));
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn rope(
     @builtin(workgroup_id) group_id: vec3<u32>,
@@ -64,26 +75,19 @@ fn rope(
         return;
     }
     let head_end = min(head_first + HEAD_BLOCK, params.heads_q + params.heads_k);
-    if (u >= PAIR_QUADS) {
-        let channel = 2u * PAIR_QUADS + (u - PAIR_QUADS);
-        for (var head = head_first; head < head_end; head++) {
-            let row = row_of(batch, head, s);
-            store_stored(row.is_k, row.write + channel, load_stored(row.is_k, row.read + channel));
-        }
-        return;
-    }
-    let t_q = scaled(cos_sin_quad(params.plane_q, batch, s, u));
+    // The tail does not turn: any entry will do.
+    let pair = min(u, PAIR_QUADS - 1u);
+    let t_q = scaled(cos_sin_quad(params.plane_q, batch, s, pair));
     var t_k = t_q;
     if (params.plane_k != params.plane_q) {
-        t_k = scaled(cos_sin_quad(params.plane_k, batch, s, u));
+        t_k = scaled(cos_sin_quad(params.plane_k, batch, s, pair));
     }
-    for (var head = head_first; head < head_end; head++) {
-        let row = row_of(batch, head, s);
-        let x = load_pairs(row, u);
-        var t = t_q;
-        if (row.is_k) {
-            t = t_k;
-        }
-        store_pairs(row, u, Pairs(x.a * t.cos - x.b * t.sin, x.b * t.cos + x.a * t.sin));
+    // Heads of q, then of k: apart, so that a compiler sees which of the two an access is to. Adapters
+    // whose lanes all walk through both arms of a branch would do every one twice.
+    for (var head = head_first; head < min(head_end, params.heads_q); head++) {
+        turn(row_in(false, batch, head, s), u, t_q);
+    }
+    for (var head = max(head_first, params.heads_q); head < head_end; head++) {
+        turn(row_in(true, batch, head - params.heads_q, s), u, t_k);
     }
 }

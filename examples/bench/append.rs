@@ -9,7 +9,7 @@ use phasor::{DType, Layout, Tensor, oracle};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::Result;
-use crate::roof::Roof;
+use crate::roof::Copy;
 use crate::timing::{Clock, Time, print};
 
 pub struct Append {
@@ -18,24 +18,21 @@ pub struct Append {
     pub kv_heads: u32,
     pub time: Time,
     pub bytes: u64,
+    pub over_copy: f64,
 }
 
 impl Append {
-    pub fn over_copy(&self, roof: &Roof) -> f64 {
-        self.gbs() / roof.copy_gbs
-    }
-
     pub fn gbs(&self) -> f64 {
         self.bytes as f64 / self.time.ms() * 1e-6
     }
 }
 
-pub fn measure(clock: &Clock<'_>, roof: &Roof, quick: bool) -> Result<Vec<Append>> {
+pub fn measure(clock: &Clock<'_>, quick: bool) -> Result<Vec<Append>> {
     let lengths: &[u32] = if quick { &[2048] } else { &[1024, 4096] };
     let mut appends = Vec::new();
     for &rows in lengths {
         for dim in [64, 128] {
-            appends.push(one(clock, roof, rows, dim)?);
+            appends.push(one(clock, rows, dim)?);
         }
     }
     println!();
@@ -43,7 +40,7 @@ pub fn measure(clock: &Clock<'_>, roof: &Roof, quick: bool) -> Result<Vec<Append
 }
 
 /// Appends the rows of a prompt to an empty cache, K rotated on its way.
-fn one(clock: &Clock<'_>, roof: &Roof, rows: u32, dim: u32) -> Result<Append> {
+fn one(clock: &Clock<'_>, rows: u32, dim: u32) -> Result<Append> {
     let kv_heads = 8;
     let device = &clock.gpu.device;
     let format = CacheFormat::new(kv_heads, dim);
@@ -94,9 +91,12 @@ fn one(clock: &Clock<'_>, roof: &Roof, rows: u32, dim: u32) -> Result<Append> {
         return Err("the values in the cache are not those appended".into());
     }
 
-    let time = clock.race(&[&|pass| call.record(pass)])[0];
-    let append = Append { rows, dim, kv_heads, time, bytes: plan.bytes(&shape) };
-    let share = 100.0 * append.over_copy(roof);
+    let bytes = plan.bytes(&shape);
+    let copy = Copy::new(clock, bytes);
+    let race = clock.race(&[&|pass| call.record(pass), &|pass| copy.record(pass)]);
+    let (time, over_copy) = (race.best[0], copy.share(bytes, &race, 0, 1));
+    let append = Append { rows, dim, kv_heads, time, bytes, over_copy };
+    let share = 100.0 * over_copy;
     let figures = format!("{:6.1} GB/s, {share:4.0} % of a copy", append.gbs());
     print(&format!("KV append, {rows} rows, D {dim}, {kv_heads} kv heads, f32"), &time, &figures);
     Ok(append)

@@ -10,7 +10,7 @@ use phasor::{DType, Dispatch, HeadMap, Layout, Tensor, oracle, wgpu};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::Result;
-use crate::roof::Roof;
+use crate::roof::Copy;
 use crate::timing::{Clock, Time, print};
 
 /// Times over one cache.
@@ -23,21 +23,16 @@ pub struct Decoding {
     pub kv_heads: u32,
     /// Time and bytes of plain and fused decode.
     pub ways: [(Time, u64); 2],
+    pub fused_over_plain: f64,
 }
 
 /// Real alone, and both components.
 pub const WAYS: [&str; 2] = ["plain", "fused"];
 
-impl Decoding {
-    pub fn fused_over_plain(&self) -> f64 {
-        self.ways[1].0.ms() / self.ways[0].0.ms()
-    }
-}
-
 /// RoPE++ with the cache of the plain model, and with its output heads over half of that cache.
 const MODELS: [(&str, u32, u32); 2] = [("EC", 32, 8), ("EH", 16, 4)];
 
-pub fn measure(clock: &Clock<'_>, roof: &Roof, quick: bool) -> Result<Vec<Decoding>> {
+pub fn measure(clock: &Clock<'_>, quick: bool) -> Result<Vec<Decoding>> {
     let dim = 128;
     let lengths: &[u32] = if quick { &[4096, 16384] } else { &[1024, 4096, 16384] };
     let mut decodings = Vec::new();
@@ -51,16 +46,18 @@ pub fn measure(clock: &Clock<'_>, roof: &Roof, quick: bool) -> Result<Vec<Decodi
             let [plain, fused] = &mut compiled;
             let plain = cache.step(clock, HeadMap::plain(heads)?, plain)?;
             let fused = cache.step(clock, HeadMap::ropepp(heads)?, fused)?;
-            let times = clock.race(&[&|p| plain.0.record(p), &|p| fused.0.record(p)]);
-            let ways = [(times[0], plain.1), (times[1], fused.1)];
-            for (name, (time, bytes)) in WAYS.iter().zip(&ways) {
+            let copy = Copy::new(clock, plain.1);
+            let race =
+                clock.race(&[&|p| plain.0.record(p), &|p| fused.0.record(p), &|p| copy.record(p)]);
+            let ways = [(race.best[0], plain.1), (race.best[1], fused.1)];
+            for (i, (name, (time, bytes))) in WAYS.iter().zip(&ways).enumerate() {
                 let gbs = *bytes as f64 / time.ms() * 1e-6;
-                let share = 100.0 * gbs / roof.copy_gbs;
+                let share = 100.0 * copy.share(*bytes, &race, i, 2);
                 print(name, time, &format!("{gbs:8.2} GB/s, {share:5.1} % of a copy"));
             }
-            let decoding = Decoding { model, kv, dim, heads, kv_heads, ways };
-            println!("  fused / plain {:.2}\n", decoding.fused_over_plain());
-            decodings.push(decoding);
+            let fused_over_plain = race.ratio(1, 0);
+            println!("  fused / plain {fused_over_plain:.2}\n");
+            decodings.push(Decoding { model, kv, dim, heads, kv_heads, ways, fused_over_plain });
         }
     }
     Ok(decodings)

@@ -14,7 +14,8 @@
 //!              "decode_fused_over_plain", "rope_over_copy", "append_over_copy",
 //!              "prefill_share_of_roof", "prefill_time_growth_per_doubling",
 //!              "linear_growth_4k_to_32k", "linear_over_softmax_32k" } }
-//! Of parts that --only leaves out, lists are empty and worst cases null.
+//! Ratios and shares are medians over rounds in which the calls ran in turns, the roof's own kernels
+//! among them, so that they hold where the machine's speed moves. Of parts that --only leaves out, lists are empty and worst cases null.
 //! TIME is "pass_ms" (null where the adapter has no timestamps), "wall_ms" and "clocks_disagree".
 //! ```
 //!
@@ -72,13 +73,13 @@ pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Va
         .flat_map(|c| {
             let way = |i: usize| {
                 let (time, cost) = &c.ways[i];
-                attention(roof, &c.sizes, WAYS[i], time, cost)
+                attention(&c.sizes, WAYS[i], time, cost, c.shares[i])
             };
             (0..WAYS.len()).map(way).collect::<Vec<_>>()
         })
         .collect();
     let points: Vec<Value> =
-        scaling.iter().map(|p| attention(roof, &p.sizes, "plain", &p.time, &p.cost)).collect();
+        scaling.iter().map(|p| attention(&p.sizes, "plain", &p.time, &p.cost, p.share)).collect();
     let linear_points: Vec<Value> = linear
         .iter()
         .map(|point| {
@@ -89,13 +90,10 @@ pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Va
         })
         .collect();
     let worst = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::NEG_INFINITY, f64::max);
-    let share = |(time, cost): &(Time, Cost)| roof.share(cost.flops, cost.bytes, time.ms());
-    let least_share = comparisons
-        .iter()
-        .flat_map(|c| [share(&c.ways[0]), share(&c.ways[3])])
-        .fold(f64::INFINITY, f64::min);
-    let rope_over_copy = rotations.iter().map(|r| r.over_copy(roof)).fold(f64::INFINITY, f64::min);
-    let append_over_copy = appends.iter().map(|a| a.over_copy(roof)).fold(f64::INFINITY, f64::min);
+    let least_share =
+        comparisons.iter().flat_map(|c| [c.shares[0], c.shares[3]]).fold(f64::INFINITY, f64::min);
+    let rope_over_copy = rotations.iter().map(|r| r.over_copy).fold(f64::INFINITY, f64::min);
+    let append_over_copy = appends.iter().map(|a| a.over_copy).fold(f64::INFINITY, f64::min);
     json!({
         "schema": 1,
         "crate": concat!("phasor ", env!("CARGO_PKG_VERSION")),
@@ -121,24 +119,24 @@ pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Va
         "linear": linear_points,
         "summary": {
             "fused_over_two_passes":
-                worst(&mut comparisons.iter().map(Comparison::fused_over_two_passes)),
-            "fused_over_packed": worst(&mut comparisons.iter().map(Comparison::fused_over_packed)),
-            "decode_fused_over_plain": worst(&mut decodings.iter().map(Decoding::fused_over_plain)),
+                worst(&mut comparisons.iter().map(|c| c.fused_over_two_passes)),
+            "fused_over_packed": worst(&mut comparisons.iter().map(|c| c.fused_over_packed)),
+            "decode_fused_over_plain": worst(&mut decodings.iter().map(|d| d.fused_over_plain)),
             "rope_over_copy": rope_over_copy,
             "append_over_copy": append_over_copy,
             "prefill_share_of_roof": least_share,
             "prefill_time_growth_per_doubling":
-                worst(&mut scaling.windows(2).map(|w| w[1].time.ms() / w[0].time.ms())),
+                worst(&mut scaling.iter().filter_map(|p| p.growth)),
             "linear_growth_4k_to_32k": linear::growth(linear),
             "linear_over_softmax_32k": linear::over_softmax(linear),
         },
     })
 }
 
-fn attention(roof: &Roof, sizes: &Sizes, way: &str, time: &Time, cost: &Cost) -> Value {
+fn attention(sizes: &Sizes, way: &str, time: &Time, cost: &Cost, share: f64) -> Value {
     let own = json!({ "seq": sizes.seq, "dim": sizes.dim, "heads": sizes.heads,
         "kv_heads": sizes.kv_heads, "way": way, "flops": cost.flops, "bytes": cost.bytes,
-        "share_of_roof": roof.share(cost.flops, cost.bytes, time.ms()) });
+        "share_of_roof": share });
     with_time(own, time)
 }
 

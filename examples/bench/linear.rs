@@ -52,7 +52,7 @@ pub fn measure(clock: &Clock<'_>) -> Result<Vec<Linear>> {
         if seq == LENGTHS[3] {
             all.push(linear(clock, &kernel, &tensors, true)?);
             let pass = tensors.bind(clock, heads.clone(), checked.as_ref())?;
-            let time = Clock::new(clock.gpu, 1).race(&[&|p| pass.dispatch.record(p)])[0];
+            let time = Clock::new(clock.gpu, 1).race(&[&|p| pass.dispatch.record(p)]).best[0];
             let gflops = format!("{:8.1} GFLOP/s", pass.cost.flops as f64 / time.ms() * 1e-6);
             print(&format!("softmax attention, S {seq}"), &time, &gflops);
             let (flops, bytes) = (pass.cost.flops, pass.cost.bytes);
@@ -131,7 +131,7 @@ fn linear(
     if !one_token {
         check(&gpu.download(&out, DType::F32), tensors)?;
     }
-    let time = clock.race(&[&|pass| call.record(pass)])[0];
+    let time = clock.race(&[&|pass| call.record(pass)]).best[0];
     let cost = plan.cost(&shape);
     let gflops = format!("{:8.1} GFLOP/s", cost.flops as f64 / time.ms() * 1e-6);
     let (way, name) = match one_token {

@@ -74,13 +74,13 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     let gpu = Gpu::new()?;
     println!("{}, phasor {}", gpu.capabilities().adapter, env!("CARGO_PKG_VERSION"));
-    let clock = timing::Clock::new(&gpu, if args.quick { 2 } else { 7 });
+    let clock = timing::Clock::new(&gpu, if args.quick { 5 } else { 9 });
     let roof = roof::measure(&clock)?;
     roof.print();
-    let rotations = args.part(Part::Rope, || rotation::measure(&clock, &roof, args.quick))?;
-    let appends = args.part(Part::Append, || append::measure(&clock, &roof, args.quick))?;
+    let rotations = args.part(Part::Rope, || rotation::measure(&clock, args.quick))?;
+    let appends = args.part(Part::Append, || append::measure(&clock, args.quick))?;
     let comparisons = args.part(Part::Prefill, || ratios::measure(&clock, &roof, args.quick))?;
-    let decodings = args.part(Part::Decode, || decode::measure(&clock, &roof, args.quick))?;
+    let decodings = args.part(Part::Decode, || decode::measure(&clock, args.quick))?;
     let scaling = args.part(Part::Scaling, || scaling::measure(&clock, &roof, args.quick))?;
     let linear = args.part(Part::Linear, || match args.quick && args.only.is_empty() {
         // Softmax attention of 32768 tokens, which it is compared with, takes a CPU half a minute.

@@ -13,24 +13,14 @@ pub struct Comparison {
     pub sizes: Sizes,
     /// Name, time and work of each way, in the order of [`WAYS`].
     pub ways: [(Time, Cost); 4],
+    /// Share of the rate of multiply-adds that each way reached.
+    pub shares: [f64; 4],
+    pub fused_over_two_passes: f64,
+    pub fused_over_packed: f64,
 }
 
 /// Plain is the real component alone, the other three give real and imaginary.
 pub const WAYS: [&str; 4] = ["plain", "two passes", "packed", "fused"];
-
-impl Comparison {
-    fn ms(&self, way: usize) -> f64 {
-        self.ways[way].0.ms()
-    }
-
-    pub fn fused_over_two_passes(&self) -> f64 {
-        self.ms(3) / self.ms(1)
-    }
-
-    pub fn fused_over_packed(&self) -> f64 {
-        self.ms(3) / self.ms(2)
-    }
-}
 
 pub fn measure(clock: &Clock<'_>, roof: &Roof, quick: bool) -> Result<Vec<Comparison>> {
     // Enough workgroups to fill a GPU, little enough work for a CPU.
@@ -55,7 +45,7 @@ pub fn measure(clock: &Clock<'_>, roof: &Roof, quick: bool) -> Result<Vec<Compar
                 let fused = tensors.pass(clock, HeadMap::ropepp(heads)?, None)?;
                 let doubled = tensors.packed(clock);
                 let packed = doubled.pass(clock, HeadMap::plain(2 * heads)?, Some(&real))?;
-                let times = clock.race(&[
+                let race = clock.race(&[
                     &|pass| real.dispatch.record(pass),
                     &|pass| {
                         real.dispatch.record(pass);
@@ -63,22 +53,29 @@ pub fn measure(clock: &Clock<'_>, roof: &Roof, quick: bool) -> Result<Vec<Compar
                     },
                     &|pass| packed.dispatch.record(pass),
                     &|pass| fused.dispatch.record(pass),
+                    &|pass| roof.record_fma(pass),
                 ]);
                 let mut both = real.cost;
                 both.flops += imaginary.cost.flops;
                 both.bytes += imaginary.cost.bytes;
                 let costs = [real.cost, both, packed.cost, fused.cost];
-                let ways = [0, 1, 2, 3].map(|i| (times[i], costs[i]));
-                for (name, (time, cost)) in WAYS.iter().zip(&ways) {
+                let ways = [0, 1, 2, 3].map(|i| (race.best[i], costs[i]));
+                let shares = [0, 1, 2, 3].map(|i| roof.share_of_fma(costs[i].flops, &race, i, 4));
+                for ((name, (time, cost)), share) in WAYS.iter().zip(&ways).zip(shares) {
                     let gflops = cost.flops as f64 / time.ms() * 1e-6;
-                    let share = 100.0 * roof.share(cost.flops, cost.bytes, time.ms());
+                    let share = 100.0 * share;
                     print(name, time, &format!("{gflops:8.1} GFLOP/s, {share:5.1} % of the roof"));
                 }
-                let comparison = Comparison { sizes, ways };
+                let comparison = Comparison {
+                    sizes,
+                    ways,
+                    shares,
+                    fused_over_two_passes: race.ratio(3, 1),
+                    fused_over_packed: race.ratio(3, 2),
+                };
                 println!(
                     "  fused / two passes {:.2}, fused / packed {:.2}\n",
-                    comparison.fused_over_two_passes(),
-                    comparison.fused_over_packed()
+                    comparison.fused_over_two_passes, comparison.fused_over_packed
                 );
                 comparisons.push(comparison);
             }

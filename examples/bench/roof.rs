@@ -4,7 +4,7 @@ use phasor::DType;
 use phasor::wgpu;
 
 use crate::Result;
-use crate::timing::{Clock, Time};
+use crate::timing::{Clock, Race, Time};
 
 pub struct Roof {
     /// Best of scalar and vec4 multiply-adds in registers, two operations each.
@@ -15,6 +15,8 @@ pub struct Roof {
     pub dispatch_us: f64,
     /// An empty submission and the wait for it.
     pub submit_us: f64,
+    /// The faster kernel of multiply-adds, and its operations.
+    fma: (Kernel, f64),
 }
 
 /// Iterations of the multiply-add loop and multiply-adds of each, as in `roof.wgsl`.
@@ -80,20 +82,54 @@ pub fn measure(clock: &Clock<'_>) -> Result<Roof> {
     if clock.gpu.download(&target, DType::F32) != data {
         return Err("the copy kernel did not copy".into());
     }
-    let times = clock.race(&[
+    let race = clock.race(&[
         &|pass| scalar.record(pass),
         &|pass| vector.record(pass),
         &|pass| copy.record(pass),
         &|pass| nothing.record(pass),
     ]);
+    let times = race.best;
     let flops = 2.0 * f64::from(fma_groups * 64) * f64::from(ITERATIONS * CHAINS);
     let gflops = |time: &Time| flops / time.ms() * 1e-6;
+    let bytes = 32.0 * f64::from(quads);
+    let scalar_is_faster = gflops(&times[0]) > gflops(&times[1]);
     Ok(Roof {
         gflops: gflops(&times[0]).max(gflops(&times[1])),
-        copy_gbs: 32.0 * f64::from(quads) / times[2].ms() * 1e-6,
+        copy_gbs: bytes / times[2].ms() * 1e-6,
+        fma: (if scalar_is_faster { scalar } else { vector }, flops),
         dispatch_us: times[3].wall_ms * 1e3,
         submit_us: clock.empty_ms * 1e3,
     })
+}
+
+/// A copy to race against: of as many bytes, read and written, as a call moves, since what fits a cache
+/// moves faster.
+pub struct Copy {
+    kernel: Kernel,
+    bytes: f64,
+}
+
+impl Copy {
+    pub fn new(clock: &Clock<'_>, bytes: u64) -> Self {
+        // A workgroup copies 256 vectors of 16 bytes; one dimension of workgroups has to do.
+        let most = clock.gpu.device.limits().max_compute_workgroups_per_dimension;
+        let groups = ((bytes / (2 * 16 * 256)) as u32).clamp(1, most);
+        let buffers = [(); 2].map(|()| clock.gpu.output(groups as usize * 1024, DType::F32));
+        let kernel = Kernel::new(clock, "copy", buffers.each_ref(), groups);
+        clock.gpu.run(|encoder| {
+            kernel.record(&mut encoder.begin_compute_pass(&Default::default()));
+        });
+        Self { kernel, bytes: 2.0 * 4096.0 * f64::from(groups) }
+    }
+
+    pub fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.kernel.record(pass);
+    }
+
+    /// Share of this copy's rate that a call of `bytes` reached.
+    pub fn share(&self, bytes: u64, race: &Race, call: usize, copy: usize) -> f64 {
+        bytes as f64 / self.bytes * race.ratio(copy, call)
+    }
 }
 
 impl Roof {
@@ -111,9 +147,13 @@ impl Roof {
             .any(|(a, b)| (a - b).abs() > 0.2 * a.max(*b))
     }
 
-    /// Share of the roof that `flops` in `ms` reach, given that `bytes` must move as well.
-    pub fn share(&self, flops: u64, bytes: u64, ms: f64) -> f64 {
-        let least = (flops as f64 / self.gflops).max(bytes as f64 / self.copy_gbs) * 1e-6;
-        least / ms
+    /// The kernel to race against.
+    pub fn record_fma(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.fma.0.record(pass);
+    }
+
+    /// Share of the multiply-adds' rate that a call of `flops` reached, which raced against them.
+    pub fn share_of_fma(&self, flops: u64, race: &Race, call: usize, fma: usize) -> f64 {
+        flops as f64 / self.fma.1 * race.ratio(fma, call)
     }
 }

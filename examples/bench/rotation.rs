@@ -8,7 +8,7 @@ use phasor::{DType, Layout, Tensor, oracle};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::Result;
-use crate::roof::Roof;
+use crate::roof::Copy;
 use crate::timing::{Clock, Time, print};
 
 pub struct Rotation {
@@ -17,19 +17,16 @@ pub struct Rotation {
     pub heads: [u32; 2],
     pub time: Time,
     pub bytes: u64,
+    pub over_copy: f64,
 }
 
 impl Rotation {
-    pub fn over_copy(&self, roof: &Roof) -> f64 {
-        self.gbs() / roof.copy_gbs
-    }
-
     pub fn gbs(&self) -> f64 {
         self.bytes as f64 / self.time.ms() * 1e-6
     }
 }
 
-pub fn measure(clock: &Clock<'_>, roof: &Roof, quick: bool) -> Result<Vec<Rotation>> {
+pub fn measure(clock: &Clock<'_>, quick: bool) -> Result<Vec<Rotation>> {
     // On a GPU more than its caches hold.
     let lengths: &[u32] = match (clock.gpu.capabilities().software, quick) {
         (true, true) => &[2048],
@@ -39,14 +36,14 @@ pub fn measure(clock: &Clock<'_>, roof: &Roof, quick: bool) -> Result<Vec<Rotati
     let mut rotations = Vec::new();
     for &seq in lengths {
         for dim in [64, 128] {
-            rotations.push(one(clock, roof, seq, dim)?);
+            rotations.push(one(clock, seq, dim)?);
         }
     }
     println!();
     Ok(rotations)
 }
 
-fn one(clock: &Clock<'_>, roof: &Roof, seq: u32, dim: u32) -> Result<Rotation> {
+fn one(clock: &Clock<'_>, seq: u32, dim: u32) -> Result<Rotation> {
     let heads = [8, 2];
     let device = &clock.gpu.device;
     let plan = RopeProblem::new(heads[0], heads[1], dim).plan(&clock.gpu.capabilities())?;
@@ -89,13 +86,12 @@ fn one(clock: &Clock<'_>, roof: &Roof, seq: u32, dim: u32) -> Result<Rotation> {
         }
     }
 
-    let time = clock.race(&[&|pass| call.record(pass)])[0];
-    let rotation = Rotation { seq, dim, heads, time, bytes: plan.bytes(&shape) };
-    let figures = format!(
-        "{:6.1} GB/s, {:4.0} % of a copy",
-        rotation.gbs(),
-        100.0 * rotation.over_copy(roof)
-    );
+    let bytes = plan.bytes(&shape);
+    let copy = Copy::new(clock, bytes);
+    let race = clock.race(&[&|pass| call.record(pass), &|pass| copy.record(pass)]);
+    let (time, over_copy) = (race.best[0], copy.share(bytes, &race, 0, 1));
+    let rotation = Rotation { seq, dim, heads, time, bytes, over_copy };
+    let figures = format!("{:6.1} GB/s, {:4.0} % of a copy", rotation.gbs(), 100.0 * over_copy);
     print(&format!("RoPE, S {seq}, D {dim}, 8 + 2 heads, f32"), &time, &figures);
     Ok(rotation)
 }

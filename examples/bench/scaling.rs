@@ -12,6 +12,9 @@ pub struct Point {
     pub sizes: Sizes,
     pub time: Time,
     pub cost: Cost,
+    pub share: f64,
+    /// Times as long as the length before.
+    pub growth: Option<f64>,
 }
 
 /// Lengths double. One head in a quick run on a CPU, enough to fill a GPU elsewhere.
@@ -25,22 +28,32 @@ pub fn measure(clock: &Clock<'_>, roof: &Roof, quick: bool) -> Result<Vec<Point>
         4
     };
     println!("causal prefill against length, D 64, {heads} heads, f32");
-    let mut points: Vec<Point> = Vec::new();
-    let mut last: Option<Pass> = None;
+    let mut passes: Vec<(Sizes, Pass)> = Vec::new();
     for seq in [1024, 2048, 4096, 8192] {
         let sizes = Sizes { seq, dim: 64, heads, kv_heads: heads };
-        let tensors = Tensors::new(clock, sizes);
-        let pass = tensors.pass(clock, HeadMap::plain(heads)?, last.as_ref())?;
-        let time = clock.race(&[&|p| pass.dispatch.record(p)])[0];
-        let gflops = pass.cost.flops as f64 / time.ms() * 1e-6;
-        let share = 100.0 * roof.share(pass.cost.flops, pass.cost.bytes, time.ms());
-        let growth = points.last().map_or(String::new(), |before| {
-            format!(", {:.2} times the length before", time.ms() / before.time.ms())
-        });
-        let figures = format!("{gflops:8.1} GFLOP/s, {share:5.1} % of the roof{growth}");
-        print(&format!("S {seq}"), &time, &figures);
-        points.push(Point { sizes, time, cost: pass.cost });
-        last = Some(pass);
+        let like = passes.last().map(|(_, pass)| pass);
+        let pass = Tensors::new(clock, sizes).pass(clock, HeadMap::plain(heads)?, like)?;
+        passes.push((sizes, pass));
+    }
+    let [a, b, c, d] = [0, 1, 2, 3].map(|i: usize| &passes[i].1.dispatch);
+    let race = clock.race(&[
+        &|p| a.record(p),
+        &|p| b.record(p),
+        &|p| c.record(p),
+        &|p| d.record(p),
+        &|p| roof.record_fma(p),
+    ]);
+    let mut points = Vec::new();
+    for (i, (sizes, pass)) in passes.iter().enumerate() {
+        let (sizes, cost, time) = (*sizes, pass.cost, race.best[i]);
+        let share = roof.share_of_fma(cost.flops, &race, i, passes.len());
+        let growth = (i > 0).then(|| race.ratio(i, i - 1));
+        let gflops = cost.flops as f64 / time.ms() * 1e-6;
+        let grown = growth.map_or(String::new(), |n| format!(", {n:.2} times the length before"));
+        let percent = 100.0 * share;
+        let figures = format!("{gflops:8.1} GFLOP/s, {percent:5.1} % of the roof{grown}");
+        print(&format!("S {}", sizes.seq), &time, &figures);
+        points.push(Point { sizes, time, cost, share, growth });
     }
     println!();
     Ok(points)

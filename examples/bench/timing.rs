@@ -35,6 +35,24 @@ impl Time {
     }
 }
 
+/// What calls took that were run in turns, round after round.
+pub struct Race {
+    /// The fastest round of each call.
+    pub best: Vec<Time>,
+    /// Milliseconds by round and call.
+    rounds: Vec<Vec<f64>>,
+}
+
+impl Race {
+    /// How much longer one call took than another: the median over the rounds, in each of which both ran
+    /// one after the other, at whatever speed the machine had just then.
+    pub fn ratio(&self, call: usize, to: usize) -> f64 {
+        let mut ratios: Vec<f64> = self.rounds.iter().map(|ms| ms[call] / ms[to]).collect();
+        ratios.sort_by(f64::total_cmp);
+        (ratios[(ratios.len() - 1) / 2] + ratios[ratios.len() / 2]) / 2.0
+    }
+}
+
 /// Records a call into a pass.
 pub type Call<'a> = &'a dyn Fn(&mut wgpu::ComputePass<'_>);
 
@@ -63,18 +81,23 @@ impl<'a> Clock<'a> {
         clock
     }
 
-    /// The fastest of several rounds of every call, taken in turns, so that what disturbs the machine
-    /// disturbs all of them alike. Each call has run before.
-    pub fn race(&self, calls: &[Call<'_>]) -> Vec<Time> {
+    /// Several rounds of every call, taken in turns, so that what disturbs the machine disturbs all of
+    /// them alike. Each call has run before.
+    pub fn race(&self, calls: &[Call<'_>]) -> Race {
         self.warm(calls[0]);
         let (counts, mut best): (Vec<u32>, Vec<Time>) =
             calls.iter().map(|call| self.first_batch(call)).unzip();
-        for _ in 1..self.rounds {
+        let mut rounds = Vec::new();
+        for _ in 0..self.rounds {
+            let mut round = Vec::new();
             for ((best, call), &n) in best.iter_mut().zip(calls).zip(&counts) {
-                *best = best.faster(self.submit(call, n));
+                let time = self.submit(call, n);
+                *best = best.faster(time);
+                round.push(time.ms());
             }
+            rounds.push(round);
         }
-        best
+        Race { best, rounds }
     }
 
     /// A GPU that was idle while inputs and references were computed takes a while to come back to its

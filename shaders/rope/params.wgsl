@@ -32,12 +32,17 @@ fn at(strides: vec4<u32>, batch: u32, head: u32, s: u32) -> u32 {
     return strides.x + batch * strides.y + head * strides.z + s * strides.w;
 }
 
+fn row_in(is_k: bool, batch: u32, head: u32, s: u32) -> Row {
+    if (is_k) {
+        return Row(true, at(params.k_in, batch, head, s), at(params.k_out, batch, head, s));
+    }
+    return Row(false, at(params.q_in, batch, head, s), at(params.q_out, batch, head, s));
+}
+
 // Heads are counted on from q to k.
 fn row_of(batch: u32, head: u32, s: u32) -> Row {
     if (head < params.heads_q) {
-        return Row(false, at(params.q_in, batch, head, s), at(params.q_out, batch, head, s));
+        return row_in(false, batch, head, s);
     }
-    let k = head - params.heads_q;
-    return Row(true, at(params.k_in, batch, k, s), at(params.k_out, batch, k, s));
+    return row_in(true, batch, head - params.heads_q, s);
 }
-
