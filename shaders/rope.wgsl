@@ -50,7 +50,7 @@ fn scaled(t: CosSin) -> CosSin {
 
 // What one invocation does to one head.
 fn turn(row: Row, u: u32, t: CosSin) {
-    if (u >= PAIR_QUADS) {
+    if (TAIL_QUADS > 0u && u >= PAIR_QUADS) {
         let channel = PAIR_QUADS + u;
         store_stored(row.is_k, row.write + channel, load_stored(row.is_k, row.read + channel));
         return;

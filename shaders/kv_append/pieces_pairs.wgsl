@@ -1,14 +1,19 @@
 // A piece of K is four pairs, both members, or four channels of the tail: nothing is read twice.
 
+// Without a tail, a compiler sees that there is none.
+fn in_tail(piece: u32) -> bool {
+    return K_PIECES > PAIRS / 4u && piece >= PAIRS / 4u;
+}
+
 fn turn_of(batch: u32, s: u32, piece: u32) -> CosSin {
-    if (piece >= PAIRS / 4u) {
+    if (in_tail(piece)) {
         return CosSin(vec4(1.0), vec4(0.0));
     }
     return cos_sin_quad(params.plane_k, batch, s, piece);
 }
 
 fn append_key(row: u32, source: Source, piece: u32) {
-    if (piece >= PAIRS / 4u) {
+    if (in_tail(piece)) {
         let quad = PAIRS / 4u + piece;
         store_key_quad(row + quad, load_k(source.k + quad));
         return;
