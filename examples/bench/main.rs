@@ -74,7 +74,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     let gpu = Gpu::new()?;
     println!("{}, phasor {}", gpu.capabilities().adapter, env!("CARGO_PKG_VERSION"));
-    let clock = timing::Clock::new(&gpu, if args.quick { 5 } else { 9 });
+    let clock = timing::Clock::new(&gpu, if args.quick { 15 } else { 31 });
     let roof = roof::measure(&clock)?;
     roof.print();
     let rotations = args.part(Part::Rope, || rotation::measure(&clock, args.quick))?;
