@@ -394,10 +394,12 @@ fn decode(
                     for (var n = 0u; n < RUN; n++) {
                         let key = min(base + n * KEY_GROUPS + group, keys - 1u);
                         let p = passed(own, P_AT + key * VECS + v, n);
-                        for (var j = 0u; j < min(4u, STATES - 4u * v); j++) {
-                            for (var c = 0u; c < COLS; c++) {
-                                let i = (4u * v + j) * COLS + c;
-                                acc[i] = fma(vec4(p[j]), x[n * COLS + c], acc[i]);
+                        for (var j = 0u; j < 4u; j++) {
+                            if (STATES % 4u == 0u || 4u * v + j < STATES) {
+                                for (var c = 0u; c < COLS; c++) {
+                                    let i = (4u * v + j) * COLS + c;
+                                    acc[i] = fma(vec4(p[j]), x[n * COLS + c], acc[i]);
+                                }
                             }
                         }
                     }
@@ -451,9 +453,13 @@ fn decode(
     // Outputs, over the key groups: as many states at once as there is room for.
     for (var base = 0u; base < STATES; base += AT_ONCE) {
         workgroupBarrier(); // the memory below is read, and the totals are written
-        for (var i = 0u; i < min(AT_ONCE, STATES - base); i++) {
-            for (var c = 0u; c < COLS; c++) {
-                tile[(i * COLS + c) * THREADS + tid] = acc[(base + i) * COLS + c];
+        // Every index of acc is a constant of the unrolled loop: a compiler that must look one up
+        // keeps all of acc in memory, as NVIDIA's does.
+        for (var i = 0u; i < STATES; i++) {
+            if (i >= base && i - base < AT_ONCE) {
+                for (var c = 0u; c < COLS; c++) {
+                    tile[((i - base) * COLS + c) * THREADS + tid] = acc[i * COLS + c];
+                }
             }
         }
         workgroupBarrier(); // accumulators are written

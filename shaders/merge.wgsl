@@ -3,11 +3,12 @@
 // with M the largest of the lse_p and of the sink, which adds e^(sink − M) to the sum.
 //
 // One workgroup: WORKGROUP groups of four channels. One invocation: one of them, over all parts in
-// their order.
+// their order, AT_ONCE of them on their way together.
 
 override WORKGROUP: u32;
 override COLUMNS: u32;  // D_v / 4
 
+const AT_ONCE: u32 = 8u;
 const MASKED: f32 = -1.0e38; // finite: infinities need not survive in WGSL
 const LN_2: f32 = 0.69314718055994530942;
 const LOG2_E: f32 = 1.44269504088896340736;
@@ -60,23 +61,34 @@ fn merge(
         sink = sinks[h / 4u][h % 4u];
     }
     var top = sink;
-    for (var p = 0u; p < params.parts; p++) {
-        top = max(top, lse_parts[p * rows + row] * LOG2_E);
+    for (var first = 0u; first < params.parts; first += AT_ONCE) {
+        for (var n = 0u; n < AT_ONCE; n++) {
+            // The last part again and again moves no maximum.
+            let p = min(first + n, params.parts - 1u);
+            top = max(top, lse_parts[p * rows + row] * LOG2_E);
+        }
     }
     // Nothing to see in any part: the output is zero and the log-sum-exp minus infinity.
     let base = select(top, 0.0, top <= MASKED);
     var sum = exp2(sink - base);
     var x = vec4(0.0);
-    for (var p = 0u; p < params.parts; p++) {
-        let part_lse = lse_parts[p * rows + row] * LOG2_E;
-        // The output of an empty part may be anything; a NaN is no empty part.
-        if (part_lse <= MASKED) {
-            continue;
+    let first_part = params.part.offset + head * params.part.head + i * params.part.row + column;
+    for (var first = 0u; first < params.parts; first += AT_ONCE) {
+        var part_lse: array<f32, AT_ONCE>;
+        var part: array<vec4<f32>, AT_ONCE>;
+        for (var n = 0u; n < AT_ONCE; n++) {
+            let p = min(first + n, params.parts - 1u);
+            part_lse[n] = lse_parts[p * rows + row] * LOG2_E;
+            part[n] = load_part(first_part + p * params.part.batch);
         }
-        let weight = exp2(part_lse - base);
-        sum += weight;
-        x += weight * load_part(params.part.offset + p * params.part.batch
-            + head * params.part.head + i * params.part.row + column);
+        for (var n = 0u; n < AT_ONCE; n++) {
+            // The output of an empty part may be anything; a NaN is no empty part.
+            if (first + n < params.parts && !(part_lse[n] <= MASKED)) {
+                let weight = exp2(part_lse[n] - base);
+                sum += weight;
+                x += weight * part[n];
+            }
+        }
     }
     let inverse = select(1.0 / sum, 0.0, sum == 0.0);
     store_out(params.out.offset + head / params.heads * params.out.batch + h * params.out.head
