@@ -342,11 +342,12 @@ fn attention(
         // No visible key: the output is zero and the log-sum-exp minus infinity.
         let empty = l[i] == 0.0;
         let inverse = 1.0 / l[i];
+        let out_at = out_row(work, stream, row);
         for (var j = 0u; j < COLS; j++) {
             let column = j * TX + tx;
             if (column < VALUE_DIM / 4u) {
                 let x = select(acc[i * COLS + j] * inverse, vec4(0.0), empty);
-                store_quad(work, stream, row, column, x);
+                store_quad(stream, out_at + column, x);
             }
         }
         if (params.store_lse != 0u && tx == 0u) {

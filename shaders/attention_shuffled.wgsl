@@ -229,9 +229,10 @@ fn attention(
         // No visible key: the output is zero and the log-sum-exp minus infinity.
         let empty = l[i] == 0.0;
         let inverse = scale / l[i];
+        let out_at = out_row(work, stream, row);
         for (var column = 0u; column < VALUE_DIM / 4u + params.zero; column++) {
             let x = outputs[(column * STATES + i) * TY + tid] * inverse;
-            store_quad(work, stream, row, column, select(x, vec4(0.0), empty));
+            store_quad(stream, out_at + column, select(x, vec4(0.0), empty));
         }
         if (params.store_lse != 0u) {
             store_lse(work, stream, row, m[i], l[i]);

@@ -57,15 +57,21 @@ fn with_sink(m: f32, l: f32, sink: f32) -> Sum {
     return Sum(top, l * scale + exp2(sink - base), scale);
 }
 
-fn store_quad(work: Work, stream: u32, row: u32, column: u32, x: vec4<f32>) {
+// Where the outputs of a row start. Apart from the stores, which compilers repeat for every column.
+fn out_row(work: Work, stream: u32, row: u32) -> u32 {
     if (stream == 0u) {
-        store_out(params.out.offset + work.batch * params.out.batch
-            + work.program.slot0 * params.out.head
-            + (work.rows.first + row) * params.out.row + column, x);
+        return params.out.offset + work.batch * params.out.batch
+            + work.program.slot0 * params.out.head + (work.rows.first + row) * params.out.row;
+    }
+    return params.out_im.offset + work.batch * params.out_im.batch
+        + work.program.slot1 * params.out_im.head + (work.rows.first + row) * params.out_im.row;
+}
+
+fn store_quad(stream: u32, at: u32, x: vec4<f32>) {
+    if (stream == 0u) {
+        store_out(at, x);
     } else {
-        store_out_im(params.out_im.offset + work.batch * params.out_im.batch
-            + work.program.slot1 * params.out_im.head
-            + (work.rows.first + row) * params.out_im.row + column, x);
+        store_out_im(at, x);
     }
 }
 

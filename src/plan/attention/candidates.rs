@@ -30,7 +30,8 @@ impl Tile {
         tiles.sort_by(|a, b| traffic(a).total_cmp(&traffic(b)));
         tiles.dedup();
         // One of each shape first, with as much staged at once as fits; then the second of each.
-        let shape = |tile: &Self| (tile.tx, tile.ty, tile.row_pairs, tile.key_quads);
+        let shape =
+            |tile: &Self| (tile.tx, tile.ty, tile.row_pairs, tile.key_quads, tile.q_resident);
         let staged = |tile: &Self| (tile.chunk_units, tile.v_quads);
         let rank = |tile: &Self| {
             let better =
@@ -76,24 +77,23 @@ impl Shapes {
             for (row_pairs, key_quads) in
                 powers(1, 4).flat_map(|r| powers(1, 4).map(move |k| (r, k)))
             {
-                for chunk_units in powers(2, units.next_power_of_two()) {
-                    let chunk_units = chunk_units.min(units);
-                    for v_quads in powers(1, key_quads * tx) {
-                        let tile = Tile {
-                            tx,
-                            ty,
-                            row_pairs,
-                            key_quads,
-                            chunk_units,
-                            q_resident: true,
-                            v_quads,
-                            pv_apart: false,
-                            shuffled: false,
-                        };
-                        if Self::worthwhile(&tile, problem, programs, caps) {
-                            tiles.push(tile);
-                        }
-                    }
+                let chunks = powers(2, units.next_power_of_two()).map(|chunk| chunk.min(units));
+                let ways = chunks.flat_map(|chunk| [(chunk, true), (chunk, false)]);
+                for (chunk_units, q_resident) in ways {
+                    let tiles_of_v = powers(1, key_quads * tx).map(|v_quads| Tile {
+                        tx,
+                        ty,
+                        row_pairs,
+                        key_quads,
+                        chunk_units,
+                        q_resident,
+                        v_quads,
+                        pv_apart: false,
+                        shuffled: false,
+                    });
+                    tiles.extend(
+                        tiles_of_v.filter(|tile| Self::worthwhile(tile, problem, programs, caps)),
+                    );
                 }
             }
         }
@@ -113,7 +113,10 @@ impl Shapes {
         // As much of v at once as lies over k: less makes more steps of the same memory.
         let widest =
             tile.v_quads == tile.key_quads * tile.tx || memory(2 * tile.v_quads) > memory(1);
+        // Queries staged again for every key tile buy room; with all of it staged at once they buy none.
+        let buys_room = tile.q_resident || tile.chunk_units < Memory::units(problem);
         tile.check(problem).is_ok()
+            && buys_room
             && registers <= MOST_REGISTERS
             && (16..=256).contains(&tile.block_q())
             && (16..=128).contains(&tile.block_k())
