@@ -191,7 +191,7 @@ impl KvAppendPlan {
         let most = match (Self::by_pairs(problem) || !problem.rotate, software) {
             (false, _) => 1,
             (true, true) => 16,
-            (true, false) => 4,
+            (true, false) => 2,
         };
         problem.cache.kv_heads.min(most)
     }
