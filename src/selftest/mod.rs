@@ -32,10 +32,10 @@ use readback::Pending;
 #[cfg(not(target_arch = "wasm32"))]
 const MOST_ROUNDS: usize = 16;
 
-/// Runs the probes, waits for them and says what they found: nearly all of the time goes
-/// into compiling a dozen shaders, which is quick on a GPU and takes a software adapter seconds each.
-/// Where a tile of the attention kernel
-/// fails, the one that would take its place is probed too, until one is right.
+/// Runs the probes, waits for them and says what they found. Nearly all of the time goes into compiling
+/// a dozen shaders, on as many threads as there are cores; a software adapter takes seconds over each.
+/// Where a tile of the attention kernel fails, the one that would take its place is probed too, until
+/// one is right.
 ///
 /// Errors of wgpu's on the way, a lost device included, are findings like others.
 #[cfg(not(target_arch = "wasm32"))]
@@ -80,8 +80,8 @@ impl SelfTest {
     pub fn start(device: &wgpu::Device, queue: &wgpu::Queue, caps: &Capabilities) -> Self {
         let mut report = Report::new(caps);
         let mut pending = Vec::new();
-        for probe in probes::all(caps) {
-            match Pending::submit(device, queue, probe) {
+        for submitted in Pending::submit_all(device, queue, probes::all(caps)) {
+            match submitted {
                 Ok(probe) => pending.push(probe),
                 Err(finding) => report.push(finding),
             }

@@ -21,8 +21,8 @@ use crate::plan::scores::{ScoresProblem, ScoresShape};
 use crate::rotary::{Frequencies, Pairing, RopeConfig};
 use crate::{Capabilities, DType, Dispatch, HeadMap, Layout, Result, Tensor};
 
-/// Compiles and binds a call.
-type Prepare = Box<dyn FnOnce(&wgpu::Device) -> Result<Ready>>;
+/// Compiles and binds a call, on any thread.
+type Prepare = Box<dyn FnOnce(&wgpu::Device) -> Result<Ready> + Send>;
 
 /// A call, before it is compiled.
 pub(super) struct Probe {
@@ -107,7 +107,7 @@ fn probe(
     caps: &Capabilities,
     name: &str,
     tiers: Vec<Tier>,
-    run: impl FnOnce(&wgpu::Device, &Capabilities) -> Result<Ready> + 'static,
+    run: impl FnOnce(&wgpu::Device, &Capabilities) -> Result<Ready> + Send + 'static,
 ) -> Probe {
     let caps = caps.clone();
     Probe { name: name.to_owned(), tiers, ready: Box::new(move |device| run(device, &caps)) }

@@ -20,6 +20,9 @@ pub(super) struct Pending {
     errors: Vec<Errors>,
 }
 
+#[cfg(not(target_arch = "wasm32"))]
+type Errors = Pin<Box<dyn Future<Output = Option<wgpu::Error>> + Send>>;
+#[cfg(target_arch = "wasm32")]
 type Errors = Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>;
 
 struct Returning {
@@ -38,14 +41,59 @@ impl fmt::Debug for Pending {
     }
 }
 
+/// A probe under way, or what was found out already.
+type Submitted = Result<Pending, Finding>;
+
 impl Pending {
-    /// Compiles, records and submits a probe, and asks for its outputs. A probe that no plan fits is
-    /// a finding already.
-    pub(super) fn submit(
+    /// Submits every probe. Drivers compile for most of the time, and most of them several shaders at
+    /// once: so each core takes a probe, and then the next.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn submit_all(
         device: &wgpu::Device,
         queue: &wgpu::Queue,
-        probe: Probe,
-    ) -> Result<Self, Finding> {
+        probes: Vec<Probe>,
+    ) -> Vec<Submitted> {
+        use std::sync::{Mutex, PoisonError};
+        use std::thread;
+
+        let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+        let helpers = cores.min(probes.len()).saturating_sub(1);
+        let waiting = Mutex::new(probes.into_iter().enumerate());
+        let submitted = Mutex::new(Vec::new());
+        let work = || {
+            loop {
+                let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((i, probe)) = next else { break };
+                let outcome = Self::submit(device, queue, probe);
+                let mut submitted = submitted.lock().unwrap_or_else(PoisonError::into_inner);
+                submitted.push((i, outcome));
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..helpers {
+                // Without a thread, the others have more to do.
+                let _ = thread::Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
+        let mut submitted = submitted.into_inner().unwrap_or_else(PoisonError::into_inner);
+        submitted.sort_by_key(|&(i, _)| i);
+        submitted.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    /// Submits every probe: a browser's device belongs to one thread.
+    #[cfg(target_arch = "wasm32")]
+    pub(super) fn submit_all(
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+        probes: Vec<Probe>,
+    ) -> Vec<Submitted> {
+        probes.into_iter().map(|probe| Self::submit(device, queue, probe)).collect()
+    }
+
+    /// Compiles, records and submits a probe, and asks for its outputs. A probe that no plan fits is
+    /// a finding already.
+    fn submit(device: &wgpu::Device, queue: &wgpu::Queue, probe: Probe) -> Submitted {
         let Probe { name, tiers, ready } = probe;
         let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
         let mut scopes = filters.map(|filter| device.push_error_scope(filter)).into_iter();
