@@ -114,6 +114,10 @@ impl MaskHook {
 }
 
 /// What a hook has to define.
+#[cfg_attr(
+    all(target_arch = "wasm32", not(target_os = "emscripten")),
+    expect(dead_code, reason = "without a parser, nothing reads them")
+)]
 struct Form {
     name: &'static str,
     arguments: &'static [&'static str],

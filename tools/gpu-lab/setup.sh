@@ -57,7 +57,8 @@ done
 if [ -n "${missing:-}" ]; then
     echo "without Intel: building its shim needs$missing. Install meson (1.1 or later) ninja-build bison flex pkg-config" >&2
     echo "python3-mako python3-yaml python3-packaging libdrm-dev libexpat1-dev zlib1g-dev libzstd-dev" >&2
-    echo "libelf-dev dpkg-dev xz-utils and run this again" >&2
+    echo "libelf-dev dpkg-dev xz-utils and run this again (libdrm-dev from backports, apt install -t, where the" >&2
+    echo "system's Mesa is from there)" >&2
     exit 1
 fi
 intel=$root-intel
