@@ -6,7 +6,8 @@
 #     scripts/browser.sh --check [CHROMIUM]  options of Chromium's own in CHROMIUM_OPTIONS
 #
 # Needs: rustup target add wasm32-unknown-unknown; wasm-bindgen (cargo install wasm-bindgen-cli, of the
-# version in Cargo.lock); Node.js 20 or later; for --check, Chromium. What is missing is named, with status 3.
+# version in Cargo.lock); Node.js 20.11 or later; for --check, Chromium, which takes CHROMIUM_OPTIONS=--no-sandbox
+# to run as root. What is missing is named, with status 3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +15,11 @@ need() {
     command -v "$1" >/dev/null || { printf 'skipped: no %s; %s\n' "$1" "$2"; exit 3; }
 }
 need wasm-bindgen 'cargo install wasm-bindgen-cli, of the version in Cargo.lock'
-need node 'install Node.js 20 or later'
+need node 'install Node.js 20.11 or later'
+[ -d "$("${RUSTC:-rustc}" --print target-libdir --target wasm32-unknown-unknown)" ] || {
+    printf 'skipped: no standard library for the web; rustup target add wasm32-unknown-unknown\n'
+    exit 3
+}
 browser=${2:-chromium}
 if [ "${1:-}" = --check ]; then need "$browser" 'install Chromium, or name another browser of its kind'; fi
 

@@ -1,6 +1,6 @@
 // Serves the page, or, with --check, lets a headless Chromium open it and waits for what it found.
 //
-//     node serve.mjs [--port N]
+//     node serve.mjs
 //     node serve.mjs --check CHROMIUM [its options]
 
 import { spawn } from 'node:child_process';
@@ -16,7 +16,7 @@ const minutes = 5;
 
 const options = process.argv.slice(2);
 const check = options[0] === '--check' ? options.slice(1) : undefined;
-const port = options[0] === '--port' ? Number(options[1]) : check ? 0 : 8000;
+const port = check ? 0 : 8000;
 let finish;
 const finished = new Promise((resolve) => { finish = resolve; });
 
