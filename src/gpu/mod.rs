@@ -31,4 +31,4 @@ pub(crate) use pipeline::Pipeline;
 pub(crate) use rotary::{COS_SIN, POSITION_IDS, RotaryParams};
 pub use rotary::{CosSin, Positions};
 pub use tensor::Tensor;
-pub(crate) use tensor::{Access, Checker};
+pub(crate) use tensor::{Access, Checker, present};

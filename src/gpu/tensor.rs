@@ -31,6 +31,16 @@ pub(crate) enum Access {
     Write,
 }
 
+/// Refuses a binding that the problem needs and the call lacks, or the other way round.
+pub(crate) fn present(tensor: &'static str, needed: bool, given: bool) -> Result<()> {
+    let why = match (needed, given) {
+        (true, false) => "missing, though the problem asks for it",
+        (false, true) => "given, but the problem does not use it",
+        _ => return Ok(()),
+    };
+    Err(Error::Binding { tensor, why })
+}
+
 struct Seen {
     name: &'static str,
     access: Access,

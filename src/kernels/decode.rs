@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::gpu::{
     Access, BLOCK_TABLE, Bind, COS_SIN, CacheBindings, CacheParams, CacheRows, Checker, Compiler,
-    CosSin, Dispatch, POSITION_IDS, Pipeline, Positions, RotaryParams, Tensor, Unused,
+    CosSin, Dispatch, POSITION_IDS, Pipeline, Positions, RotaryParams, Tensor, Unused, present,
     uniform_buffer,
 };
 use crate::kernels::merge::{Merge, MergeBindings};
@@ -363,15 +363,6 @@ impl Decode {
 
 /// Places among the keys, without an offset.
 const FIRST: Positions<'static> = Positions::From(0);
-
-fn present(tensor: &'static str, needed: bool, given: bool) -> Result<()> {
-    let why = match (needed, given) {
-        (true, false) => "missing, though the plan asks for it",
-        (false, true) => "given, but the plan does not use it",
-        _ => return Ok(()),
-    };
-    Err(Error::Binding { tensor, why })
-}
 
 #[cfg(test)]
 mod tests {

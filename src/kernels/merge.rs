@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::gpu::{
-    Access, Bind, Checker, Compiler, Dispatch, Pipeline, Tensor, Unused, uniform_buffer,
+    Access, Bind, Checker, Compiler, Dispatch, Pipeline, Tensor, Unused, present, uniform_buffer,
 };
 use crate::plan::merge::{MergePlan, MergeShape};
 use crate::{Error, Layout, Result};
@@ -130,17 +130,9 @@ impl Merge {
         checker.binding("lse_parts", &bindings.lse_parts, Access::Read, reach)?;
         let out_shape = [batch, heads, seq, p.value_dim];
         checker.tensor("out", &bindings.out, Access::Write, p.out_dtype, out_shape, 4)?;
-        match (&bindings.lse, p.lse) {
-            (Some(lse), true) => checker.binding("lse", lse, Access::Write, 4 * rows)?,
-            (None, true) => {
-                let why = "missing, though the problem asks for it";
-                return Err(Error::Binding { tensor: "lse", why });
-            }
-            (Some(_), false) => {
-                let why = "given, but the problem does not use it";
-                return Err(Error::Binding { tensor: "lse", why });
-            }
-            (None, false) => {}
+        present("lse", p.lse, bindings.lse.is_some())?;
+        if let Some(lse) = &bindings.lse {
+            checker.binding("lse", lse, Access::Write, 4 * rows)?;
         }
         if groups == 0 {
             return Ok(Dispatch::empty());

@@ -1,7 +1,6 @@
 //! The tensors of an attention call, and the checks they have to pass.
 
-use super::present;
-use crate::gpu::{Access, Checker, CosSin, Positions, RotaryParams, Tensor};
+use crate::gpu::{Access, Checker, CosSin, Positions, RotaryParams, Tensor, present};
 use crate::plan::attention::{
     Alignment, AttentionPlan, AttentionProblem, AttentionShape, Keys, Outputs, Queries,
 };

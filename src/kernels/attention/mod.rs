@@ -3,13 +3,15 @@
 mod bindings;
 mod params;
 
+#[cfg(doc)]
+use crate::Error;
+use crate::Result;
 use crate::gpu::{
     Bind, COS_SIN, Checker, Compiler, Dispatch, POSITION_IDS, Pipeline, Positions, UniformArray,
     Unused, uniform_buffer,
 };
 use crate::plan::Budget;
 use crate::plan::attention::{AttentionPlan, AttentionShape, CutPart, Keys};
-use crate::{Error, Result};
 pub use bindings::{AttentionBindings, BlockList};
 use params::Params;
 
@@ -203,15 +205,6 @@ impl Attention {
         }
         Ok(Dispatch::sequence(dispatches))
     }
-}
-
-fn present(tensor: &'static str, needed: bool, given: bool) -> Result<()> {
-    let why = match (needed, given) {
-        (true, false) => "missing, though the problem asks for it",
-        (false, true) => "given, but the problem does not use it",
-        _ => return Ok(()),
-    };
-    Err(Error::Binding { tensor, why })
 }
 
 #[cfg(test)]

@@ -1,0 +1,58 @@
+//! What a call of linear attention binds.
+
+use crate::gpu::{CosSin, Positions, Tensor};
+#[cfg(doc)]
+use crate::plan::linear_attention::{FeatureMap, LinearAttentionPlan};
+
+/// The tensors of one call.
+#[derive(Debug, Clone)]
+pub struct LinearAttentionBindings<'a> {
+    /// `[B, H_q, S_q, D]`, not rotated, read. Strides and offset are multiples of 4 elements, here
+    /// and below.
+    pub q: Tensor<'a>,
+    /// `[B, H_kv, S_k, D]`, not rotated, read.
+    pub k: Tensor<'a>,
+    /// `[B, H_kv, S_k, D_v]`, read.
+    pub v: Tensor<'a>,
+    /// `[B, H_out, S_q, D_v]`, written.
+    pub out: Tensor<'a>,
+    /// [`LinearAttentionPlan::workspace_bytes`] of scratch memory.
+    pub workspace: wgpu::BufferBinding<'a>,
+    /// Table and positions, where features rotate.
+    pub rotation: Option<LinearRotation<'a>>,
+    /// The state, where the problem has one.
+    pub state: Option<LinearStateBinding<'a>>,
+    /// For [`FeatureMap::Favor`].
+    pub random: Option<RandomFeatureBindings<'a>>,
+}
+
+/// How the features of a call rotate.
+#[derive(Debug, Clone)]
+pub struct LinearRotation<'a> {
+    /// A table of `rotary_dim / 2` pairs: its configuration has the number of features for its
+    /// `head_dim`.
+    pub table: CosSin<'a>,
+    /// Positions of the keys, and with a causal mask of the queries too.
+    pub positions: Positions<'a>,
+    /// Positions of the queries, where there is no causal mask and they are others.
+    pub q_positions: Option<Positions<'a>>,
+}
+
+/// What the keys so far leave to those behind them: read where a call resumes, always written.
+/// Copy it to go on from one point twice.
+#[derive(Debug, Clone)]
+pub struct LinearStateBinding<'a> {
+    /// S = Σ (R φ(k)) vᵀ, f32 `[B, H_kv, F, D_v]` without gaps.
+    pub s: wgpu::BufferBinding<'a>,
+    /// z = Σ φ(k), f32 `[B, H_kv, F]` without gaps.
+    pub z: wgpu::BufferBinding<'a>,
+}
+
+/// What random features need beside the tensors.
+#[derive(Debug, Clone)]
+pub struct RandomFeatureBindings<'a> {
+    /// The bytes of a [`RandomFeatures`](crate::features::RandomFeatures), f32 `[D, F]`, read.
+    pub projection: wgpu::BufferBinding<'a>,
+    /// [`LinearAttentionPlan::features_bytes`] of scratch memory, in a buffer of its own.
+    pub features: wgpu::BufferBinding<'a>,
+}
