@@ -15,7 +15,12 @@
 //! | | int8 | 67584 | 67584 | 33792 |
 //! | | q4 | 36864 | 36864 | 18432 |
 
+mod model;
+mod pages;
+
 use crate::{DType, Error, Result};
+pub use model::{Components, ModelShape};
+pub use pages::{Pages, check_room};
 
 /// How the rows of a cache are stored. K and V choose independently.
 ///
@@ -201,176 +206,6 @@ impl CacheFormat {
         }
         Ok(())
     }
-}
-
-/// Which components a model attends with, as far as its cache is concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Components {
-    /// RoPE: the real component alone.
-    Plain,
-    /// RoPE++ EC (equal cache): both components, as many kv heads as the plain model.
-    EqualCache,
-    /// RoPE++ EH (equal heads): both components, half of the kv heads.
-    EqualHeads,
-}
-
-/// A model, as far as its cache is concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ModelShape {
-    /// Attention layers.
-    pub layers: u32,
-    /// `num_key_value_heads` of the configuration; EH projects half as many.
-    pub kv_heads: u32,
-    /// D.
-    pub head_dim: u32,
-    /// D_v.
-    pub value_dim: u32,
-    /// Components.
-    pub components: Components,
-    /// Storage of K.
-    pub k: CacheType,
-    /// Storage of V.
-    pub v: CacheType,
-}
-
-impl ModelShape {
-    /// The cache of one layer, contiguous and not rolling.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for an odd number of kv heads with [`Components::EqualHeads`], and for
-    /// sizes that no cache has.
-    pub fn cache(&self) -> Result<CacheFormat> {
-        let kv_heads = match self.components {
-            Components::Plain | Components::EqualCache => self.kv_heads,
-            Components::EqualHeads if self.kv_heads.is_multiple_of(2) => self.kv_heads / 2,
-            Components::EqualHeads => {
-                return Err(Error::Invalid {
-                    what: "kv_heads",
-                    needed: "even for EH, which halves them",
-                    got: self.kv_heads.to_string(),
-                });
-            }
-        };
-        let Self { head_dim, value_dim, k, v, .. } = *self;
-        let format = CacheFormat { value_dim, k, v, ..CacheFormat::new(kv_heads, head_dim) };
-        format.check()?;
-        Ok(format)
-    }
-
-    /// Bytes that one token takes in the caches of all layers.
-    ///
-    /// ```
-    /// use phasor::plan::cache::{CacheType, Components, ModelShape};
-    ///
-    /// // The 376M models of the RoPE++ paper (arXiv 2512.07525): 8 layers, 4 kv heads of 128.
-    /// let bytes = |components| {
-    ///     let (k, v) = (CacheType::F16, CacheType::F16);
-    ///     ModelShape { layers: 8, kv_heads: 4, head_dim: 128, value_dim: 128, components, k, v }
-    ///         .bytes_per_token()
-    /// };
-    /// assert_eq!(bytes(Components::Plain)?, 16384);
-    /// assert_eq!(bytes(Components::EqualCache)?, 16384);
-    /// assert_eq!(bytes(Components::EqualHeads)?, 8192);
-    /// # Ok::<(), phasor::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`ModelShape::cache`].
-    pub fn bytes_per_token(&self) -> Result<u64> {
-        Ok(u64::from(self.layers).saturating_mul(self.cache()?.bytes_per_token()))
-    }
-}
-
-/// A block table as the host knows it, to be checked before it is uploaded. The device clamps what
-/// it reads, but cannot report it.
-#[derive(Debug, Clone, Copy)]
-pub struct Pages<'a> {
-    /// `[B, max_pages]`, page numbers.
-    pub table: &'a [u32],
-    /// Entries a sequence.
-    pub max_pages: u32,
-    /// Pages of the pool.
-    pub pages: u32,
-    /// Rows of a page.
-    pub page_size: u32,
-}
-
-impl Pages<'_> {
-    /// Checks an append of `new[b]` rows to sequences of `lens[b]`: there is room, the pages exist,
-    /// and no page that is written belongs to another sequence or to another place of its own.
-    /// Pages that are only read may be shared (a common prefix).
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where the lists do not fit each other, [`Error::CacheFull`],
-    /// [`Error::UnknownPage`], [`Error::SharedPage`].
-    pub fn check_append(&self, lens: &[u32], new: &[u32]) -> Result<()> {
-        let entries = self.max_pages as usize;
-        let fits =
-            lens.len() == new.len() && Some(self.table.len()) == lens.len().checked_mul(entries);
-        if !fits || self.page_size == 0 || !self.page_size.is_multiple_of(8) {
-            return Err(Error::Invalid {
-                what: "block table",
-                needed: "max_pages entries and two lengths a sequence, pages of a multiple of 8 rows",
-                got: format!(
-                    "{} entries of {entries}, {} and {} lengths, pages of {}",
-                    self.table.len(),
-                    lens.len(),
-                    new.len(),
-                    self.page_size,
-                ),
-            });
-        }
-        let capacity = u64::from(self.max_pages) * u64::from(self.page_size);
-        check_room(u32::try_from(capacity).unwrap_or(u32::MAX), lens, new)?;
-        // How often each page is used, and by whom it is written.
-        let mut uses = vec![0u32; self.pages as usize];
-        let used = |b: usize| {
-            let end = lens[b] + new[b];
-            &self.table[b * entries..][..end.div_ceil(self.page_size) as usize]
-        };
-        for sequence in 0..lens.len() {
-            for (entry, &page) in used(sequence).iter().enumerate() {
-                match uses.get_mut(page as usize) {
-                    Some(n) => *n += 1,
-                    None => {
-                        let (sequence, entry) = (sequence as u32, entry as u32);
-                        return Err(Error::UnknownPage {
-                            sequence,
-                            entry,
-                            page,
-                            pages: self.pages,
-                        });
-                    }
-                }
-            }
-        }
-        for sequence in 0..lens.len() {
-            let first = (lens[sequence] / self.page_size) as usize;
-            let written = used(sequence).iter().enumerate().skip(first);
-            for (entry, &page) in written.filter(|_| new[sequence] > 0) {
-                if uses[page as usize] > 1 {
-                    let (sequence, entry) = (sequence as u32, entry as u32);
-                    return Err(Error::SharedPage { sequence, entry, page });
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Checks that sequences of `lens[b]` rows have room for `new[b]` more. Not for rolling caches,
-/// which always have.
-///
-/// # Errors
-/// [`Error::CacheFull`] for the first sequence that has not.
-pub fn check_room(capacity: u32, lens: &[u32], new: &[u32]) -> Result<()> {
-    for (sequence, (&len, &new)) in (0u32..).zip(lens.iter().zip(new)) {
-        let needed = u64::from(len) + u64::from(new);
-        if needed > u64::from(capacity) {
-            return Err(Error::CacheFull { sequence, needed, capacity: capacity.into() });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
