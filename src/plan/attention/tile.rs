@@ -206,13 +206,6 @@ const fn row(
     Row { device, streams, dim, shape, chunk_units, v_quads, q_resident: true }
 }
 
-impl Row {
-    /// Queries in chunks too, again for every key tile: room for more queries and keys at once.
-    const fn q_in_chunks(self) -> Self {
-        Self { q_resident: false, ..self }
-    }
-}
-
 /// Best first. `(tx, ty, row_pairs, key_quads)`, units of q and k and key quads of v staged at once; in
 /// the comment, workgroup memory at the largest dimension.
 const TABLE: [Row; 28] = [
@@ -247,6 +240,11 @@ const TABLE: [Row; 28] = [
 ];
 
 impl Row {
+    /// Queries in chunks too, again for every key tile: room for more queries and keys at once.
+    const fn q_in_chunks(self) -> Self {
+        Self { q_resident: false, ..self }
+    }
+
     fn of(
         problem: &AttentionProblem,
         programs: &Programs,

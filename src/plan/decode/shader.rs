@@ -166,6 +166,9 @@ fn files<'a>(problem: &'a DecodeProblem, tile: &DecodeTile, partial: bool) -> Ve
             None => wgsl!("decode/pass_memory"),
             Some(_) => wgsl!("decode/pass_shuffle"),
         },
+        wgsl!("decode/bindings"),
+        wgsl!("decode/load"),
+        wgsl!("decode/score"),
         wgsl!("decode"),
     ]);
     files

@@ -1,0 +1,67 @@
+// Sizes, parameters and bindings of decode.wgsl.
+
+override WORKGROUP: u32;                   // THREADS; an override, see plan/shader.rs
+const BLOCK_K: u32 = THREADS * KEYS_EACH;  // keys a step
+const STATES: u32 = STREAMS * ROWS;
+const VECS: u32 = (STATES + 3u) / 4u;      // states in vectors of four
+const V_QUADS: u32 = VALUE_DIM / 4u;
+const AT_ONCE: u32 = min(STATES, SHARED / (COLS * THREADS)); // states that the tile has room for
+const SEGMENTS: u32 = 8u;                  // partial results of a reduction over invocations
+const Q_OFFERS: u32 = (2u * ROWS + SUB - 1u) / SUB; // vectors of a unit of q that a lane passes on
+const MASKED: f32 = -1.0e38;               // finite: infinities need not survive in WGSL
+const LN_2: f32 = 0.69314718055994530942;
+const LOG2_E: f32 = 1.44269504088896340736;
+
+struct Params {
+    batch: u32,
+    seq_q: u32,
+    heads_out: u32,
+    kv_heads: u32,
+    groups_x: u32,       // workgroups along x
+    row_blocks: u32,     // blocks of ROWS rows of a kv head
+    splits: u32,
+    programs: u32,       // rows of the program table a kv head
+    causal: u32,         // 1: row i sees the keys up to its own
+    window: u32,         // keys that a row sees, itself included; 0: all
+    q_scale: f32,        // on q, so that scores come in base 2, or as the softcap takes them
+    softcap: f32,        // in base 2; 0: none
+    minus_infinity: f32,
+    lse_at: u32,         // where the log-sum-exps start in the workspace
+    among_keys: u32,     // 1: positions follow from the lengths
+    zero: u32,           // 0, unknown to a compiler: loops with it in their bounds stay loops
+    q: Rows,             // plane: sequence
+    out: Rows,
+    cache: Cache,
+    bias: Entries,
+    rotary: Rotary,
+}
+
+// Offset and strides of single entries.
+struct Entries {
+    offset: u32,
+    batch: u32,
+    head: u32,
+    row: u32,
+}
+
+// A query head, and its one or two output heads. The table holds `programs` rows a kv head.
+struct Program {
+    source: u32,
+    head0: u32,
+    head1: u32,
+    streams: u32,      // 0: a row that fills up the table
+    phases: vec4<f32>, // cos φ0, sin φ0, cos φ1, sin φ1
+    sink0: f32,        // logits that join each denominator, in base 2; MASKED: none
+    sink1: f32,
+    slope0: f32,       // ALiBi slopes of each output head, in base 2
+    slope1: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<uniform> programs: array<Program, PROGRAM_SLOTS>;
+@group(0) @binding(10) var<storage, read> kv_lens: array<u32>; // [B] rows of each sequence, the new ones included
+
+var<workgroup> tile: array<vec4<f32>, SHARED>;
+var<workgroup> value_rows: array<u32, BLOCK_K>;
+var<workgroup> maxima: array<vec4<f32>, VECS>;
+var<workgroup> totals: array<vec4<f32>, VECS>;

@@ -1,0 +1,49 @@
+// Rows of q and of the cache.
+
+fn load_qk(is_k: bool, row: u32, quad: u32) -> vec4<f32> {
+    if (is_k) {
+        return key_quad(row, quad);
+    }
+    return load_q(row + quad);
+}
+
+// Place in the cache of a sequence's key, whatever the table says.
+fn key_place(batch: u32, key: u32) -> vec2<u32> {
+    var slot = key;
+    if (params.cache.rolling != 0u) {
+        slot = key % params.cache.capacity;
+    }
+    let place = place_of(batch, slot);
+    return vec2(min(place.x, params.cache.planes - 1u), place.y);
+}
+
+// Rows first .. first + ROWS of a kv head: rotated, scaled, and with one stream turned by its
+// phase. Rows that do not exist are zero.
+fn stage_q(tid: u32, batch: u32, kv_head: u32, first: u32, first_new: u32) {
+    for (var n = tid; n < ROWS * UNITS; n += THREADS) {
+        let row = first + n % ROWS;
+        let u = n / ROWS;
+        let i = row / params.programs;
+        var x = Pairs(vec4(0.0), vec4(0.0));
+        if (i < params.seq_q) {
+            let program = programs[kv_head * params.programs + row % params.programs];
+            x = load_unit(false, row_at(params.q, vec2(batch, i), program.source), u);
+            if (u < PAIR_QUADS) {
+                x = rotate_query(x, batch, i + select(0u, first_new, params.among_keys != 0u), u);
+            }
+            var c = params.q_scale;
+            var t = 0.0;
+            if (TURN) {
+                t = c * program.phases.y;
+                c = c * program.phases.x;
+            }
+            if (TURN && u < PAIR_QUADS) {
+                x = Pairs(x.a * c + x.b * t, x.b * c - x.a * t);
+            } else {
+                x = Pairs(x.a * c, x.b * c);
+            }
+        }
+        tile[Q_AT + 2u * n] = x.a;
+        tile[Q_AT + 2u * n + 1u] = x.b;
+    }
+}
