@@ -112,7 +112,7 @@ impl KvAppendPlan {
             ("K_PIECES", f64::from(Self::k_pieces(problem))),
             ("V_PIECES", f64::from(cache.v_pieces())),
             ("PIECES", f64::from(Self::pieces(problem))),
-            ("HEADS_EACH", f64::from(Self::heads_each(problem, caps.software))),
+            ("HEADS_EACH", f64::from(Self::heads_each(problem))),
         ];
         if problem.rotate {
             let pairs = problem.rotary_dim / 2;
@@ -185,15 +185,13 @@ impl KvAppendPlan {
         Self::k_pieces(problem).max(problem.cache.v_pieces().div_ceil(2))
     }
 
-    /// Kv heads of an invocation: as many as there are on a CPU, a few where many run at once. One where
-    /// it rotates a whole row, whose cos and sin compilers would keep in registers from head to head.
-    fn heads_each(problem: &KvAppendProblem, software: bool) -> u32 {
-        let most = match (Self::by_pairs(problem) || !problem.rotate, software) {
-            (false, _) => 1,
-            (true, true) => 16,
-            (true, false) => 2,
-        };
-        problem.cache.kv_heads.min(most)
+    /// Kv heads of an invocation: two share a fetch of cos and sin. More of them read and write at places
+    /// that lie a large power of two apart, which caches of CPUs keep few of, and leave a GPU too few
+    /// invocations. One where it rotates a whole row, whose cos and sin compilers would keep in registers
+    /// from head to head.
+    fn heads_each(problem: &KvAppendProblem) -> u32 {
+        let whole_rows = problem.rotate && !Self::by_pairs(problem);
+        problem.cache.kv_heads.min(if whole_rows { 1 } else { 2 })
     }
 
     fn files(problem: &KvAppendProblem) -> [&'static str; 11] {
@@ -259,7 +257,7 @@ impl KvAppendPlan {
         let cache = &self.problem.cache;
         let pieces = u64::from(Self::pieces(&self.problem));
         let rows = u64::from(shape.batch) * u64::from(shape.seq);
-        let each = Self::heads_each(&self.problem, self.capabilities.software);
+        let each = Self::heads_each(&self.problem);
         let items = rows.saturating_mul(u64::from(cache.kv_heads.div_ceil(each)) * pieces);
         // Room for the surplus of workgroups in the last row of them.
         if items > u64::from(u32::MAX) - (1 << 24) {
