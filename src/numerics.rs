@@ -32,7 +32,7 @@
 //!
 //! # Error bounds
 //!
-//! `cargo run --release --example certify` measures the largest error of every kernel and dtype on the
+//! `cargo run --release --bin certify` measures the largest error of every kernel and dtype on the
 //! adapter at hand, against the f64 oracle, and holds each element to the bound that follows from
 //! these rules. u = 2⁻²⁴ is half an ulp of 1 in f32.
 //!

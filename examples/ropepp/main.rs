@@ -7,18 +7,18 @@
 
 mod gallery;
 mod gpu;
-#[path = "../common/layer.rs"]
+#[path = "../../tools/analyze/src/layer.rs"]
 mod layer;
-#[path = "../common/pictures/mod.rs"]
-#[expect(dead_code, reason = "the example `analyze` draws more")]
+#[path = "../../tools/analyze/src/pictures/mod.rs"]
+#[expect(dead_code, reason = "`analyze` draws more")]
 mod pictures;
-#[path = "../common/progress.rs"]
+#[path = "../../tools/analyze/src/progress.rs"]
 mod progress;
 mod reference;
 mod report;
-#[path = "../common/rotated.rs"]
+#[path = "../../tools/analyze/src/rotated.rs"]
 mod rotated;
-#[path = "../common/statistics.rs"]
+#[path = "../../tools/analyze/src/statistics.rs"]
 mod statistics;
 
 use std::{fs, path::PathBuf, process::ExitCode};

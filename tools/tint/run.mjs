@@ -1,7 +1,7 @@
 // Compiles and runs phasor's shaders with Dawn, whose compiler is Tint: the other implementation of WGSL.
 //
 //     npm ci --prefix tools/tint          (once)
-//     cargo run --release --example replay -- --through "node tools/tint/run.mjs" tests/data
+//     cargo run --release --bin replay -- --through "node tools/tint/run.mjs" tests/data
 //
 // Reads one JSON object a line and answers each with one line; `tests/kit/src/runner/remote.rs` describes
 // them. Nothing is changed in the WGSL, but for the

@@ -1,4 +1,4 @@
-//! Probes the device at hand: `cargo run --release --example selftest`. Fails where a probe does.
+//! Probes the device at hand: `cargo run --release --bin selftest`. Fails where a probe does.
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -1,7 +1,7 @@
 //! Pictures that explain RoPE++: what real and imaginary attention of a layer look at.
 //!
 //! ```text
-//! cargo run --release --example analyze -- --input FILE --out DIR
+//! cargo run --release --bin analyze -- --input FILE --out DIR
 //! ```
 //!
 //! FILE is any safetensors file with un-rotated q, k and v, each `[1, H, S, D]`. The GPU rotates them,
@@ -12,18 +12,13 @@ mod bars;
 mod device;
 mod gallery;
 mod html;
-#[path = "../common/layer.rs"]
 mod layer;
 mod layer_report;
 mod noise;
-#[path = "../common/pictures/mod.rs"]
 mod pictures;
-#[path = "../common/progress.rs"]
 mod progress;
-#[path = "../common/rotated.rs"]
 mod rotated;
 mod rules;
-#[path = "../common/statistics.rs"]
 mod statistics;
 mod theory;
 
@@ -49,7 +44,7 @@ pub struct Args {
     /// Safetensors file with un-rotated q, k and v, each [1, H, S, D], or a folder of them; may be
     /// given again
     #[arg(long, value_name = "FILE", default_value = concat!(
-        env!("CARGO_MANIFEST_DIR"), "/tests/data/real"))]
+        env!("CARGO_MANIFEST_DIR"), "/../../tests/data/real"))]
     input: Vec<PathBuf>,
     /// Folder for the pictures and report.html
     #[arg(long, value_name = "DIR", default_value = "target/analyze")]
@@ -165,7 +160,7 @@ fn run(args: &Args) -> Result<()> {
         let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
         let report = html::Report {
             adapter,
-            command: format!("cargo run --release --example analyze -- {command}"),
+            command: format!("cargo run --release --bin analyze -- {command}"),
             theory: &theory.figures,
             layers: &layers,
         };

@@ -25,8 +25,12 @@ pub fn draw(
     comparisons: &[Comparison],
     scaling: &[Point],
 ) -> Result<()> {
-    register_font("sans-serif", FontStyle::Normal, include_bytes!("../common/font/DejaVuSans.ttf"))
-        .map_err(|_| "the font of the pictures cannot be read")?;
+    register_font(
+        "sans-serif",
+        FontStyle::Normal,
+        include_bytes!("../../analyze/font/DejaVuSans.ttf"),
+    )
+    .map_err(|_| "the font of the pictures cannot be read")?;
     let area = BitMapBackend::new(path, (1400, 600)).into_drawing_area();
     area.fill(&WHITE)?;
     let (left, right) = area.split_horizontally(700);

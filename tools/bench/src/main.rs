@@ -1,7 +1,7 @@
 //! How fast this adapter is, and how much of it the kernels use: one command, one table, one JSON to
 //! post.
 //!
-//! `cargo run --release --example bench -- --quick` takes under three minutes. It measures the roof of
+//! `cargo run --release --bin bench -- --quick` takes under three minutes. It measures the roof of
 //! the adapter first (f32 multiply-adds, copy bandwidth, cost of a dispatch), then RoPE, KV append, prefill
 //! attention (plain, real and imaginary in two passes, both in one packed pass over duplicated query
 //! heads, and both fused), decode (plain and fused) and, unless it is quick, linear attention. Every kernel is checked against the f64 oracle before it is timed.

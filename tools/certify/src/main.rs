@@ -2,7 +2,7 @@
 //! oracle, beside the bound that WGSL's rules of accuracy allow (`phasor::numerics` derives it).
 //!
 //! ```sh
-//! cargo run --release --example certify -- --markdown certificate.md
+//! cargo run --release --bin certify -- --markdown certificate.md
 //! ```
 //!
 //! Every element of every output is held to a bound of its own; the exit status is 1 when one is

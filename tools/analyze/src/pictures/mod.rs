@@ -65,7 +65,7 @@ pub fn save(picture: &impl Picture, path: &Path) -> Result<()> {
 
 /// Makes the font known to plotters; it comes with the example, so that none need be installed.
 pub fn load_font() -> Result<()> {
-    register_font(FONT, FontStyle::Normal, include_bytes!("../font/DejaVuSans.ttf"))
+    register_font(FONT, FontStyle::Normal, include_bytes!("../../font/DejaVuSans.ttf"))
         .map_err(|_| "the font of the pictures cannot be read".into())
 }
 

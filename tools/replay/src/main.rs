@@ -1,7 +1,7 @@
 //! Replays reference files: runs every case that they hold and compares with what they state.
 //!
 //! ```text
-//! cargo run --release --example replay -- PATH...
+//! cargo run --release --bin replay -- PATH...
 //! ```
 //!
 //! Every case runs on the f64 oracle and on the GPU: by the kernel that suits it, and where queries

@@ -2,7 +2,7 @@
 //! ranking beside the tile that the crate would take by itself.
 //!
 //! ```sh
-//! cargo run --release --example tune -- --dim 128 --seconds 20
+//! cargo run --release --bin tune -- --dim 128 --seconds 20
 //! ```
 
 use std::process::ExitCode;
