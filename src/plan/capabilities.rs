@@ -1,6 +1,6 @@
 //! What a device offers, as far as plans depend on it.
 
-use super::Quarantine;
+use super::{Quarantine, Shader};
 use crate::{Error, Result};
 
 /// The limits and traits of a device that plans are made from. Take them from a device with
@@ -87,6 +87,31 @@ impl Capabilities {
         }
     }
 
+    /// Refuses a shader that the device has no room for. Every plan ends here, when it is made and
+    /// when a kernel is compiled from it.
+    pub(crate) fn admit(&self, what: &'static str, shader: &Shader) -> Result<()> {
+        let n = u64::from;
+        let size = n(shader.workgroup_size);
+        for (limit, needed, available) in [
+            (
+                "max_compute_workgroup_storage_size",
+                n(shader.workgroup_bytes),
+                n(self.max_workgroup_bytes),
+            ),
+            ("max_compute_invocations_per_workgroup", size, n(self.max_invocations)),
+            ("max_compute_workgroup_size_x", size, n(self.max_workgroup_size)),
+            (
+                "max_storage_buffers_per_shader_stage",
+                n(shader.storage_buffers),
+                n(self.max_storage_buffers),
+            ),
+            ("max_uniform_buffer_binding_size", shader.table_bytes, self.max_uniform_binding),
+        ] {
+            Self::need(limit, what, needed, available)?;
+        }
+        shader.subgroup.map_or(Ok(()), |size| self.need_subgroup(what, size))
+    }
+
     /// Spreads `groups` workgroups over two dimensions, each within the limit. The shader folds
     /// them back with `id.x + id.y * x` and lets the surplus return.
     pub(crate) fn fold_groups(&self, groups: u64) -> Result<[u32; 2]> {
@@ -104,6 +129,72 @@ impl Capabilities {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::HeadMap;
+    use crate::plan::attention::AttentionProblem;
+    use crate::plan::cache::CacheFormat;
+    use crate::plan::decode::DecodeProblem;
+    use crate::plan::kv_append::KvAppendProblem;
+    use crate::plan::kv_move::KvMoveProblem;
+    use crate::plan::linear_attention::LinearAttentionProblem;
+    use crate::plan::merge::MergeProblem;
+    use crate::plan::rope::RopeProblem;
+    use crate::plan::scores::ScoresProblem;
+
+    /// The shaders of a plan of every kernel.
+    fn plans(caps: &Capabilities) -> Vec<Result<Vec<Shader>>> {
+        let heads = || HeadMap::ropepp(64);
+        let cache = CacheFormat { paged: true, ..CacheFormat::new(4, 64) };
+        let one = |shader: &Shader| vec![shader.clone()];
+        vec![
+            RopeProblem::new(2, 1, 64).plan(caps).map(|plan| one(plan.shader())),
+            KvAppendProblem::new(cache).plan(caps).map(|plan| one(plan.shader())),
+            KvMoveProblem::new(cache).plan(caps).map(|plan| one(plan.shader())),
+            heads()
+                .and_then(|heads| AttentionProblem::new(heads, 1, 64).plan(caps))
+                .map(|plan| one(plan.shader())),
+            heads()
+                .and_then(|heads| DecodeProblem::new(heads, cache, 1, 1 << 16).plan(caps))
+                .map(|plan| one(plan.shader())),
+            MergeProblem { sinks: vec![0.0; 99], ..MergeProblem::new(64) }
+                .plan(caps)
+                .map(|plan| one(plan.shader())),
+            heads()
+                .and_then(|heads| LinearAttentionProblem::new(heads, 1, 64).plan(caps))
+                .map(|plan| plan.shaders().to_vec()),
+            ScoresProblem::new(2, 1, 64).plan(caps).map(|plan| one(plan.shader())),
+        ]
+    }
+
+    /// With every limit a little lower than what a shader asks for, the plan is another one that fits,
+    /// or there is none, and the error names the limit.
+    #[test]
+    fn no_plan_passes_a_limit() {
+        let all = Capabilities::webgpu_default();
+        for (n, wanted) in plans(&all).into_iter().enumerate() {
+            for shader in wanted.unwrap() {
+                let mut less = vec![("max_compute_invocations_per_workgroup", all.clone()); 5];
+                less[0].1.max_invocations = shader.workgroup_size - 1;
+                less[1].0 = "max_compute_workgroup_size_x";
+                less[1].1.max_workgroup_size = shader.workgroup_size - 1;
+                less[2].0 = "max_storage_buffers_per_shader_stage";
+                less[2].1.max_storage_buffers = shader.storage_buffers - 1;
+                less[3].0 = "max_compute_workgroup_storage_size";
+                less[3].1.max_workgroup_bytes = shader.workgroup_bytes.saturating_sub(1);
+                less[4].0 = "max_uniform_buffer_binding_size";
+                less[4].1.max_uniform_binding = shader.table_bytes.saturating_sub(1);
+                for (limit, caps) in &less {
+                    match plans(caps).swap_remove(n) {
+                        Ok(shaders) => {
+                            let fits = |s: &Shader| caps.admit("a test", s).is_ok();
+                            assert!(shaders.iter().all(fits), "{}: {limit}", shader.label);
+                        }
+                        Err(Error::Limit { limit: named, .. }) => assert_eq!(named, *limit),
+                        Err(error) => panic!("{}: {limit}: {error}", shader.label),
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn folded_groups_cover_all_with_little_surplus() {

@@ -1,15 +1,10 @@
 //! Planning an append to a cache.
 
 use crate::plan::cache::{CacheFormat, CacheType};
+use crate::plan::shader::{Source, cached, overrides, stored, wgsl};
 use crate::plan::{Capabilities, Shader, Tier};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
-
-macro_rules! wgsl {
-    ($name:literal) => {
-        include_str!(concat!("../../shaders/", $name, ".wgsl"))
-    };
-}
 
 /// New keys and values of B sequences into their cache, in one dispatch: K rotated on its way
 /// where asked, both converted to what the cache stores.
@@ -56,14 +51,7 @@ impl KvAppendProblem {
     fn check(&self) -> Result<()> {
         self.cache.check()?;
         if self.rotate {
-            if self.rotary_dim == 0 || self.rotary_dim > self.cache.head_dim {
-                return Err(Error::Invalid {
-                    what: "rotary_dim",
-                    needed: "even, from 2 to head_dim",
-                    got: format!("{} of {}", self.rotary_dim, self.cache.head_dim),
-                });
-            }
-            self.pairing.check(self.rotary_dim)?;
+            self.pairing.check_within(self.rotary_dim, self.cache.head_dim)?;
         }
         Ok(())
     }
@@ -105,32 +93,26 @@ impl KvAppendPlan {
         problem.check()?;
         let cache = &problem.cache;
         caps.allow_stored(Tier::KvAppend, [cache.k, cache.v, problem.dtype.into()])?;
-        let mut overrides = vec![
-            ("WORKGROUP", f64::from(WORKGROUP)),
-            ("HEAD_DIM", f64::from(cache.head_dim)),
-            ("VALUE_DIM", f64::from(cache.value_dim)),
-            ("K_PIECES", f64::from(Self::k_pieces(problem))),
-            ("V_PIECES", f64::from(cache.v_pieces())),
-            ("PIECES", f64::from(Self::pieces(problem))),
-            ("HEADS_EACH", f64::from(Self::heads_each(problem))),
-        ];
+        let mut values: Vec<_> = overrides([
+            ("WORKGROUP", WORKGROUP),
+            ("HEAD_DIM", cache.head_dim),
+            ("VALUE_DIM", cache.value_dim),
+            ("K_PIECES", Self::k_pieces(problem)),
+            ("V_PIECES", cache.v_pieces()),
+            ("PIECES", Self::pieces(problem)),
+            ("HEADS_EACH", Self::heads_each(problem)),
+        ])
+        .collect();
         if problem.rotate {
-            let pairs = problem.rotary_dim / 2;
-            let (read, write, blocks) = match problem.pairing {
-                Pairing::Half => (false, false, 1),
-                Pairing::Interleaved => (true, true, 1),
-                Pairing::InterleavedToHalf => (true, false, 1),
-                Pairing::HalfBlocks(n) => (false, false, n),
-            };
-            let block_pairs = pairs / blocks;
-            let by_quads = !read && block_pairs.is_multiple_of(4);
-            overrides.extend([
-                ("PAIRS", f64::from(pairs)),
-                ("BLOCK_PAIRS", f64::from(block_pairs)),
-                ("READ_INTERLEAVED", f64::from(u8::from(read))),
-                ("WRITE_INTERLEAVED", f64::from(u8::from(write))),
-                ("BY_QUADS", f64::from(u8::from(by_quads))),
-            ]);
+            let (pairing, read) = (problem.pairing, problem.pairing.reads_interleaved());
+            let block_pairs = pairing.block_pairs(problem.rotary_dim);
+            values.extend(overrides([
+                ("PAIRS", problem.rotary_dim / 2),
+                ("BLOCK_PAIRS", block_pairs),
+                ("READ_INTERLEAVED", read.into()),
+                ("WRITE_INTERLEAVED", pairing.writes_interleaved().into()),
+                ("BY_QUADS", (!read && block_pairs.is_multiple_of(4)).into()),
+            ]));
         }
         let shader = Shader {
             label: format!(
@@ -143,33 +125,23 @@ impl KvAppendPlan {
                 if cache.paged { " paged" } else { "" },
                 if problem.rotate { " rotating" } else { "" },
             ),
-            source: Self::files(problem).concat(),
+            source: Source::new().files(Self::files(problem)),
             entry: "kv_append",
-            overrides,
+            overrides: values,
             workgroup_size: WORKGROUP,
             workgroup_bytes: 0,
             storage_buffers: 5 + u32::from(cache.paged) + 2 * u32::from(problem.rotate),
-            subgroup: false,
+            table_bytes: 0,
+            subgroup: None,
         };
-        let (needed, available) = (u64::from(WORKGROUP), u64::from(caps.max_invocations));
-        Capabilities::need(
-            "max_compute_invocations_per_workgroup",
-            "kv_append",
-            needed,
-            available,
-        )?;
-        let needed = u64::from(shader.storage_buffers);
-        let available = u64::from(caps.max_storage_buffers);
-        Capabilities::need("max_storage_buffers_per_shader_stage", "kv_append", needed, available)?;
+        caps.admit("kv_append", &shader)?;
         Ok(Self { problem: problem.clone(), capabilities: caps.clone(), shader })
     }
 
     /// Whether K goes by whole groups of four pairs: a float cache, and no group straddles two parts.
     fn by_pairs(problem: &KvAppendProblem) -> bool {
-        let pairs = problem.rotary_dim / 2;
-        let blocks = if let Pairing::HalfBlocks(n) = problem.pairing { n } else { 1 };
         let float = matches!(problem.cache.k, CacheType::F32 | CacheType::F16);
-        problem.rotate && float && (pairs / blocks.max(1)).is_multiple_of(4)
+        problem.rotate && float && problem.pairing.block_pairs(problem.rotary_dim).is_multiple_of(4)
     }
 
     fn k_pieces(problem: &KvAppendProblem) -> u32 {
@@ -195,22 +167,6 @@ impl KvAppendPlan {
     }
 
     fn files(problem: &KvAppendProblem) -> [&'static str; 11] {
-        let (k, v) = match problem.dtype {
-            DType::F32 => (wgsl!("io/k_f32"), wgsl!("io/v_f32")),
-            DType::F16 => (wgsl!("io/k_f16"), wgsl!("io/v_f16")),
-        };
-        let write_k = match problem.cache.k {
-            CacheType::F32 => wgsl!("cache/write_k_f32"),
-            CacheType::F16 => wgsl!("cache/write_k_f16"),
-            CacheType::Int8 => wgsl!("cache/write_k_int8"),
-            CacheType::Q4 => wgsl!("cache/write_k_q4"),
-        };
-        let write_v = match problem.cache.v {
-            CacheType::F32 => wgsl!("cache/write_v_f32"),
-            CacheType::F16 => wgsl!("cache/write_v_f16"),
-            CacheType::Int8 => wgsl!("cache/write_v_int8"),
-            CacheType::Q4 => wgsl!("cache/write_v_q4"),
-        };
         let place = match problem.cache.paged {
             true => wgsl!("cache/paged"),
             false => wgsl!("cache/contiguous"),
@@ -219,14 +175,23 @@ impl KvAppendPlan {
             true => wgsl!("kv_append/rotate"),
             false => wgsl!("kv_append/ready"),
         };
-        let rows = wgsl!("cache/rows");
         let pieces = match Self::by_pairs(problem) {
             true => wgsl!("kv_append/pieces_pairs"),
             false => wgsl!("kv_append/pieces"),
         };
-        let rotary = wgsl!("rotary");
-        let (finite, main) = (wgsl!("finite"), wgsl!("kv_append"));
-        [finite, k, v, write_k, write_v, rows, place, rotary, rotate, pieces, main]
+        [
+            wgsl!("finite"),
+            stored!(problem.dtype, "io/k"),
+            stored!(problem.dtype, "io/v"),
+            cached!(problem.cache.k, "cache/write_k"),
+            cached!(problem.cache.v, "cache/write_v"),
+            wgsl!("cache/rows"),
+            place,
+            wgsl!("rotary"),
+            rotate,
+            pieces,
+            wgsl!("kv_append"),
+        ]
     }
 
     /// The problem that this plan solves.
@@ -272,15 +237,9 @@ impl core::fmt::Display for KvAppendPlan {
         let p = &self.problem;
         write!(
             f,
-            "kv_append: {} kv heads, D {}, D_v {}, {} to K {} and V {}, {}{}{}\n  path: one dispatch, {} invocations a workgroup, {} storage buffers, workspace 0 bytes",
-            p.cache.kv_heads,
-            p.cache.head_dim,
-            p.cache.value_dim,
+            "kv_append: {}, rows in {}{}\n  path: one dispatch, {} invocations a workgroup, {} storage buffers, workspace 0 bytes",
+            p.cache,
             p.dtype,
-            p.cache.k,
-            p.cache.v,
-            if p.cache.paged { "paged" } else { "contiguous" },
-            if p.cache.rolling { ", rolling" } else { "" },
             match p.rotate {
                 true => format!(", rotating {} channels, {:?}", p.rotary_dim, p.pairing),
                 false => String::new(),

@@ -1,17 +1,10 @@
 //! Planning moves of rows within a cache: context shift, copies of a prefix.
 
-use core::fmt::Write as _;
-
 use crate::plan::cache::{CacheFormat, CacheType};
+use crate::plan::shader::{Source, cached, wgsl};
 use crate::plan::{Capabilities, Shader};
 use crate::rotary::Pairing;
 use crate::{Error, Result};
-
-macro_rules! wgsl {
-    ($name:literal) => {
-        include_str!(concat!("../../shaders/", $name, ".wgsl"))
-    };
-}
 
 /// Moves rows of a cache to other slots, of the same sequence or of another one, in one dispatch.
 /// A row's position is its slot, so a key that moves by δ slots turns by δ positions on its way:
@@ -59,14 +52,7 @@ impl KvMoveProblem {
     fn check(&self) -> Result<()> {
         self.cache.check()?;
         if self.rotate {
-            if self.rotary_dim == 0 || self.rotary_dim > self.cache.head_dim {
-                return Err(Error::Invalid {
-                    what: "rotary_dim",
-                    needed: "even, from 2 to head_dim",
-                    got: format!("{} of {}", self.rotary_dim, self.cache.head_dim),
-                });
-            }
-            self.pairing.check(self.rotary_dim)?;
+            self.pairing.check_within(self.rotary_dim, self.cache.head_dim)?;
         }
         Ok(())
     }
@@ -187,10 +173,6 @@ impl KvMovePlan {
     fn new(problem: &KvMoveProblem, caps: &Capabilities) -> Result<Self> {
         problem.check()?;
         let cache = &problem.cache;
-        let mut source = Self::constants(problem);
-        for file in Self::files(problem) {
-            source.push_str(file);
-        }
         let shader = Shader {
             label: format!(
                 "kv_move D{} Dv{} {} {}{}{}",
@@ -201,80 +183,51 @@ impl KvMovePlan {
                 if cache.paged { " paged" } else { "" },
                 if problem.rotate { " turning" } else { "" },
             ),
-            source,
+            source: Self::constants(problem).files(Self::files(problem)),
             entry: "kv_move",
             overrides: vec![("WORKGROUP", f64::from(WORKGROUP))],
             workgroup_size: WORKGROUP,
             workgroup_bytes: if problem.rotate { 8 * cache.head_dim } else { 0 },
             storage_buffers: 3 + u32::from(cache.paged) + 2 * u32::from(problem.rotate),
-            subgroup: false,
+            table_bytes: 0,
+            subgroup: None,
         };
-        let limits = [
-            (
-                "max_compute_invocations_per_workgroup",
-                u64::from(WORKGROUP),
-                u64::from(caps.max_invocations),
-            ),
-            (
-                "max_compute_workgroup_storage_size",
-                u64::from(shader.workgroup_bytes),
-                u64::from(caps.max_workgroup_bytes),
-            ),
-            (
-                "max_storage_buffers_per_shader_stage",
-                u64::from(shader.storage_buffers),
-                u64::from(caps.max_storage_buffers),
-            ),
-        ];
-        for (limit, needed, available) in limits {
-            Capabilities::need(limit, "kv_move", needed, available)?;
-        }
+        caps.admit("kv_move", &shader)?;
         Ok(Self { problem: problem.clone(), capabilities: caps.clone(), shader })
     }
 
     /// Lengths of arrays, and what decides about code.
-    fn constants(problem: &KvMoveProblem) -> String {
+    fn constants(problem: &KvMoveProblem) -> Source {
         let cache = &problem.cache;
-        let pairs = problem.rotary_dim / 2;
-        let blocks = match problem.pairing {
-            Pairing::HalfBlocks(n) => n.max(1),
-            _ => 1,
-        };
         let entries = |stored: CacheType, dim| stored.row(dim) / stored.unit();
         let v_entries = if cache.v_in_k { 0 } else { entries(cache.v, cache.value_dim) };
         let numbers = [
             ("HEAD_DIM", cache.head_dim),
-            ("PAIRS", pairs),
-            ("BLOCK_PAIRS", pairs / blocks),
+            ("PAIRS", problem.rotary_dim / 2),
+            ("BLOCK_PAIRS", problem.pairing.block_pairs(problem.rotary_dim)),
             ("K_PIECES", cache.k.pieces(cache.head_dim)),
             ("K_ENTRIES", entries(cache.k, cache.head_dim)),
             ("V_ENTRIES", v_entries),
         ];
-        let mut block = String::new();
-        for (name, value) in numbers {
-            // Writing to a String cannot fail.
-            let _ = writeln!(block, "const {name}: u32 = {value}u;");
-        }
-        let interleaved = problem.pairing == Pairing::Interleaved;
-        let _ = writeln!(block, "const INTERLEAVED: bool = {interleaved};\n");
-        block
+        let interleaved = problem.pairing.writes_interleaved();
+        Source::new().numbers(numbers).flags([("INTERLEAVED", interleaved)])
     }
 
     fn files(problem: &KvMoveProblem) -> Vec<&'static str> {
         let cache = &problem.cache;
-        let keys = match (problem.rotate, cache.k) {
-            (true, CacheType::F32) => vec![wgsl!("cache/write_k_f32"), wgsl!("kv_move/read_f32")],
-            (true, CacheType::F16) => vec![wgsl!("cache/write_k_f16"), wgsl!("kv_move/read_f16")],
-            (true, CacheType::Int8) => {
-                vec![wgsl!("finite"), wgsl!("cache/write_k_int8"), wgsl!("kv_move/read_int8")]
+        let mut files = Vec::new();
+        if problem.rotate {
+            if matches!(cache.k, CacheType::Int8 | CacheType::Q4) {
+                files.push(wgsl!("finite"));
             }
-            (true, CacheType::Q4) => {
-                vec![wgsl!("finite"), wgsl!("cache/write_k_q4"), wgsl!("kv_move/read_q4")]
-            }
-            (false, CacheType::F32) => vec![wgsl!("kv_move/k_f32")],
-            (false, CacheType::F16) => vec![wgsl!("kv_move/k_f16")],
-            (false, CacheType::Int8 | CacheType::Q4) => vec![wgsl!("kv_move/k_words")],
-        };
+            files.extend([cached!(cache.k, "cache/write_k"), cached!(cache.k, "kv_move/read")]);
+        } else {
+            files.push(match cache.k {
+                CacheType::F32 => wgsl!("kv_move/k_f32"),
+                CacheType::F16 => wgsl!("kv_move/k_f16"),
+                CacheType::Int8 | CacheType::Q4 => wgsl!("kv_move/k_words"),
+            });
+        }
         let v = match cache.v {
             CacheType::F32 => wgsl!("kv_move/v_f32"),
             CacheType::F16 => wgsl!("kv_move/v_f16"),
@@ -289,8 +242,8 @@ impl KvMovePlan {
             false => wgsl!("kv_move/stay"),
         };
         let rows = wgsl!("cache/rows");
-        let rest = [v, rows, place, wgsl!("rotary"), turn, wgsl!("kv_move")];
-        [keys, rest.to_vec()].concat()
+        files.extend([v, rows, place, wgsl!("rotary"), turn, wgsl!("kv_move")]);
+        files
     }
 
     /// The problem that this plan solves.
@@ -309,14 +262,8 @@ impl core::fmt::Display for KvMovePlan {
         let p = &self.problem;
         write!(
             f,
-            "kv_move: {} kv heads, D {}, D_v {}, K {} and V {}, {}{}{}\n  path: one dispatch, {} invocations a workgroup, {} storage buffers, workspace 0 bytes",
-            p.cache.kv_heads,
-            p.cache.head_dim,
-            p.cache.value_dim,
-            p.cache.k,
-            p.cache.v,
-            if p.cache.paged { "paged" } else { "contiguous" },
-            if p.cache.rolling { ", rolling" } else { "" },
+            "kv_move: {}{}\n  path: one dispatch, {} invocations a workgroup, {} storage buffers, workspace 0 bytes",
+            p.cache,
             match p.rotate {
                 true => format!(", turning {} channels, {:?}", p.rotary_dim, p.pairing),
                 false => String::new(),

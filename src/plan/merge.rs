@@ -2,14 +2,9 @@
 
 use core::num::Saturating;
 
+use crate::plan::shader::{Source, stored, wgsl};
 use crate::plan::{Capabilities, Shader, Tier};
 use crate::{DType, Error, Result};
-
-macro_rules! wgsl {
-    ($name:literal) => {
-        include_str!(concat!("../../shaders/", $name, ".wgsl"))
-    };
-}
 
 /// Merges the results of attention over P disjoint sets of keys into the result over all of them,
 /// exactly: splits of a long cache, a shared prefix and what follows it (cascade), or the parts
@@ -118,21 +113,19 @@ impl MergePlan {
     fn new(problem: &MergeProblem, caps: &Capabilities) -> Result<Self> {
         problem.check()?;
         caps.allow_stored(Tier::Merge, [problem.part_dtype, problem.out_dtype])?;
-        let parts = match problem.part_dtype {
-            DType::F32 => wgsl!("merge/parts_f32"),
-            DType::F16 => wgsl!("merge/parts_f16"),
-        };
-        let out = match problem.out_dtype {
-            DType::F32 => wgsl!("io/out_f32"),
-            DType::F16 => wgsl!("io/out_f16"),
-        };
-        let sinks = format!("const SINK_QUADS: u32 = {}u;\n\n", Self::sink_quads(problem));
+        let sink_quads = Self::sink_quads(problem);
+        let files = [
+            stored!(problem.part_dtype, "merge/parts"),
+            stored!(problem.out_dtype, "io/out"),
+            wgsl!("finite"),
+            wgsl!("merge"),
+        ];
         let shader = Shader {
             label: format!(
                 "merge Dv{} {}{}",
                 problem.value_dim, problem.part_dtype, problem.out_dtype
             ),
-            source: [&sinks, parts, out, wgsl!("finite"), wgsl!("merge")].concat(),
+            source: Source::new().numbers([("SINK_QUADS", sink_quads)]).files(files),
             entry: "merge",
             overrides: vec![
                 ("WORKGROUP", f64::from(WORKGROUP)),
@@ -141,39 +134,21 @@ impl MergePlan {
             workgroup_size: WORKGROUP,
             workgroup_bytes: 0,
             storage_buffers: 4,
-            subgroup: false,
+            table_bytes: 16 * u64::from(sink_quads),
+            subgroup: None,
         };
-        let limits = [
-            (
-                "max_compute_invocations_per_workgroup",
-                WORKGROUP.into(),
-                caps.max_invocations.into(),
-            ),
-            (
-                "max_storage_buffers_per_shader_stage",
-                shader.storage_buffers.into(),
-                caps.max_storage_buffers.into(),
-            ),
-            (
-                "max_uniform_buffer_binding_size",
-                16 * Self::sink_quads(problem) as u64,
-                caps.max_uniform_binding,
-            ),
-        ];
-        for (limit, needed, available) in limits {
-            Capabilities::need(limit, "merge", needed, available)?;
-        }
+        caps.admit("merge", &shader)?;
         Ok(Self { problem: problem.clone(), capabilities: caps.clone(), shader })
     }
 
     /// Vectors of the table of sinks: few sizes, so that problems share a shader.
-    fn sink_quads(problem: &MergeProblem) -> usize {
-        problem.sinks.len().div_ceil(4).next_power_of_two().max(4)
+    fn sink_quads(problem: &MergeProblem) -> u32 {
+        (problem.sinks.len().div_ceil(4) as u32).next_power_of_two().max(4)
     }
 
     /// The table of sinks, in base 2.
     pub(crate) fn sinks(&self) -> Vec<f32> {
-        let all = 0..4 * Self::sink_quads(&self.problem);
+        let all = 0..4 * Self::sink_quads(&self.problem) as usize;
         all.map(|head| sink_in_base_2(self.problem.sinks.get(head))).collect()
     }
 

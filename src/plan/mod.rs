@@ -5,6 +5,7 @@ pub mod attention;
 mod budget;
 pub mod cache;
 mod capabilities;
+mod channels;
 pub mod decode;
 mod hook;
 pub mod kv_append;

@@ -2,15 +2,10 @@
 
 use core::num::Saturating;
 
+use crate::plan::shader::{Source, overrides, stored, wgsl};
 use crate::plan::{Capabilities, Shader, Tier};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
-
-macro_rules! wgsl {
-    ($name:literal) => {
-        include_str!(concat!("../../shaders/", $name, ".wgsl"))
-    };
-}
 
 /// Which way a rotation turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,14 +78,6 @@ impl RopeProblem {
         RopePlan::new(self, capabilities)
     }
 
-    /// Pairs of one half-split block.
-    fn block_pairs(&self) -> u32 {
-        match self.pairing {
-            Pairing::HalfBlocks(n) => self.rotary_dim / (2 * n),
-            _ => self.rotary_dim / 2,
-        }
-    }
-
     fn check(&self) -> Result<()> {
         let invalid = |what, needed, got: String| Err(Error::Invalid { what, needed, got });
         if self.q_heads == 0 || self.q_heads.checked_add(self.k_heads).is_none() {
@@ -99,11 +86,7 @@ impl RopeProblem {
         if self.head_dim == 0 || !self.head_dim.is_multiple_of(2) || self.head_dim > 1 << 16 {
             return invalid("head_dim", "even, from 2 to 65536", self.head_dim.to_string());
         }
-        if self.rotary_dim == 0 || self.rotary_dim > self.head_dim {
-            let got = format!("{} of {}", self.rotary_dim, self.head_dim);
-            return invalid("rotary_dim", "even, from 2 to head_dim", got);
-        }
-        self.pairing.check(self.rotary_dim)?;
+        self.pairing.check_within(self.rotary_dim, self.head_dim)?;
         if self.in_place && self.pairing == Pairing::InterleavedToHalf {
             return invalid("in_place", "false where pairs change their place", "true".into());
         }
@@ -149,50 +132,46 @@ impl RopePlan {
         capabilities.allow_stored(Tier::Rope, [problem.dtype])?;
         let p = problem;
         let tail = p.head_dim - p.rotary_dim;
+        let block_pairs = p.pairing.block_pairs(p.rotary_dim);
         let quads = p.aligned
             && p.rotary_dim.is_multiple_of(8)
-            && p.block_pairs().is_multiple_of(4)
+            && block_pairs.is_multiple_of(4)
             && tail.is_multiple_of(4);
-        let (mut read, mut write) = match p.pairing {
-            Pairing::Half | Pairing::HalfBlocks(_) => (false, false),
-            Pairing::Interleaved => (true, true),
-            Pairing::InterleavedToHalf => (true, false),
-        };
+        let (mut read, mut write) = (p.pairing.reads_interleaved(), p.pairing.writes_interleaved());
         if p.direction == Direction::Inverse {
             core::mem::swap(&mut read, &mut write);
         }
         let copied = if p.in_place { 0 } else { tail };
         let head_block = if quads { p.q_heads + p.k_heads } else { 1 };
-        let (units, mut overrides) = if quads {
+        let (units, mut values): (u32, Vec<_>) = if quads {
             let pair_quads = p.rotary_dim / 8;
-            let numbers = vec![
-                ("PAIR_QUADS", f64::from(pair_quads)),
-                ("TAIL_QUADS", f64::from(copied / 4)),
-                ("BLOCK_QUADS", f64::from(p.block_pairs() / 4)),
-            ];
-            (pair_quads + copied / 4, numbers)
+            let numbers = overrides([
+                ("PAIR_QUADS", pair_quads),
+                ("TAIL_QUADS", copied / 4),
+                ("BLOCK_QUADS", block_pairs / 4),
+            ]);
+            (pair_quads + copied / 4, numbers.collect())
         } else {
             let pairs = p.rotary_dim / 2;
             let each = Self::pairs_each(p, write);
             let tail_each = if p.dtype == DType::F16 { 2 } else { 1 };
-            let numbers = vec![
-                ("PAIRS", f64::from(pairs)),
-                ("PAIRS_EACH", f64::from(each)),
-                ("TAIL", f64::from(copied)),
-                ("TAIL_EACH", f64::from(tail_each)),
-                ("BLOCK_PAIRS", f64::from(p.block_pairs())),
-            ];
-            (pairs / each + copied / tail_each, numbers)
+            let numbers = overrides([
+                ("PAIRS", pairs),
+                ("PAIRS_EACH", each),
+                ("TAIL", copied),
+                ("TAIL_EACH", tail_each),
+                ("BLOCK_PAIRS", block_pairs),
+            ]);
+            (pairs / each + copied / tail_each, numbers.collect())
         };
-        overrides.extend([
-            ("WORKGROUP", f64::from(WORKGROUP)),
-            ("HEAD_BLOCK", f64::from(head_block)),
-            ("READ_INTERLEAVED", f64::from(u8::from(read))),
-            ("WRITE_INTERLEAVED", f64::from(u8::from(write))),
-        ]);
+        values.extend(overrides([
+            ("WORKGROUP", WORKGROUP),
+            ("HEAD_BLOCK", head_block),
+            ("READ_INTERLEAVED", read.into()),
+            ("WRITE_INTERLEAVED", write.into()),
+        ]));
         let (element, kernel, alignment, unit) = match (quads, p.dtype) {
-            (true, DType::F32) => (wgsl!("rope/quad_f32"), wgsl!("rope"), 4, 4),
-            (true, DType::F16) => (wgsl!("rope/quad_f16"), wgsl!("rope"), 4, 4),
+            (true, dtype) => (stored!(dtype, "rope/quad"), wgsl!("rope"), 4, 4),
             (false, DType::F32) => (wgsl!("rope/channel_f32"), wgsl!("rope/channels"), 1, 1),
             (false, DType::F16) => (wgsl!("rope/channel_f16"), wgsl!("rope/channels"), 2, 1),
         };
@@ -207,20 +186,22 @@ impl RopePlan {
                 if p.in_place { "in place" } else { "apart" },
                 if quads { "by four" } else { "by channel" },
             ),
-            source: [element, place, wgsl!("rotary"), wgsl!("rope/params"), kernel].concat(),
+            source: Source::new().files([
+                element,
+                place,
+                wgsl!("rotary"),
+                wgsl!("rope/params"),
+                kernel,
+            ]),
             entry: "rope",
-            overrides,
+            overrides: values,
             workgroup_size: WORKGROUP,
             workgroup_bytes: 0,
             storage_buffers: if p.in_place { 4 } else { 6 },
-            subgroup: false,
+            table_bytes: 0,
+            subgroup: None,
         };
-        let caps = capabilities;
-        let (needed, available) = (u64::from(WORKGROUP), u64::from(caps.max_invocations));
-        Capabilities::need("max_compute_invocations_per_workgroup", "rope", needed, available)?;
-        let needed = u64::from(shader.storage_buffers);
-        let available = u64::from(caps.max_storage_buffers);
-        Capabilities::need("max_storage_buffers_per_shader_stage", "rope", needed, available)?;
+        capabilities.admit("rope", &shader)?;
         Ok(Self {
             problem: problem.clone(),
             capabilities: capabilities.clone(),
@@ -235,7 +216,7 @@ impl RopePlan {
     /// Pairs that one invocation of the slow path owns: as few as fill whole 32-bit words.
     fn pairs_each(p: &RopeProblem, write_interleaved: bool) -> u32 {
         let words = p.dtype == DType::F32 || write_interleaved;
-        match p.block_pairs() {
+        match p.pairing.block_pairs(p.rotary_dim) {
             _ if words => 1,
             block if block.is_multiple_of(2) => 2,
             _ => p.rotary_dim / 2,

@@ -1,18 +1,12 @@
 //! Planning the kernels that show what attention does: raw scores of a window, and statistics of
 //! every row.
 
-use core::fmt::Write as _;
 use core::ops::Range;
 
+use crate::plan::shader::{Source, stored, wgsl};
 use crate::plan::{Capabilities, Shader, Tier};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
-
-macro_rules! wgsl {
-    ($name:literal) => {
-        include_str!(concat!("../../shaders/", $name, ".wgsl"))
-    };
-}
 
 /// How two components lie in one buffer of f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -177,28 +171,12 @@ impl ScoresPlan {
             true => [4, 4, 8, 2],
             false => [16, 16, 4, 1],
         };
-        let (block, threads) = (ty * rows, tx * ty);
+        let block = ty * rows;
         let statistics = matches!(problem.output, ScoreOutput::Statistics { .. });
         let shader = shader(problem, [tx, ty, rows, cols], statistics);
-        let caps = capabilities;
-        let n = u64::from;
-        for (limit, needed, available) in [
-            (
-                "max_compute_workgroup_storage_size",
-                n(shader.workgroup_bytes),
-                n(caps.max_workgroup_bytes),
-            ),
-            ("max_compute_invocations_per_workgroup", n(threads), n(caps.max_invocations)),
-            ("max_compute_workgroup_size_x", n(threads), n(caps.max_workgroup_size)),
-            (
-                "max_storage_buffers_per_shader_stage",
-                n(shader.storage_buffers),
-                n(caps.max_storage_buffers),
-            ),
-        ] {
-            Capabilities::need(limit, "scores", needed, available)?;
-        }
-        Ok(Self { problem: problem.clone(), capabilities: caps.clone(), block, shader })
+        capabilities.admit("scores", &shader)?;
+        let (problem, capabilities) = (problem.clone(), capabilities.clone());
+        Ok(Self { problem, capabilities, block, shader })
     }
 
     /// The problem that this plan solves.
@@ -244,42 +222,32 @@ impl core::fmt::Display for ScoresPlan {
 
 fn shader(problem: &ScoresProblem, tile: [u32; 4], statistics: bool) -> Shader {
     let [tx, ty, rows, cols] = tile;
-    let pairs = problem.rotary_dim / 2;
-    let blocks = if let Pairing::HalfBlocks(n) = problem.pairing { n } else { 1 };
-    let mut source = String::new();
-    for (name, value) in [
+    let numbers = [
         ("HEAD_DIM", problem.head_dim),
-        ("PAIRS", pairs),
-        // At least 1, as WGSL divides by it.
-        ("BLOCK_PAIRS", (pairs / blocks).max(1)),
+        ("PAIRS", problem.rotary_dim / 2),
+        ("BLOCK_PAIRS", problem.pairing.block_pairs(problem.rotary_dim)),
         ("TX", tx),
         ("TY", ty),
         ("ROWS", rows),
         ("COLS", cols),
-    ] {
-        // Writing to a String cannot fail.
-        let _ = writeln!(source, "const {name}: u32 = {value}u;");
-    }
-    let interleaved = problem.pairing == Pairing::Interleaved;
-    let _ = writeln!(source, "const INTERLEAVED: bool = {interleaved};\n");
-    let by = |dtype, f32, f16| if dtype == DType::F32 { f32 } else { f16 };
-    for part in [
-        by(problem.q_dtype, wgsl!("io/q_f32"), wgsl!("io/q_f16")),
-        by(problem.k_dtype, wgsl!("io/k_f32"), wgsl!("io/k_f16")),
+    ];
+    let flags = [("INTERLEAVED", problem.pairing.writes_interleaved())];
+    let files = [
+        stored!(problem.q_dtype, "io/q"),
+        stored!(problem.k_dtype, "io/k"),
         wgsl!("scores/tile"),
         if statistics { wgsl!("scores/statistics") } else { wgsl!("scores") },
-    ] {
-        source.push_str(part);
-    }
+    ];
     let tiles = 2 * 16 * 2 * 4 * (ty * rows) / 4;
     Shader {
         label: format!("scores D{} {}{}", problem.head_dim, problem.q_dtype, problem.k_dtype),
-        source,
+        source: Source::new().numbers(numbers).flags(flags).files(files),
         entry: if statistics { "statistics" } else { "scores" },
         overrides: vec![("WORKGROUP", f64::from(tx * ty))],
         workgroup_size: tx * ty,
         workgroup_bytes: tiles + if statistics { (24 * tx * ty).next_multiple_of(16) } else { 0 },
         storage_buffers: if statistics { 4 } else { 5 },
-        subgroup: false,
+        table_bytes: 0,
+        subgroup: None,
     }
 }

@@ -1,4 +1,88 @@
-//! A shader as a plan hands it to a device.
+//! A shader as a plan hands it to a device, and how plans join its text.
+
+use core::fmt::Write as _;
+
+/// The text of a file of `shaders/`, by its name without `.wgsl`, in parts if need be.
+macro_rules! wgsl {
+    ($($part:literal),+) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $($part,)+ ".wgsl"))
+    };
+}
+pub(crate) use wgsl;
+
+/// The file for a tensor that is stored so: `stored!(problem.q_dtype, "io/q")` is `io/q_f32` or
+/// `io/q_f16`.
+macro_rules! stored {
+    ($dtype:expr, $name:literal) => {
+        match $dtype {
+            $crate::DType::F32 => $crate::plan::shader::wgsl!($name, "_f32"),
+            $crate::DType::F16 => $crate::plan::shader::wgsl!($name, "_f16"),
+        }
+    };
+}
+pub(crate) use stored;
+
+/// As [`stored!`], for K or V of a cache.
+macro_rules! cached {
+    ($stored:expr, $name:literal) => {
+        match $stored {
+            $crate::plan::cache::CacheType::F32 => $crate::plan::shader::wgsl!($name, "_f32"),
+            $crate::plan::cache::CacheType::F16 => $crate::plan::shader::wgsl!($name, "_f16"),
+            $crate::plan::cache::CacheType::Int8 => $crate::plan::shader::wgsl!($name, "_int8"),
+            $crate::plan::cache::CacheType::Q4 => $crate::plan::shader::wgsl!($name, "_q4"),
+        }
+    };
+}
+pub(crate) use cached;
+
+/// The text of a shader: constants first, then files.
+#[derive(Debug, Default)]
+pub(crate) struct Source {
+    text: String,
+}
+
+impl Source {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// `const NAME: u32 = …;` for each.
+    pub(crate) fn numbers(
+        mut self,
+        numbers: impl IntoIterator<Item = (&'static str, u32)>,
+    ) -> Self {
+        for (name, value) in numbers {
+            // Writing to a String cannot fail.
+            let _ = writeln!(self.text, "const {name}: u32 = {value}u;");
+        }
+        self
+    }
+
+    /// `const NAME: bool = …;` for each.
+    pub(crate) fn flags(mut self, flags: impl IntoIterator<Item = (&'static str, bool)>) -> Self {
+        for (name, value) in flags {
+            let _ = writeln!(self.text, "const {name}: bool = {value};");
+        }
+        self
+    }
+
+    /// The constants, and behind them the files. A hook is one of them, and need not end in a
+    /// newline.
+    pub(crate) fn files<'a>(mut self, files: impl IntoIterator<Item = &'a str>) -> String {
+        for file in files {
+            self.text.push('\n');
+            self.text.push_str(file);
+        }
+        self.text
+    }
+}
+
+/// Values of flags and numbers that are overrides.
+pub(crate) fn overrides<const N: usize>(
+    values: [(&'static str, u32); N],
+) -> impl Iterator<Item = (&'static str, f64)> {
+    values.into_iter().map(|(name, value)| (name, value.into()))
+}
 
 /// One compute shader: plain WGSL, an entry point and the values of its overrides. Everything
 /// that compiles a plan (this crate, its tests, tools that ask a vendor's compiler) starts here.
@@ -20,16 +104,19 @@ pub struct Shader {
     pub workgroup_bytes: u32,
     /// Storage buffers that the entry point binds.
     pub storage_buffers: u32,
-    /// Whether it uses subgroup operations, the feature `SUBGROUP`.
-    pub subgroup: bool,
+    /// Bytes of the table that it reads from a uniform buffer, beside its parameters; 0 without one.
+    pub table_bytes: u64,
+    /// The size that every subgroup must have, where it uses subgroup operations (the feature
+    /// `SUBGROUP`).
+    pub subgroup: Option<u32>,
 }
 
 #[cfg(feature = "serde")]
 impl Shader {
     /// The shader as a JSON object, for programs in other languages that compile or run it: `label`,
     /// `source` (WGSL), `entry`, `overrides` (an object), `workgroup_size`, `workgroup_bytes`,
-    /// `storage_buffers` and `subgroup`, as the fields of the same names. Bindings are those of the WGSL, all in
-    /// group 0.
+    /// `storage_buffers`, `table_bytes` and `subgroup` (a number, or null), as the fields of the same
+    /// names. Bindings are those of the WGSL, all in group 0.
     pub fn to_json(&self) -> serde_json::Value {
         let overrides: serde_json::Map<_, _> =
             self.overrides.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect();
@@ -41,6 +128,7 @@ impl Shader {
             "workgroup_size": self.workgroup_size,
             "workgroup_bytes": self.workgroup_bytes,
             "storage_buffers": self.storage_buffers,
+            "table_bytes": self.table_bytes,
             "subgroup": self.subgroup,
         })
     }

@@ -41,6 +41,34 @@ impl Pairing {
         }
     }
 
+    /// Whether pairs are read from neighbouring channels, and not from two halves.
+    pub(crate) fn reads_interleaved(self) -> bool {
+        matches!(self, Pairing::Interleaved | Pairing::InterleavedToHalf)
+    }
+
+    /// Whether pairs are written to neighbouring channels.
+    pub(crate) fn writes_interleaved(self) -> bool {
+        self == Pairing::Interleaved
+    }
+
+    /// Pairs of one half-split block; at least 1, as shaders divide by it.
+    pub(crate) fn block_pairs(self, rotary_dim: u32) -> u32 {
+        let blocks = if let Pairing::HalfBlocks(n) = self { n.max(1) } else { 1 };
+        (rotary_dim / 2 / blocks).max(1)
+    }
+
+    /// [`Pairing::check`] where something rotates, within a head of `head_dim` channels.
+    pub(crate) fn check_within(self, rotary_dim: u32, head_dim: u32) -> Result<()> {
+        if rotary_dim == 0 || rotary_dim > head_dim {
+            return Err(Error::Invalid {
+                what: "rotary_dim",
+                needed: "even, from 2 to head_dim",
+                got: format!("{rotary_dim} of {head_dim}"),
+            });
+        }
+        self.check(rotary_dim)
+    }
+
     /// Refuses a rotary dimension that cannot be cut into these pairs.
     ///
     /// # Errors

@@ -83,6 +83,14 @@ fn shaders_are_as_their_plans_say() {
         let is_storage = |space: &AddressSpace| matches!(space, AddressSpace::Storage { .. });
         let storage = compiled.bound().iter().filter(|(_, space)| is_storage(space)).count();
         same("storage buffers", storage, plan.storage_buffers as usize)?;
+        let types = &compiled.module.types;
+        let table = |global: &naga::GlobalVariable| match global.space {
+            AddressSpace::Uniform if global.name.as_deref() != Some("params") => {
+                u64::from(types[global.ty].inner.size(compiled.module.to_ctx()))
+            }
+            _ => 0,
+        };
+        same("table", compiled.used().map(|(_, global)| table(global)).sum(), plan.table_bytes)?;
         let declared: BTreeSet<&str> = compiled.overrides.iter().map(String::as_str).collect();
         let given: BTreeSet<&str> = plan.overrides.iter().map(|&(name, _)| name).collect();
         same("number of overrides", given.len(), plan.overrides.len())?;

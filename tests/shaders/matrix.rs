@@ -80,7 +80,7 @@ fn spirv_val(environment: &str, version: (u8, u8), robust: bool) -> Column {
         |compiled: &Compiled| translate::spirv(compiled, version, robust).map(bytes),
         |variant| {
             // Vulkan 1.0 has no subgroup operations.
-            let core = variant.shader.subgroup && environment == "vulkan1.0";
+            let core = variant.shader.subgroup.is_some() && environment == "vulkan1.0";
             let environment = if core { "vulkan1.1" } else { environment };
             vec!["--target-env".to_owned(), environment.to_owned()]
         },

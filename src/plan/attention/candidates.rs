@@ -65,7 +65,7 @@ impl Shapes {
         programs: &Programs,
         caps: &Capabilities,
     ) -> impl Iterator<Item = Tile> {
-        let units = Memory::units(problem);
+        let units = problem.channels().units();
         let most_threads = caps.max_invocations.min(caps.max_workgroup_size).min(256);
         let powers =
             |from: u32, to: u32| (0..10).map(|i| 1 << i).filter(move |n| (from..=to).contains(n));
@@ -114,7 +114,7 @@ impl Shapes {
         let widest =
             tile.v_quads == tile.key_quads * tile.tx || memory(2 * tile.v_quads) > memory(1);
         // Queries staged again for every key tile buy room; with all of it staged at once they buy none.
-        let buys_room = tile.q_resident || tile.chunk_units < Memory::units(problem);
+        let buys_room = tile.q_resident || tile.chunk_units < problem.channels().units();
         tile.check(problem).is_ok()
             && buys_room
             && registers <= MOST_REGISTERS

@@ -21,26 +21,12 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Rotated pairs and tail channels in groups of four pairs, as the shader walks them:
-    /// `(pairs, pair quads, tail quads)`.
-    pub(super) fn pairs(problem: &AttentionProblem) -> (u32, u32, u32) {
-        // Where pairs do not matter, all channels count as pairs of a half-split head.
-        let rotary_dim = if problem.needs_pairs() { problem.rotary_dim } else { problem.head_dim };
-        let pairs = rotary_dim / 2;
-        (pairs, pairs.div_ceil(4), (problem.head_dim - rotary_dim).div_ceil(8))
-    }
-
-    pub(super) fn units(problem: &AttentionProblem) -> u32 {
-        let (_, pair_quads, tail_quads) = Self::pairs(problem);
-        pair_quads + tail_quads
-    }
-
     /// Numbers past 32 bits, which no device has room for, stay at the largest one.
     pub(super) fn new(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> Self {
         let n = u64::from;
         let block_qp = n(tile.row_pairs) * n(tile.ty);
         let block_kq = n(tile.key_quads) * n(tile.tx);
-        let q_units = if tile.q_resident { Self::units(problem) } else { tile.chunk_units };
+        let q_units = if tile.q_resident { problem.channels().units() } else { tile.chunk_units };
         let q = n(q_units) * block_qp;
         let k = 2 * n(tile.chunk_units) * block_kq;
         let v = n(tile.v_quads) * n(tile.tx) * n(tile.cols(problem.value_dim));
@@ -75,7 +61,7 @@ impl Memory {
     pub(super) fn bytes(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> u32 {
         if tile.shuffled {
             let rows = 2 * u64::from(tile.row_pairs) * u64::from(tile.ty);
-            let q = 2 * u64::from(Self::units(problem));
+            let q = 2 * u64::from(problem.channels().units());
             let out = u64::from(programs.streams) * u64::from(problem.value_dim / 4);
             return u32::try_from(16 * rows * (q + out)).unwrap_or(u32::MAX);
         }

@@ -65,37 +65,8 @@ impl AttentionPlan {
         tile.check(problem)?;
         let stored = [problem.q_dtype, problem.kv_dtype, problem.out_dtype];
         capabilities.allow_stored(Tier::Attention(tile), stored)?;
-        if tile.shuffled {
-            capabilities.need_subgroup("a tile whose keys are shuffled", tile.ty)?;
-        }
         let shader = shader::shader(problem, &programs, &tile);
-        let caps = capabilities;
-        let limits = [
-            (
-                "max_compute_workgroup_storage_size",
-                u64::from(shader.workgroup_bytes),
-                u64::from(caps.max_workgroup_bytes),
-            ),
-            (
-                "max_compute_invocations_per_workgroup",
-                u64::from(shader.workgroup_size),
-                u64::from(caps.max_invocations),
-            ),
-            (
-                "max_compute_workgroup_size_x",
-                u64::from(shader.workgroup_size),
-                u64::from(caps.max_workgroup_size),
-            ),
-            (
-                "max_storage_buffers_per_shader_stage",
-                u64::from(shader.storage_buffers),
-                u64::from(caps.max_storage_buffers),
-            ),
-            ("max_uniform_buffer_binding_size", programs.bytes(), caps.max_uniform_binding),
-        ];
-        for (limit, needed, available) in limits {
-            Capabilities::need(limit, "attention", needed, available)?;
-        }
+        capabilities.admit("attention", &shader)?;
         Ok(Self {
             problem: problem.clone(),
             capabilities: capabilities.clone(),

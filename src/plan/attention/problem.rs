@@ -1,6 +1,7 @@
 //! What an attention kernel computes, without the sizes that change from call to call.
 
 use super::AttentionPlan;
+use crate::plan::channels::Channels;
 use crate::plan::{Capabilities, MaskHook, ScoreHook};
 use crate::rotary::Pairing;
 use crate::{DType, Error, HeadMap, Result};
@@ -186,9 +187,10 @@ impl AttentionProblem {
         AttentionPlan::new(self, capabilities)
     }
 
-    /// Whether pairs matter: a query that is turned or rotated, or two scores from one query.
-    pub(super) fn needs_pairs(&self) -> bool {
-        self.rotate_q || self.heads.heads().iter().any(|h| h.phase != crate::Phase::REAL)
+    /// How the channels of q and k are cut.
+    pub(super) fn channels(&self) -> Channels {
+        let Self { rotate_q, head_dim, rotary_dim, pairing, .. } = *self;
+        Channels::new(&self.heads, rotate_q, head_dim, rotary_dim, pairing)
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -246,20 +248,7 @@ impl AttentionProblem {
         if self.sinks.iter().any(|sink| sink.is_nan() || *sink == f32::INFINITY) {
             return invalid("sinks", "finite or −∞", format!("{:?}", self.sinks));
         }
-        if self.needs_pairs() {
-            if self.rotary_dim == 0 || self.rotary_dim > self.head_dim {
-                let got = format!("{} of {}", self.rotary_dim, self.head_dim);
-                return invalid("rotary_dim", "from 2 to head_dim", got);
-            }
-            self.pairing.check(self.rotary_dim)?;
-            if let Pairing::HalfBlocks(n) = self.pairing
-                && n > 1
-                && !(self.rotary_dim / (2 * n)).is_multiple_of(4)
-            {
-                let got = format!("{} in {n} blocks", self.rotary_dim);
-                return invalid("rotary_dim", "a multiple of 8 in every block", got);
-            }
-        }
-        Ok(())
+        let Self { rotate_q, head_dim, rotary_dim, pairing, .. } = *self;
+        Channels::check(&self.heads, rotate_q, head_dim, rotary_dim, pairing)
     }
 }

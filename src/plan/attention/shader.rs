@@ -1,27 +1,12 @@
 //! Joins the WGSL files of an attention kernel and fills in its constants.
 
-use core::fmt::Write as _;
-
 use super::cut::state_len;
 use super::memory::Memory;
 use super::{AttentionProblem, Bias, Keys, Outputs, Programs, Queries, Tile};
-use crate::DType;
 use crate::plan::Shader;
-use crate::rotary::Pairing;
-
-macro_rules! wgsl {
-    ($name:literal) => {
-        include_str!(concat!("../../../shaders/", $name, ".wgsl"))
-    };
-}
+use crate::plan::shader::{Source, stored, wgsl};
 
 pub(super) fn shader(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> Shader {
-    let mut source = constants(problem, programs, tile);
-    for part in files(problem, tile) {
-        source.push_str(part);
-        // A hook need not end in a newline.
-        source.push('\n');
-    }
     let split = problem.outputs == Outputs::Split;
     Shader {
         label: format!(
@@ -36,12 +21,13 @@ pub(super) fn shader(problem: &AttentionProblem, programs: &Programs, tile: &Til
             problem.kv_dtype,
             problem.out_dtype,
         ),
-        source,
+        source: constants(problem, programs, tile).files(files(problem, tile)),
         entry: "attention",
         overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
         workgroup_size: tile.threads(),
         workgroup_bytes: Memory::bytes(problem, programs, tile),
-        subgroup: tile.shuffled,
+        table_bytes: programs.bytes(),
+        subgroup: tile.shuffled.then_some(tile.ty),
         storage_buffers: 6
             + u32::from(split)
             + 2 * u32::from(problem.rotate_q)
@@ -55,24 +41,11 @@ pub(super) fn shader(problem: &AttentionProblem, programs: &Programs, tile: &Til
 }
 
 /// Private arrays need lengths that are constants, and what those depend on is constant as well.
-fn constants(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> String {
+fn constants(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> Source {
     let memory = Memory::new(problem, programs, tile);
-    let (pairs, pair_quads, tail_quads) = Memory::pairs(problem);
-    let units = pair_quads + tail_quads;
-    let pairing = if problem.needs_pairs() { problem.pairing } else { Pairing::Half };
-    let (q_interleaved, k_interleaved, blocks) = match pairing {
-        Pairing::Half => (false, false, 1),
-        Pairing::Interleaved => (true, true, 1),
-        Pairing::InterleavedToHalf => (problem.rotate_q, false, 1),
-        Pairing::HalfBlocks(n) => (false, false, n),
-    };
+    let channels = problem.channels();
+    let dims = [("HEAD_DIM", problem.head_dim), ("VALUE_DIM", problem.value_dim)];
     let numbers = [
-        ("HEAD_DIM", problem.head_dim),
-        ("VALUE_DIM", problem.value_dim),
-        ("PAIRS", pairs),
-        ("PAIR_QUADS", pair_quads),
-        ("TAIL_QUADS", tail_quads),
-        ("BLOCK_PAIRS", pairs / blocks),
         ("PROGRAM_SLOTS", programs.slots() as u32),
         ("STREAMS", programs.streams),
         ("TX", tile.tx),
@@ -81,7 +54,7 @@ fn constants(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> St
         ("KEY_QUADS", tile.key_quads),
         ("COLS", tile.cols(problem.value_dim)),
         ("CHUNK_UNITS", tile.chunk_units),
-        ("CHUNKS", units.div_ceil(tile.chunk_units)),
+        ("CHUNKS", channels.units().div_ceil(tile.chunk_units)),
         ("V_QUADS", tile.v_quads),
         ("Q_AT", memory.q_at),
         ("K_AT", memory.k_at),
@@ -93,8 +66,6 @@ fn constants(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> St
         ("STATE_LEN", state_len(programs, tile, problem)),
     ];
     let flags = [
-        ("Q_INTERLEAVED", q_interleaved),
-        ("K_INTERLEAVED", k_interleaved),
         ("SOFTCAP", problem.softcap.is_some()),
         ("BIAS", problem.bias.is_some()),
         ("HOOKS", problem.score_mod.is_some() || problem.mask_mod.is_some()),
@@ -108,26 +79,23 @@ fn constants(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> St
         ("RED_ALIASED", memory.red_aliased),
         ("RESUMABLE", problem.resumable),
     ];
-    // Writing to a String cannot fail.
-    let mut block = String::new();
-    if let Keys::Paged { page_size } = problem.keys {
-        let _ = writeln!(block, "const PAGE_SIZE: u32 = {page_size}u;");
-    }
-    for (name, value) in numbers {
-        let _ = writeln!(block, "const {name}: u32 = {value}u;");
-    }
-    for (name, value) in flags {
-        let _ = writeln!(block, "const {name}: bool = {value};");
-    }
-    block.push('\n');
-    block
+    let page_size = match problem.keys {
+        Keys::Paged { page_size } => Some(("PAGE_SIZE", page_size)),
+        Keys::Batched | Keys::Ragged => None,
+    };
+    Source::new()
+        .numbers(page_size)
+        .numbers(dims)
+        .numbers(channels.numbers())
+        .numbers(numbers)
+        .flags(channels.flags())
+        .flags(flags)
 }
 
 fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> [&'a str; 24] {
-    let by = |dtype, f32, f16| if dtype == DType::F32 { f32 } else { f16 };
     let out_im = match problem.outputs {
         Outputs::Merged => wgsl!("io/out_im_none"),
-        Outputs::Split => by(problem.out_dtype, wgsl!("io/out_im_f32"), wgsl!("io/out_im_f16")),
+        Outputs::Split => stored!(problem.out_dtype, "io/out_im"),
     };
     let query = if problem.rotate_q {
         wgsl!("attention/query_rotate")
@@ -159,10 +127,10 @@ fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> [&'a str; 24] {
         wgsl!("attention/prefix_none")
     };
     [
-        by(problem.q_dtype, wgsl!("io/q_f32"), wgsl!("io/q_f16")),
-        by(problem.kv_dtype, wgsl!("io/k_f32"), wgsl!("io/k_f16")),
-        by(problem.kv_dtype, wgsl!("io/v_f32"), wgsl!("io/v_f16")),
-        by(problem.out_dtype, wgsl!("io/out_f32"), wgsl!("io/out_f16")),
+        stored!(problem.q_dtype, "io/q"),
+        stored!(problem.kv_dtype, "io/k"),
+        stored!(problem.kv_dtype, "io/v"),
+        stored!(problem.out_dtype, "io/out"),
         out_im,
         wgsl!("rotary"),
         wgsl!("attention/bindings"),

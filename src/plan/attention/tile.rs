@@ -106,7 +106,7 @@ impl Tile {
         programs: &Programs,
         caps: &Capabilities,
     ) -> impl Iterator<Item = Self> {
-        let units = Memory::units(problem);
+        let units = problem.channels().units();
         let table = Row::of(problem, programs, caps)
             .map(move |row| row.tile(units))
             .filter(|tile| tile.check(problem).is_ok());
@@ -136,7 +136,7 @@ impl Tile {
     }
 
     fn thrifty(problem: &AttentionProblem) -> impl Iterator<Item = Self> + use<> {
-        let units = Memory::units(problem);
+        let units = problem.channels().units();
         let shapes = [(8, 8), (16, 4), (16, 2), (8, 4)].map(|(tx, ty)| Tile {
             tx,
             ty,

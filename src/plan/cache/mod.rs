@@ -208,6 +208,23 @@ impl CacheFormat {
     }
 }
 
+/// As plans print it.
+impl core::fmt::Display for CacheFormat {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "{} kv heads, D {}, D_v {}, K {} and V {}, {}{}",
+            self.kv_heads,
+            self.head_dim,
+            self.value_dim,
+            self.k,
+            self.v,
+            if self.paged { "paged" } else { "contiguous" },
+            if self.rolling { ", rolling" } else { "" },
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

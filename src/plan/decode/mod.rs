@@ -33,7 +33,8 @@ impl DecodePlan {
     fn new(problem: &DecodeProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
         let programs = Programs::new(problem);
-        let tile = DecodeTile::choose(problem, &programs, problem.units(), capabilities)?;
+        let tile =
+            DecodeTile::choose(problem, &programs, problem.channels().units(), capabilities)?;
         let splits = Self::choose_splits(problem, &programs, &tile, capabilities);
         Self::with_parts(problem, capabilities, tile, splits)
     }
@@ -76,32 +77,7 @@ impl DecodePlan {
             }
         };
         let shader = shader::shader(problem, &programs, &tile, merge.is_some(), caps.software);
-        let limits = [
-            (
-                "max_compute_workgroup_storage_size",
-                u64::from(shader.workgroup_bytes),
-                u64::from(caps.max_workgroup_bytes),
-            ),
-            (
-                "max_compute_invocations_per_workgroup",
-                u64::from(shader.workgroup_size),
-                u64::from(caps.max_invocations),
-            ),
-            (
-                "max_compute_workgroup_size_x",
-                u64::from(shader.workgroup_size),
-                u64::from(caps.max_workgroup_size),
-            ),
-            (
-                "max_storage_buffers_per_shader_stage",
-                u64::from(shader.storage_buffers),
-                u64::from(caps.max_storage_buffers),
-            ),
-            ("max_uniform_buffer_binding_size", programs.bytes(), caps.max_uniform_binding),
-        ];
-        for (limit, needed, available) in limits {
-            Capabilities::need(limit, "decode", needed, available)?;
-        }
+        caps.admit("decode", &shader)?;
         let (problem, capabilities) = (problem.clone(), capabilities.clone());
         Ok(Self { problem, capabilities, programs, tile, splits, shader, merge })
     }

@@ -3,10 +3,11 @@
 use super::DecodePlan;
 use crate::plan::attention::Bias;
 use crate::plan::cache::CacheFormat;
+use crate::plan::channels::Channels;
 use crate::plan::merge::check_sinks;
 use crate::plan::{Capabilities, MaskHook, ScoreHook};
 use crate::rotary::Pairing;
-use crate::{DType, Error, HeadMap, Phase, Result};
+use crate::{DType, Error, HeadMap, Result};
 
 /// Attention of the newest 1 to 16 rows of each sequence over its cache, those rows included: one
 /// token of generation, or a speculative draft. Fill in what differs from [`DecodeProblem::new`].
@@ -112,34 +113,10 @@ impl DecodeProblem {
         DecodePlan::new(self, capabilities)
     }
 
-    /// Whether pairs matter: a query that is turned or rotated, or two scores from one query.
-    fn needs_pairs(&self) -> bool {
-        self.rotate_q || self.heads.heads().iter().any(|head| head.phase != Phase::REAL)
-    }
-
-    /// Rotated pairs, and pairs and tail channels in groups of four pairs, as the shader walks them.
-    pub(super) fn pairs(&self) -> (u32, u32, u32) {
-        // Where pairs do not matter, all channels count as pairs of a half-split head.
-        let dim = self.cache.head_dim;
-        let rotary_dim = if self.needs_pairs() { self.rotary_dim } else { dim };
-        let pairs = rotary_dim / 2;
-        (pairs, pairs.div_ceil(4), (dim - rotary_dim).div_ceil(8))
-    }
-
-    pub(super) fn units(&self) -> u32 {
-        let (_, pair_quads, tail_quads) = self.pairs();
-        pair_quads + tail_quads
-    }
-
-    /// Whether q and k lie interleaved, and blocks of half-split pairs.
-    pub(super) fn pair_layout(&self) -> (bool, bool, u32) {
-        match self.pairing {
-            _ if !self.needs_pairs() => (false, false, 1),
-            Pairing::Half => (false, false, 1),
-            Pairing::Interleaved => (true, true, 1),
-            Pairing::InterleavedToHalf => (self.rotate_q, false, 1),
-            Pairing::HalfBlocks(n) => (false, false, n),
-        }
+    /// How the channels of q and k are cut.
+    pub(super) fn channels(&self) -> Channels {
+        let Self { rotate_q, rotary_dim, pairing, .. } = *self;
+        Channels::new(&self.heads, rotate_q, self.cache.head_dim, rotary_dim, pairing)
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -177,21 +154,8 @@ impl DecodeProblem {
             return invalid("bias", "none with a rolling cache", format!("{:?}", self.bias));
         }
         check_sinks(&self.sinks)?;
-        if self.needs_pairs() {
-            if self.rotary_dim == 0 || self.rotary_dim > self.cache.head_dim {
-                let got = format!("{} of {}", self.rotary_dim, self.cache.head_dim);
-                return invalid("rotary_dim", "from 2 to head_dim", got);
-            }
-            self.pairing.check(self.rotary_dim)?;
-            if let Pairing::HalfBlocks(n) = self.pairing
-                && n > 1
-                && !(self.rotary_dim / (2 * n)).is_multiple_of(4)
-            {
-                let got = format!("{} in {n} blocks", self.rotary_dim);
-                return invalid("rotary_dim", "a multiple of 8 in every block", got);
-            }
-        }
-        Ok(())
+        let Self { rotate_q, rotary_dim, pairing, .. } = *self;
+        Channels::check(&self.heads, rotate_q, self.cache.head_dim, rotary_dim, pairing)
     }
 }
 

@@ -1,18 +1,10 @@
 //! Joins the WGSL files of a decode kernel and fills in its constants.
 
-use core::fmt::Write as _;
-
 use super::{DecodeProblem, DecodeTile, Programs};
-use crate::DType;
 use crate::plan::Shader;
 use crate::plan::attention::Bias;
 use crate::plan::cache::CacheType;
-
-macro_rules! wgsl {
-    ($name:literal) => {
-        include_str!(concat!("../../../shaders/", $name, ".wgsl"))
-    };
-}
+use crate::plan::shader::{Source, stored, wgsl};
 
 /// Storage buffers of a call that writes partial results, or its results.
 pub(super) fn storage_buffers(problem: &DecodeProblem, partial: bool) -> u32 {
@@ -30,12 +22,7 @@ pub(super) fn shader(
     partial: bool,
     compact: bool,
 ) -> Shader {
-    let mut source = constants(problem, programs, tile, partial, compact);
-    for part in files(problem, tile, partial) {
-        source.push_str(part);
-        // A hook need not end in a newline.
-        source.push('\n');
-    }
+    let units = problem.channels().units();
     Shader {
         label: format!(
             "decode D{} Dv{} x{} {}x{} {}{}{}{}{}{}",
@@ -51,13 +38,15 @@ pub(super) fn shader(
             if partial { " partial" } else { "" },
             if tile.subgroup.is_some() { " shuffled" } else { "" },
         ),
-        source,
+        source: constants(problem, programs, tile, partial, compact)
+            .files(files(problem, tile, partial)),
         entry: "decode",
         overrides: vec![("WORKGROUP", f64::from(tile.threads))],
         workgroup_size: tile.threads,
-        workgroup_bytes: tile.bytes(problem.units(), programs.streams, problem.cache.value_dim),
+        workgroup_bytes: tile.bytes(units, programs.streams, problem.cache.value_dim),
         storage_buffers: storage_buffers(problem, partial),
-        subgroup: tile.subgroup.is_some(),
+        table_bytes: programs.bytes(),
+        subgroup: tile.subgroup,
     }
 }
 
@@ -68,18 +57,12 @@ fn constants(
     tile: &DecodeTile,
     partial: bool,
     compact: bool,
-) -> String {
-    let (pairs, pair_quads, tail_quads) = problem.pairs();
-    let (q_interleaved, k_interleaved, blocks) = problem.pair_layout();
-    let (key_groups, lanes, cols) = tile.columns(problem.cache.value_dim);
-    let memory = tile.memory(problem.units(), programs.streams, problem.cache.value_dim);
+) -> Source {
+    let (channels, cache) = (problem.channels(), &problem.cache);
+    let (key_groups, lanes, cols) = tile.columns(cache.value_dim);
+    let memory = tile.memory(channels.units(), programs.streams, cache.value_dim);
+    let dims = [("HEAD_DIM", cache.head_dim), ("VALUE_DIM", cache.value_dim)];
     let numbers = [
-        ("HEAD_DIM", problem.cache.head_dim),
-        ("VALUE_DIM", problem.cache.value_dim),
-        ("PAIRS", pairs),
-        ("PAIR_QUADS", pair_quads),
-        ("TAIL_QUADS", tail_quads),
-        ("BLOCK_PAIRS", pairs / blocks),
         ("PROGRAM_SLOTS", programs.slots() as u32),
         ("STREAMS", programs.streams),
         ("THREADS", tile.threads),
@@ -97,8 +80,6 @@ fn constants(
         ("SHARED", memory.len),
     ];
     let flags = [
-        ("Q_INTERLEAVED", q_interleaved),
-        ("K_INTERLEAVED", k_interleaved),
         ("COMPACT", compact),
         ("PREFETCH", tile.prefetch),
         ("MIX", programs.mix),
@@ -109,43 +90,32 @@ fn constants(
         // With partial results, the merge adds them.
         ("SINKS", !partial && !problem.sinks.is_empty()),
     ];
-    let mut block = String::new();
-    for (name, value) in numbers {
-        // Writing to a String cannot fail.
-        let _ = writeln!(block, "const {name}: u32 = {value}u;");
-    }
-    for (name, value) in flags {
-        let _ = writeln!(block, "const {name}: bool = {value};");
-    }
-    block.push('\n');
-    block
+    Source::new()
+        .numbers(dims)
+        .numbers(channels.numbers())
+        .numbers(numbers)
+        .flags(channels.flags())
+        .flags(flags)
 }
 
 fn files<'a>(problem: &'a DecodeProblem, tile: &DecodeTile, partial: bool) -> Vec<&'a str> {
-    let mut files = vec![match problem.q_dtype {
-        DType::F32 => wgsl!("io/q_f32"),
-        DType::F16 => wgsl!("io/q_f16"),
-    }];
-    files.extend(match problem.cache.k {
-        CacheType::F32 => vec![wgsl!("io/k_f32"), wgsl!("cache/read_k_float")],
-        CacheType::F16 => vec![wgsl!("io/k_f16"), wgsl!("cache/read_k_float")],
-        CacheType::Int8 => vec![wgsl!("cache/read_k_int8")],
-        CacheType::Q4 => vec![wgsl!("cache/read_k_q4")],
-    });
-    files.extend(match problem.cache.v {
-        CacheType::F32 => vec![wgsl!("io/v_f32"), wgsl!("cache/read_v_float")],
-        CacheType::F16 => vec![wgsl!("io/v_f16"), wgsl!("cache/read_v_float")],
-        CacheType::Int8 => vec![wgsl!("cache/read_v_int8")],
-        CacheType::Q4 => vec![wgsl!("cache/read_v_q4")],
-    });
+    let mut files = vec![stored!(problem.q_dtype, "io/q")];
+    match problem.cache.k {
+        CacheType::F32 => files.extend([wgsl!("io/k_f32"), wgsl!("cache/read_k_float")]),
+        CacheType::F16 => files.extend([wgsl!("io/k_f16"), wgsl!("cache/read_k_float")]),
+        CacheType::Int8 => files.push(wgsl!("cache/read_k_int8")),
+        CacheType::Q4 => files.push(wgsl!("cache/read_k_q4")),
+    }
+    match problem.cache.v {
+        CacheType::F32 => files.extend([wgsl!("io/v_f32"), wgsl!("cache/read_v_float")]),
+        CacheType::F16 => files.extend([wgsl!("io/v_f16"), wgsl!("cache/read_v_float")]),
+        CacheType::Int8 => files.push(wgsl!("cache/read_v_int8")),
+        CacheType::Q4 => files.push(wgsl!("cache/read_v_q4")),
+    }
     if partial {
         files.push(wgsl!("decode/store_partial"));
     } else {
-        files.push(match problem.out_dtype {
-            DType::F32 => wgsl!("io/out_f32"),
-            DType::F16 => wgsl!("io/out_f16"),
-        });
-        files.push(wgsl!("decode/store_out"));
+        files.extend([stored!(problem.out_dtype, "io/out"), wgsl!("decode/store_out")]);
         files.push(if problem.lse { wgsl!("decode/lse") } else { wgsl!("decode/no_lse") });
     }
     files.extend([

@@ -105,30 +105,10 @@ impl LinearAttentionPlan {
         shaders.push(shader::sums(problem, &tile));
         shaders.push(shader::scan(problem, &tile));
         shaders.push(shader::outputs(problem, &tile));
-        let caps = capabilities;
-        let n = u64::from;
         for shader in &shaders {
-            let (size, bytes) = (n(shader.workgroup_size), n(shader.workgroup_bytes));
-            let limits = [
-                ("max_compute_workgroup_storage_size", bytes, n(caps.max_workgroup_bytes)),
-                ("max_compute_invocations_per_workgroup", size, n(caps.max_invocations)),
-                ("max_compute_workgroup_size_x", size, n(caps.max_workgroup_size)),
-                (
-                    "max_storage_buffers_per_shader_stage",
-                    n(shader.storage_buffers),
-                    n(caps.max_storage_buffers),
-                ),
-                (
-                    "max_uniform_buffer_binding_size",
-                    16 * n(shader::head_slots(problem)),
-                    caps.max_uniform_binding,
-                ),
-            ];
-            for (limit, needed, available) in limits {
-                Capabilities::need(limit, "linear attention", needed, available)?;
-            }
+            capabilities.admit("linear attention", shader)?;
         }
-        Ok(Self { problem: problem.clone(), capabilities: caps.clone(), tile, shaders })
+        Ok(Self { problem: problem.clone(), capabilities: capabilities.clone(), tile, shaders })
     }
 
     /// The problem that this plan solves.

@@ -77,7 +77,8 @@ fn shader(line: &str) -> Result<Shader> {
         workgroup_size: u32,
         workgroup_bytes: u32,
         storage_buffers: u32,
-        subgroup: bool,
+        table_bytes: u64,
+        subgroup: Option<u32>,
     }
     let given: Given = serde_json::from_str(line)?;
     let name = |name: String| -> &'static str { name.leak() };
@@ -89,6 +90,7 @@ fn shader(line: &str) -> Result<Shader> {
         workgroup_size: given.workgroup_size,
         workgroup_bytes: given.workgroup_bytes,
         storage_buffers: given.storage_buffers,
+        table_bytes: given.table_bytes,
         subgroup: given.subgroup,
     })
 }
