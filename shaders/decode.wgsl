@@ -32,9 +32,11 @@ fn decode(
     } else {
         oldest = length - min(length, params.cache.capacity);
     }
-    let first_new = length - min(length, params.seq_q); // place of row 0
+    // Place of row 0 among the keys: negative in a sequence that is shorter than the call.
+    let place0 = i32(length) - i32(params.seq_q);
     if (params.window != 0u) {
-        oldest = max(oldest, first_new + 1u - min(first_new + 1u, params.window));
+        let past = u32(max(place0 + 1, 0));
+        oldest = max(oldest, past - min(past, params.window));
     }
     // An even share for every split.
     let share = (length - oldest) / params.splits;
@@ -42,7 +44,7 @@ fn decode(
     let begin = oldest + split * share + min(split, rest);
     let end = begin + share + select(0u, 1u, split < rest);
 
-    stage_q(tid, batch, kv_head, row_first, first_new);
+    stage_q(tid, batch, kv_head, row_first, place0);
 
     // Keys that each row sees.
     var low: array<u32, ROWS>;
@@ -149,7 +151,7 @@ fn decode(
                 }
                 let sees = key < end && key >= low[r] && key < high[r];
                 // The row's place among the keys.
-                let place = i32(length) - i32(params.seq_q) + i32((row_first + r) / params.programs);
+                let place = place0 + i32((row_first + r) / params.programs);
                 for (var t = 0u; t < STREAMS; t++) {
                     var score = s[i + t * ROWS];
                     if (params.softcap != 0.0) {

@@ -9,7 +9,7 @@ struct Rotary {
     table_positions: u32,    // rows of the table
     pairs: u32,              // pairs a row, rotary_dim / 2
     use_axes: u32,           // 1: each pair reads the position stream that `axes` names
-    pad: u32,
+    planes: u32,             // 1, or 2 where keys have a plane of their own (xPos)
     axes: array<vec4<u32>, 4>, // 2 bits a pair: its position stream
 }
 
@@ -56,3 +56,17 @@ fn cos_sin_quad(plane: u32, batch: u32, s: u32, quad: u32) -> CosSin {
     return CosSin(vec4(t0.x, t1.x, t2.x, t3.x), vec4(t0.y, t1.y, t2.y, t3.y));
 }
 
+// The turn of a query at a place that may lie before position 0, in a sequence that is shorter than
+// the call: by −|place|, the transpose of the turn by |place|. With xPos the keys' plane has the
+// scale of −|place|, but for the centre's, which the entries of position 0 tell.
+fn query_turn(batch: u32, place: i32, quad: u32) -> CosSin {
+    let before = place < 0;
+    let own = before && params.rotary.planes == 2u;
+    var t = cos_sin_quad(select(0u, 1u, own), batch, u32(abs(place)), quad);
+    t.sin = select(t.sin, -t.sin, before);
+    if (own) {
+        let centre = cos_sin_quad(0u, batch, 0u, quad).cos / cos_sin_quad(1u, batch, 0u, quad).cos;
+        t = CosSin(t.cos * centre, t.sin * centre);
+    }
+    return t;
+}

@@ -18,8 +18,9 @@ fn key_place(batch: u32, key: u32) -> vec2<u32> {
 }
 
 // Rows first .. first + ROWS of a kv head: rotated, scaled, and with one stream turned by its
-// phase. Rows that do not exist are zero.
-fn stage_q(tid: u32, batch: u32, kv_head: u32, first: u32, first_new: u32) {
+// phase. `place` is that of row 0 of the sequence, negative where the sequence is shorter than the
+// call. Rows that do not exist are zero.
+fn stage_q(tid: u32, batch: u32, kv_head: u32, first: u32, place: i32) {
     for (var n = tid; n < ROWS * UNITS; n += THREADS) {
         let row = first + n % ROWS;
         let u = n / ROWS;
@@ -29,7 +30,7 @@ fn stage_q(tid: u32, batch: u32, kv_head: u32, first: u32, first_new: u32) {
             let program = programs[kv_head * params.programs + row % params.programs];
             x = load_unit(false, row_at(params.q, vec2(batch, i), program.source), u);
             if (u < PAIR_QUADS) {
-                x = rotate_query(x, batch, i + select(0u, first_new, params.among_keys != 0u), u);
+                x = rotate_query(x, batch, i32(i) + select(0, place, params.among_keys != 0u), u);
             }
             var c = params.q_scale;
             var t = 0.0;

@@ -23,7 +23,8 @@ pub enum Positions<'a> {
     From(u32),
     /// The place of the row among the keys: of a query as the causal mask has it, of a new key as
     /// the cache has it. For attention kernels with a causal mask, decode and appends: what a
-    /// decode loop wants, since the positions grow with the cache.
+    /// decode loop wants, since the positions grow with the cache. Rows before key 0, which a
+    /// sequence has that is shorter than the call, turn back by as much: R(−p), the transpose of R(p).
     AmongKeys,
     /// Positions in a buffer of u32, entry `stream · stream_stride + b · batch_stride + s`. One
     /// stream, or as many as the table's axes name (M-RoPE: three). The device cannot report an id
@@ -54,7 +55,7 @@ pub(crate) struct RotaryParams {
     pub(crate) table_positions: u32,
     pub(crate) pairs: u32,
     pub(crate) use_axes: u32,
-    pub(crate) pad: u32,
+    pub(crate) planes: u32,
     pub(crate) axes: [[u32; 4]; 4],
 }
 
@@ -87,8 +88,12 @@ impl RotaryParams {
             return Err(Error::IndexOverflow { tensor: "cos_sin", index: entries });
         }
         checker.binding("cos_sin", &table.binding, Access::Read, 8 * entries)?;
-        let mut params =
-            Self { table_positions: shape.positions, pairs: shape.pairs, ..Self::default() };
+        let mut params = Self {
+            table_positions: shape.positions,
+            pairs: shape.pairs,
+            planes: shape.planes,
+            ..Self::default()
+        };
         let streams = match &shape.axes {
             Some(axes) => {
                 params.use_axes = 1;
@@ -148,6 +153,6 @@ crate::reflect::host_struct!(RotaryParams {
     table_positions,
     pairs,
     use_axes,
-    pad,
+    planes,
     axes,
 });

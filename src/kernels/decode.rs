@@ -40,7 +40,9 @@ pub struct DecodeBindings<'a> {
     /// rows that see no key.
     pub lse: Option<wgpu::BufferBinding<'a>>,
     /// Table and positions of q, where the kernel rotates it. With [`Positions::AmongKeys`],
-    /// row i of sequence b has position `kv_lens[b] − S_q + i`, causal or not.
+    /// row i of sequence b has position `kv_lens[b] − S_q + i`, causal or not. Where the sequence is
+    /// shorter than the call that is negative for the first rows, which turn back by as much;
+    /// without a causal mask they see all keys, and the table must have S_q positions for them.
     pub rotation: Option<(CosSin<'a>, Positions<'a>)>,
     /// Bias or mask, `[B, H_out, S_q, capacity]`: layout and binding, both in elements of the bias (f32,
     /// or bytes of a mask). Strides of 0 broadcast; keys are contiguous. Read.
@@ -222,8 +224,12 @@ impl Decode {
             Some((table, positions)) => {
                 let (positions, reach) = match positions {
                     // Every slot can be reached, whatever the device's lengths are.
-                    Positions::AmongKeys if !p.cache.rolling => (&FIRST, [batch, cache.capacity]),
-                    Positions::AmongKeys => (&FIRST, [batch, 1]),
+                    Positions::AmongKeys => {
+                        let slots = if p.cache.rolling { 1 } else { cache.capacity };
+                        // Rows before the first key turn back, and see keys without a mask alone.
+                        let before = if p.causal { 0 } else { seq_q };
+                        (&FIRST, [batch, slots.max(before)])
+                    }
                     given => (given, [batch, seq_q]),
                 };
                 RotaryParams::new(&mut checker, table, positions, p.rotary_dim, reach)?

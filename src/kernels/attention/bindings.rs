@@ -220,17 +220,18 @@ impl<'a> AttentionBindings<'a> {
                     why: "AmongKeys needs the causal mask, which says where queries stand",
                 });
             }
-            // The largest place decides how long the table must be.
-            Positions::AmongKeys => (
-                &counted,
-                match problem.alignment {
-                    Alignment::LastKey => shape.seq_k,
+            // The place farthest from key 0 decides how long the table must be. Before key 0, rows see
+            // a prefix or nothing.
+            Positions::AmongKeys => {
+                let (end, before) = match problem.alignment {
+                    Alignment::LastKey => (i64::from(shape.seq_k), i64::from(shape.seq_q)),
                     Alignment::Shape => {
-                        let end = shape.offset() + i64::from(shape.seq_q);
-                        u32::try_from(end.max(0)).unwrap_or(u32::MAX)
+                        (shape.offset() + i64::from(shape.seq_q), 1 - shape.offset())
                     }
-                },
-            ),
+                };
+                let rows = end.max(if problem.prefix { before } else { 0 }).max(0);
+                (&counted, u32::try_from(rows).unwrap_or(u32::MAX))
+            }
         };
         RotaryParams::new(checker, table, positions, problem.rotary_dim, [batch, rows])
     }

@@ -164,6 +164,9 @@ impl DecodeProblem {
 pub struct DecodeShape {
     /// B.
     pub batch: u32,
-    /// S_q: rows of each sequence.
+    /// S_q: rows of each sequence, the last of which stands at its last key: row i of a sequence of n
+    /// keys has place n − S_q + i among them. A sequence may have fewer keys than the call has rows.
+    /// Its first rows have negative places then, and mask, window, ALiBi, hooks and rotation take
+    /// them as they are: under the causal mask such rows see no key.
     pub seq_q: u32,
 }

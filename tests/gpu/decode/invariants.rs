@@ -116,7 +116,7 @@ fn more_rows_than_keys() {
     for (row, lse) in got.lse.iter().enumerate() {
         assert_eq!(*lse == f32::NEG_INFINITY, row % 5 < 2, "row {row}");
     }
-    assert!(got.out.iter().all(|x| x.is_finite()));
+    case.hold(&inputs, &got).unwrap();
 }
 
 /// Again, and in a cache with more room, whose strides are others.

@@ -1,6 +1,7 @@
 //! Decode, held to the oracle over caches whose unused slots and pages are NaN.
 
 mod invariants;
+mod short;
 mod tables;
 mod wrong_calls;
 
@@ -13,7 +14,7 @@ use phasor::{
         cache::{CacheFormat, CacheType},
         decode::{DecodePlan, DecodeProblem, DecodeShape, DecodeTile},
     },
-    rotary::RopeConfig,
+    rotary::{Frequencies, RopeConfig, Xpos},
     wgpu,
 };
 use phasor_kit::{
@@ -38,6 +39,9 @@ pub struct Case {
     pub tile: Option<DecodeTile>,
     /// Frequencies of the queries, where the kernel rotates them.
     pub rope: Option<RopeConfig>,
+    pub xpos: Option<Xpos>,
+    /// Positions of their table, where not as many as the call needs.
+    pub positions: Option<u32>,
     /// Extent of a bias along batch, output heads and rows, 1 where it is broadcast.
     pub bias_extent: [u32; 3],
     pub seed: u64,
@@ -58,6 +62,8 @@ pub fn small(heads: HeadMap, kv_heads: u32, dim: u32, lens: &[u32]) -> Case {
         splits: None,
         tile: None,
         rope: None,
+        xpos: None,
+        positions: None,
         bias_extent: [1; 3],
         seed: 1,
     }
@@ -229,10 +235,20 @@ impl Case {
     }
 
     fn rope_table(&self, gpu: &Gpu) -> Result<Option<(wgpu::Buffer, phasor::rotary::TableShape)>> {
-        let Some(config) = &self.rope else { return Ok(None) };
-        let positions = self.slots.capacity().max(self.lens.iter().copied().max().unwrap_or(0));
-        let table = config.table(positions, u64::from(positions))?;
+        let Some(frequencies) = self.frequencies()? else { return Ok(None) };
+        let longest = self.lens.iter().copied().max().unwrap_or(0);
+        let needed = self.slots.capacity().max(longest).max(self.seq_q);
+        let table = frequencies.table(self.positions.unwrap_or(needed))?;
         Ok(Some((gpu.upload_bytes(table.as_bytes()), table.shape()?)))
+    }
+
+    fn frequencies(&self) -> Result<Option<Frequencies>> {
+        let Some(config) = &self.rope else { return Ok(None) };
+        let frequencies = config.frequencies(u64::from(self.slots.capacity()))?;
+        Ok(Some(match self.xpos {
+            None => frequencies,
+            Some(xpos) => frequencies.with_xpos(xpos)?,
+        }))
     }
 
     /// What the formula gives, sequence by sequence.
@@ -246,12 +262,21 @@ impl Case {
             let plane = (q_heads * seq_q * dim) as usize;
             let mut q = narrow(&inputs.q[b * plane..][..plane]);
             let q_shape = [1, q_heads, seq_q, dim];
-            if let Some(config) = &self.rope {
-                let frequencies = config.frequencies(u64::from(self.slots.capacity()))?;
-                let first = len - seq_q;
+            if let Some(frequencies) = self.frequencies()? {
                 q = oracle::rope(&q, q_shape, p.rotary_dim, p.pairing, |_, s, pair| {
-                    let (cos, sin) = frequencies.cos_sin(first + s, pair as usize);
-                    (R::from_f64(cos), R::from_f64(sin))
+                    let place = i64::from(len) - i64::from(seq_q) + i64::from(s);
+                    let (far, pair) = (place.unsigned_abs() as u32, pair as usize);
+                    let (cos, sin) = frequencies.cos_sin(far, pair);
+                    let scale = match place < 0 {
+                        false => frequencies.query_scale(far, pair),
+                        // xPos is exponential in the place.
+                        true => {
+                            frequencies.query_scale(0, pair).powi(2)
+                                / frequencies.query_scale(far, pair)
+                        }
+                    };
+                    let sin = if place < 0 { -sin } else { sin };
+                    (R::from_f64(cos * scale), R::from_f64(sin * scale))
                 })?;
             }
             let (k, v) = (narrow(&inputs.k[b]), narrow(&inputs.v[b]));
