@@ -28,6 +28,7 @@
 //! | NaN or ±∞ on its way into an int8 row, or a q4 block of 32 | all of the row or block reads as NaN, for codes cannot say more |
 //! | q4 past ±524032 | its scale is past f16, see there |
 //! | linear attention: NaN in k | the rows that see the key; in v: that channel of them |
+//! | a query row before key 0 (a sequence shorter than the call) | its place is negative, for mask, window, ALiBi, hooks and rotation alike: it turns by −\|p\|, R(−p) = R(p)ᵀ, and under the causal mask sees no key |
 //! | sizes of 0 | a call without outputs is an empty dispatch; one without keys writes rows that see none |
 //!
 //! # Error bounds
