@@ -14,14 +14,11 @@
 //!
 //! Every decoded row is held to the f64 oracle, which knows nothing of pages or shared prefixes.
 
-use phasor::gpu::{BlockTable, CacheBindings, CacheTensor, CosSin, Positions};
-use phasor::kernels::decode::{Decode, DecodeBindings};
-use phasor::kernels::kv_append::{KvAppend, KvAppendBindings};
+use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType, Pages};
+use phasor::decode::{Decode, DecodeBindings, DecodeProblem, DecodeShape};
+use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
 use phasor::oracle::{self, AttentionInputs, Real};
-use phasor::plan::cache::{CacheFormat, CacheType, Pages};
-use phasor::plan::decode::{DecodeProblem, DecodeShape};
-use phasor::plan::kv_append::{KvAppendProblem, KvAppendShape};
-use phasor::rotary::{Pairing, RopeConfig};
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig};
 use phasor::{DType, HeadMap, Layout, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
 use phasor_kit::tolerance::{Bound, compare};

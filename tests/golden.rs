@@ -8,7 +8,7 @@ use std::{
 
 use phasor::{
     HeadMap, OutputHead, Phase,
-    oracle::{self, Attention, AttentionInputs},
+    oracle::{self, Attended, AttentionInputs},
     rotary::Pairing,
 };
 use phasor_kit::{
@@ -144,7 +144,7 @@ impl<F: Fn(&mut AttentionCase)> Runner for Wrong<F> {
     fn scores(&self, case: &ScoresCase) -> Result<(Vec<f64>, Vec<f64>)> {
         Oracle::<f64>::new().scores(case)
     }
-    fn attention(&self, case: &AttentionCase) -> Result<Ways<Attention<f64>>> {
+    fn attention(&self, case: &AttentionCase) -> Result<Ways<Attended<f64>>> {
         let mut case = case.clone();
         (self.0)(&mut case);
         Oracle::<f64>::new().attention(&case)
@@ -155,7 +155,7 @@ impl<F: Fn(&mut AttentionCase)> Runner for Wrong<F> {
     fn model(&self, _: &ModelAttention) -> Result<Ways<Box<dyn Attend + '_>>> {
         Err("only attention goes wrong here".into())
     }
-    fn merge(&self, case: &MergeCase) -> Result<Attention<f64>> {
+    fn merge(&self, case: &MergeCase) -> Result<Attended<f64>> {
         Oracle::<f64>::new().merge(case)
     }
     fn linear(&self, case: &LinearCase) -> Result<Linear> {

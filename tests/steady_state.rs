@@ -6,21 +6,11 @@
 
 use std::alloc::System;
 
-use phasor::{
-    DType, Dispatch, HeadMap, Layout, Tensor,
-    gpu::{BlockTable, CacheBindings, CacheTensor, CosSin, Positions},
-    kernels::{
-        decode::{Decode, DecodeBindings},
-        kv_append::{KvAppend, KvAppendBindings},
-    },
-    plan::{
-        cache::{CacheFormat, CacheType},
-        decode::{DecodePlan, DecodeProblem, DecodeShape, DecodeTile},
-        kv_append::{KvAppendProblem, KvAppendShape},
-    },
-    rotary::RopeConfig,
-    wgpu,
-};
+use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType};
+use phasor::decode::{Decode, DecodeBindings, DecodePlan, DecodeProblem, DecodeShape, Tile};
+use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
+use phasor::rotary::{CosSin, Positions, RopeConfig};
+use phasor::{DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -118,7 +108,7 @@ impl World {
         problem.rotate_q = true;
         let caps = gpu.capabilities();
         // A small tile, which compiles quickly.
-        let tile = DecodeTile::new(16, 1, 2);
+        let tile = Tile::new(16, 1, 2);
         let plan = DecodePlan::with_parts(&problem, &caps, tile, 3)?;
         let words = |n: u32| -> Vec<f32> { (0..n).map(|i| (i * 37 % 64) as f32 / 32.0).collect() };
         let capacity = PAGE * PAGES_EACH;

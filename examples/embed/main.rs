@@ -17,13 +17,10 @@
 
 mod host;
 
-use phasor::gpu::{CosSin, Positions};
-use phasor::kernels::attention::{Attention, AttentionBindings};
-use phasor::kernels::rope::{Rope, RopeBindings};
+use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
 use phasor::oracle::{self, AttentionInputs, Real};
-use phasor::plan::attention::{AttentionProblem, AttentionShape};
-use phasor::plan::rope::{RopeProblem, RopeShape};
-use phasor::rotary::{Pairing, RopeConfig};
+use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig};
 use phasor::{Capabilities, DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
 use phasor_kit::tolerance::{Bound, compare};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};

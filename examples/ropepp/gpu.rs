@@ -2,13 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use phasor::{
-    DType, Dispatch, HeadMap, Layout, Tensor,
-    kernels::attention::{Attention, AttentionBindings},
-    oracle,
-    plan::attention::{AttentionProblem, AttentionShape},
-    wgpu,
-};
+use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
+use phasor::{DType, Dispatch, HeadMap, Layout, Tensor, oracle, wgpu};
 use phasor_kit::gpu::Gpu;
 
 use crate::{Result, layer::Layer, progress, rotated::Rotated};
@@ -24,9 +19,9 @@ pub struct Run {
     /// Rotated keys `[B, Hkv, S, D]`.
     pub k: Vec<f32>,
     /// Plain RoPE attention, a head for every query head.
-    pub plain: oracle::Attention<f32>,
+    pub plain: oracle::Attended<f32>,
     /// RoPE++ EC from one pass, heads re0, im0, re1, im1, …
-    pub fused: oracle::Attention<f32>,
+    pub fused: oracle::Attended<f32>,
     pub times: Times,
 }
 
@@ -111,8 +106,8 @@ impl Pass {
         Ok(Pass { plan: format!("{plan}\n  {}", plan.cost(&shape)), dispatch, out, lse })
     }
 
-    fn download(&self, gpu: &Gpu) -> oracle::Attention<f32> {
-        oracle::Attention {
+    fn download(&self, gpu: &Gpu) -> oracle::Attended<f32> {
+        oracle::Attended {
             out: gpu.download(&self.out, DType::F32),
             lse: gpu.download(&self.lse, DType::F32),
         }

@@ -3,7 +3,7 @@
 
 use phasor::{
     OutputHead,
-    oracle::{self, Attention, AttentionInputs, Real},
+    oracle::{self, Attended, AttentionInputs, Real},
 };
 
 use crate::{Result, layer::Layer};
@@ -39,7 +39,7 @@ impl<'a, R: Real> Reference<'a, R> {
     }
 
     /// Causal attention of these output heads.
-    pub fn attention(&self, heads: &[OutputHead]) -> Result<Attention<R>> {
+    pub fn attention(&self, heads: &[OutputHead]) -> Result<Attended<R>> {
         Ok(oracle::attention(&self.inputs(heads))?)
     }
 

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use phasor::plan::cache::CacheType;
+use phasor::cache::CacheType;
 use phasor_kit::gpu::Gpu;
 use phasor_smollm::Result;
 use phasor_smollm::check::{self, Expect};

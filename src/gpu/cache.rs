@@ -23,7 +23,7 @@ pub struct CacheTensor<'a> {
 pub struct BlockTable<'a> {
     /// u32 `[B, max_pages]`. It may change from call to call without a new bind. A page number past
     /// the pool is never written to, and reads as the pool's last page;
-    /// [`Pages`](crate::plan::cache::Pages) checks a table that the host knows.
+    /// [`Pages`](crate::cache::Pages) checks a table that the host knows.
     pub binding: wgpu::BufferBinding<'a>,
     /// Entries a sequence.
     pub max_pages: u32,

@@ -120,7 +120,7 @@ impl Dispatch {
     }
 
     /// The dispatches that the call consists of, to be recorded in this order, each once: one, or the
-    /// passes of a kernel that has several, or as many as a [budget](crate::plan::Budget) asked for.
+    /// passes of a kernel that has several, or as many as a [budget](crate::Budget) asked for.
     /// Parts may lie in different passes and submissions, with other work between them, so that a
     /// watchdog or a user interface never waits for the whole call. The outputs are complete after the
     /// last one; until then inputs, outputs and workspace must stay as the parts left them.
@@ -160,7 +160,7 @@ impl<'a> Part<'a> {
         self.record(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
     }
 
-    /// Floating-point operations that it executes, as [`CutPart`](crate::plan::attention::CutPart) has
+    /// Floating-point operations that it executes, as [`CutPart`](crate::attention::CutPart) has
     /// them. `None` of kernels that take no budget.
     pub fn flops(&self) -> Option<u64> {
         self.work.flops

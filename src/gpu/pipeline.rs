@@ -15,7 +15,8 @@ use crate::plan::Shader;
 /// one cache for all.
 ///
 /// ```no_run
-/// # use phasor::{Result, gpu::Compiler, kernels::attention::Attention, plan::attention::AttentionPlan, wgpu};
+/// # use phasor::attention::{Attention, AttentionPlan};
+/// # use phasor::{Compiler, Result, wgpu};
 /// # fn f(device: &wgpu::Device, plan: &AttentionPlan, file: Option<Vec<u8>>) -> Result<()> {
 /// let descriptor = wgpu::PipelineCacheDescriptor {
 ///     label: None,

@@ -26,7 +26,7 @@ pub struct KvAppendBindings<'a> {
     /// elements, here and below.
     pub k: Tensor<'a>,
     /// `[B, H_kv, S, D_v]`, or packed `[1, H_kv, rows, D_v]`. Not read where V is a part of K
-    /// ([`CacheFormat::v_in_k`](crate::plan::cache::CacheFormat)): hand over k again.
+    /// ([`CacheFormat::v_in_k`](crate::cache::CacheFormat)): hand over k again.
     pub v: Tensor<'a>,
     /// The cache; written where the new rows go, untouched elsewhere.
     pub cache: CacheBindings<'a>,

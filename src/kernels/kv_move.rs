@@ -6,7 +6,7 @@ use crate::gpu::{
     Access, BLOCK_TABLE, Bind, COS_SIN, CacheBindings, CacheParams, Checker, Compiler, CosSin,
     Dispatch, POSITION_IDS, Pipeline, Positions, RotaryParams, Unused, uniform_buffer,
 };
-use crate::plan::kv_move::{CacheMove, KvMovePlan, check_moves};
+use crate::plan::kv_move::{KvMovePlan, Move, check_moves};
 use crate::{Error, Result};
 
 /// A compiled move. It belongs to the device it was made on and is cheap to clone.
@@ -51,7 +51,7 @@ struct Params {
 /// `Move` of `shaders/kv_move.wgsl`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
-struct Move {
+struct Entry {
     from_batch: u32,
     from_row: u32,
     to_batch: u32,
@@ -62,8 +62,8 @@ struct Move {
     distance: i32,
 }
 
-impl Move {
-    fn new(one: &CacheMove, rolling: bool) -> Self {
+impl Entry {
+    fn new(one: &Move, rolling: bool) -> Self {
         Self {
             from_batch: one.from,
             from_row: one.from_row,
@@ -109,7 +109,7 @@ impl KvMove {
         &self,
         device: &wgpu::Device,
         batch: u32,
-        moves: &[CacheMove],
+        moves: &[Move],
         bindings: &KvMoveBindings<'_>,
     ) -> Result<Dispatch> {
         let p = self.plan.problem();
@@ -119,7 +119,7 @@ impl KvMove {
         let cache =
             CacheParams::new(&mut checker, &p.cache, &bindings.cache, Access::Write, batch)?;
         check_moves(moves, batch, cache.capacity, rolling)?;
-        let moves: Vec<CacheMove> = moves.iter().copied().filter(|one| one.rows > 0).collect();
+        let moves: Vec<Move> = moves.iter().copied().filter(|one| one.rows > 0).collect();
         let farthest = moves.iter().map(|one| one.distance().abs()).max().unwrap_or(0);
         let rotary = match (&bindings.rotation, p.rotate) {
             (None, false) => RotaryParams::default(),
@@ -160,7 +160,7 @@ impl KvMove {
             rotary,
         };
         let params = uniform_buffer(device, "kv_move params", bytemuck::bytes_of(&params))?;
-        let list: Vec<Move> = moves.iter().map(|one| Move::new(one, rolling)).collect();
+        let list: Vec<Entry> = moves.iter().map(|one| Entry::new(one, rolling)).collect();
         let list = uniform_buffer(device, "kv_move moves", bytemuck::cast_slice(&list))?;
         let mut entries = vec![
             (binding::PARAMS, params.as_entire_buffer_binding()),
@@ -196,7 +196,7 @@ mod tests {
     use crate::reflect::{host_layout, host_struct, wgsl_bindings, wgsl_layout};
 
     host_struct!(Params { moves, chains, kv_heads, groups_x, cache, rotary });
-    host_struct!(Move {
+    host_struct!(Entry {
         from_batch,
         from_row,
         to_batch,
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn host_structs_are_the_shaders() {
         assert_eq!(host_layout::<Params>(), wgsl_layout(&source(false), "Params"));
-        assert_eq!(host_layout::<Move>(), wgsl_layout(&source(false), "Move"));
+        assert_eq!(host_layout::<Entry>(), wgsl_layout(&source(false), "Move"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::gpu::{
     Access, Bind, Checker, Compiler, Dispatch, Pipeline, Tensor, Unused, uniform_buffer,
 };
-use crate::plan::scores::{Components, ScoreOutput, ScoresPlan, ScoresShape};
+use crate::plan::scores::{ComponentOrder, Output, ScoresPlan, ScoresShape};
 use crate::{Error, Layout, Result};
 
 /// A compiled kernel. It belongs to the device it was made on and is cheap to clone.
@@ -145,7 +145,7 @@ impl Scores {
         let caps = &self.plan.capabilities;
         let mut checker = Checker::new(caps);
         let ScoresShape { batch, seq_q, seq_k, .. } = *shape;
-        let statistics = matches!(p.output, ScoreOutput::Statistics { .. });
+        let statistics = matches!(p.output, Output::Statistics { .. });
         check_window(shape, statistics)?;
         let q_shape = [batch, p.q_heads, seq_q, p.head_dim];
         checker.tensor("q", &bindings.q, Access::Read, p.q_dtype, q_shape, 4)?;
@@ -156,7 +156,7 @@ impl Scores {
             return Err(Error::IndexOverflow { tensor: "out", index: bytes / 4 });
         }
         checker.binding("out", &bindings.out, Access::Write, bytes)?;
-        let probabilities = matches!(p.output, ScoreOutput::Probabilities(_));
+        let probabilities = matches!(p.output, Output::Probabilities(_));
         match (&bindings.lse, probabilities) {
             (Some(lse), true) => {
                 let elements = Layout::bhsd([batch, 2 * p.q_heads, seq_q, 1])?.elements();
@@ -182,8 +182,8 @@ impl Scores {
         }
         let workgroups = caps.fold_groups(groups)?;
         let (step, component) = match p.output {
-            ScoreOutput::Scores(Components::Pairs)
-            | ScoreOutput::Probabilities(Components::Pairs) => (2, 1),
+            Output::Scores(ComponentOrder::Pairs)
+            | Output::Probabilities(ComponentOrder::Pairs) => (2, 1),
             // Fits: all of them lie below the end of the output.
             _ => (1, q_count.wrapping_mul(k_count)),
         };
@@ -203,7 +203,7 @@ impl Scores {
             position: position(shape)?,
             causal: u32::from(p.causal),
             distance: match p.output {
-                ScoreOutput::Statistics { distance } => distance,
+                Output::Statistics { distance } => distance,
                 _ => 0,
             },
             probabilities: u32::from(probabilities),
@@ -304,15 +304,15 @@ mod tests {
         mass_first,
     });
 
-    fn source(output: ScoreOutput) -> String {
+    fn source(output: Output) -> String {
         let problem = ScoresProblem { output, ..ScoresProblem::new(2, 1, 64) };
         problem.plan(&Capabilities::webgpu_default()).unwrap().shader().source.clone()
     }
 
     #[test]
     fn host_structs_and_binding_numbers_are_the_shaders() {
-        let scores = source(ScoreOutput::Scores(Components::Pairs));
-        let statistics = source(ScoreOutput::Statistics { distance: 1 });
+        let scores = source(Output::Scores(ComponentOrder::Pairs));
+        let statistics = source(Output::Statistics { distance: 1 });
         assert_eq!(host_layout::<RowStatistics>(), wgsl_layout(&statistics, "Row"));
         let common = [
             (binding::PARAMS, "params"),

@@ -48,7 +48,7 @@ pub struct AttentionInputs<'a, R> {
 
 /// What an attention call gives.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Attention<R> {
+pub struct Attended<R> {
     /// `[B, heads, Sq, Dv]`; 0 in rows that see no key.
     pub out: Vec<R>,
     /// Natural log-sum-exp of the scaled scores of the visible keys, `[B, heads, Sq]`; −∞ in rows
@@ -60,7 +60,7 @@ pub struct Attention<R> {
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::Invalid`] when shapes, lengths, heads or numbers do not fit.
-pub fn attention<R: Real>(inputs: &AttentionInputs<'_, R>) -> Result<Attention<R>> {
+pub fn attention<R: Real>(inputs: &AttentionInputs<'_, R>) -> Result<Attended<R>> {
     attention_with(inputs, &|_, score| Some(score), None)
 }
 
@@ -91,7 +91,7 @@ pub fn attention_with<R: Real>(
     inputs: &AttentionInputs<'_, R>,
     modify: &dyn Fn(Place, R) -> Option<R>,
     sinks: Option<&[f64]>,
-) -> Result<Attention<R>> {
+) -> Result<Attended<R>> {
     let dims = inputs.check()?;
     if let Some(sinks) = sinks.filter(|sinks| sinks.len() != inputs.heads.len()) {
         let got = format!("{} for {} output heads", sinks.len(), inputs.heads.len());
@@ -114,7 +114,7 @@ pub fn attention_with<R: Real>(
         }
         lse.push(softmax.lse);
     });
-    Ok(Attention { out, lse })
+    Ok(Attended { out, lse })
 }
 
 /// The softmax weights `[B, heads, Sq, Sk]`, 0 where a key is masked. For pictures and statistics:

@@ -1,9 +1,9 @@
 //! Merging attention over parts of the keys.
 
-use super::{Attention, Real};
+use super::{Attended, Real};
 use crate::{Error, Result};
 
-/// Attention over disjoint sets of keys as attention over all of them:
+/// Attended over disjoint sets of keys as attention over all of them:
 /// `out = Σ e^(lse_p − M) out_p / Σ e^(lse_p − M)`, `lse = M + ln Σ e^(lse_p − M)`, M the largest
 /// log-sum-exp. A part that saw no key has −∞, and its output is not read.
 ///
@@ -11,7 +11,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// [`Error::Invalid`] when there is no part, or parts have different lengths.
-pub fn merge_states<R: Real>(parts: &[Attention<R>], sinks: Option<&[R]>) -> Result<Attention<R>> {
+pub fn merge_states<R: Real>(parts: &[Attended<R>], sinks: Option<&[R]>) -> Result<Attended<R>> {
     let invalid = |needed| Error::Invalid {
         what: "parts",
         needed,
@@ -19,13 +19,13 @@ pub fn merge_states<R: Real>(parts: &[Attention<R>], sinks: Option<&[R]>) -> Res
     };
     let first = parts.first().ok_or_else(|| invalid("at least one"))?;
     let rows = first.lse.len();
-    let same = |part: &Attention<R>| part.lse.len() == rows && part.out.len() == first.out.len();
+    let same = |part: &Attended<R>| part.lse.len() == rows && part.out.len() == first.out.len();
     let divides = rows > 0 && first.out.len().is_multiple_of(rows);
     if !parts.iter().all(same) || !divides || sinks.is_some_and(|sinks| sinks.len() != rows) {
         return Err(invalid("of the same length, a whole number of rows"));
     }
     let dim = first.out.len() / rows;
-    let mut whole = Attention { out: Vec::new(), lse: Vec::new() };
+    let mut whole = Attended { out: Vec::new(), lse: Vec::new() };
     for row in 0..rows {
         let sink = sinks.map_or(R::NEG_INFINITY, |sinks| sinks[row]);
         let top = parts.iter().fold(sink, |top, part| top.max(part.lse[row]));

@@ -17,7 +17,7 @@ mod statistics;
 mod tests;
 
 pub use attention::{
-    Attention, AttentionInputs, Place, attention, attention_with, probabilities, scores,
+    Attended, AttentionInputs, Place, attention, attention_with, probabilities, scores,
 };
 pub use cache::{decode_rows, encode_rows};
 pub use linear_attention::{
@@ -26,7 +26,7 @@ pub use linear_attention::{
 pub use merge::merge_states;
 pub use real::Real;
 pub use rope::{output_queries, rope, unrope};
-pub use statistics::{RowStatistics, statistics};
+pub use statistics::{Statistics, statistics};
 
 use crate::{Error, Result};
 

@@ -5,7 +5,7 @@ use crate::Result;
 
 /// What one row of one output head attends to.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RowStatistics<R> {
+pub struct Statistics<R> {
     /// Natural log-sum-exp of the scaled scores.
     pub lse: R,
     /// −Σ p ln p, in nats.
@@ -28,7 +28,7 @@ pub struct RowStatistics<R> {
 pub fn statistics<R: Real>(
     inputs: &AttentionInputs<'_, R>,
     distance: u32,
-) -> Result<Vec<RowStatistics<R>>> {
+) -> Result<Vec<Statistics<R>>> {
     let lse = attention(inputs)?.lse;
     let all = probabilities(inputs)?;
     let [_, _, seq_q, _] = inputs.q_shape;
@@ -47,7 +47,7 @@ pub fn statistics<R: Real>(
             *(if far <= u64::from(distance) { &mut mass_within } else { &mut mass_beyond }) += p;
         }
         let mass_first = row.first().copied().unwrap_or(zero);
-        RowStatistics { lse, entropy, mean_distance, mass_within, mass_beyond, mass_first }
+        Statistics { lse, entropy, mean_distance, mass_within, mass_beyond, mass_first }
     });
     Ok(rows.collect())
 }

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 ///
 /// A budget is a number of floating-point operations, since a device cannot be asked how long a
 /// dispatch will take: [`Budget::time`] makes it from a time and a rate that the caller measured, with
-/// the very kernel, by timing a call and dividing its [`Part::flops`](crate::gpu::Part::flops), added
+/// the very kernel, by timing a call and dividing its [`Part::flops`](crate::Part::flops), added
 /// up over its parts, by the milliseconds that it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Budget {

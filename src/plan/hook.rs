@@ -6,7 +6,7 @@ use crate::{Error, Result};
 /// A positive function of one number, as WGSL text that was checked.
 ///
 /// ```
-/// use phasor::plan::FeatureHook;
+/// use phasor::linear_attention::FeatureHook;
 ///
 /// let softplus = FeatureHook::new(
 ///     "fn feature_map(x: f32) -> f32 { return max(x, 0.0) + log(1.0 + exp(-abs(x))); }",
@@ -44,7 +44,7 @@ impl FeatureHook {
 /// A modification of single scores, as WGSL text that was checked.
 ///
 /// ```
-/// use phasor::plan::ScoreHook;
+/// use phasor::ScoreHook;
 ///
 /// // A bias that grows with the distance, for even heads only.
 /// let hook = ScoreHook::new(
@@ -81,7 +81,7 @@ impl ScoreHook {
 /// A mask over single scores, as WGSL text that was checked.
 ///
 /// ```
-/// use phasor::plan::MaskHook;
+/// use phasor::MaskHook;
 ///
 /// // Keys of the same run of 64.
 /// let hook = MaskHook::new(

@@ -13,8 +13,8 @@ use crate::{Error, Result};
 /// What is done with it:
 ///
 /// - **Context shift**: a full sequence drops rows `keep .. keep + n`, and the ones behind move
-///   forward by n, as if they had always been there: [`CacheMove::shift`].
-/// - **Copy of a prefix** to another sequence: [`CacheMove::prefix`], bit for bit. Paged sequences
+///   forward by n, as if they had always been there: [`Move::shift`].
+/// - **Copy of a prefix** to another sequence: [`Move::prefix`], bit for bit. Paged sequences
 ///   share full pages through their block tables instead, and copy the last, partial one alone.
 /// - **Truncation** needs no kernel: hand over a smaller length.
 ///
@@ -60,7 +60,7 @@ impl KvMoveProblem {
 
 /// Rows that move. In a rolling cache, rows are positions: they lie in slot `row mod capacity`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CacheMove {
+pub struct Move {
     /// Sequence that they come from.
     pub from: u32,
     /// The first of them.
@@ -73,7 +73,7 @@ pub struct CacheMove {
     pub rows: u32,
 }
 
-impl CacheMove {
+impl Move {
     /// A context shift of a sequence of `len` rows: rows `keep .. keep + dropped` are lost, and all
     /// behind them move forward. The sequence has `len − dropped` rows then.
     pub fn shift(sequence: u32, keep: u32, dropped: u32, len: u32) -> Self {
@@ -105,15 +105,15 @@ impl CacheMove {
 /// Checks moves that one call makes: sequences and rows exist, and no move writes what another one
 /// reads or writes. Block tables are not looked at: rows of different sequences are taken to lie on
 /// different pages, which holds for all that is written if
-/// [`Pages::check_append`](crate::plan::cache::Pages::check_append) of the rows that are written
+/// [`Pages::check_append`](crate::cache::Pages::check_append) of the rows that are written
 /// passes.
 ///
 /// # Errors
 /// [`Error::Invalid`], [`Error::CacheFull`] for rows past the capacity (rolling: more than it).
-pub fn check_moves(moves: &[CacheMove], batch: u32, capacity: u32, rolling: bool) -> Result<()> {
+pub fn check_moves(moves: &[Move], batch: u32, capacity: u32, rolling: bool) -> Result<()> {
     let invalid = |needed, got| Err(Error::Invalid { what: "moves", needed, got });
     for row in moves {
-        let CacheMove { from, from_row, to, to_row, rows } = *row;
+        let Move { from, from_row, to, to_row, rows } = *row;
         if from.max(to) >= batch {
             return invalid("between sequences below the batch", format!("{row:?} of {batch}"));
         }
@@ -278,13 +278,13 @@ impl core::fmt::Display for KvMovePlan {
 mod tests {
     use super::*;
 
-    fn refused(moves: &[CacheMove], rolling: bool) -> Error {
+    fn refused(moves: &[Move], rolling: bool) -> Error {
         check_moves(moves, 3, 40, rolling).unwrap_err()
     }
 
     #[test]
     fn moves_that_cannot_be_made_are_refused() {
-        let one = |from, from_row, to, to_row, rows| CacheMove { from, from_row, to, to_row, rows };
+        let one = |from, from_row, to, to_row, rows| Move { from, from_row, to, to_row, rows };
         let full = refused(&[one(0, 0, 1, 31, 10)], false);
         assert_eq!(full, Error::CacheFull { sequence: 1, needed: 41, capacity: 40 });
         let missing = refused(&[one(0, 31, 1, 0, 10)], false);
@@ -308,10 +308,10 @@ mod tests {
 
     #[test]
     fn a_shift_has_as_many_chains_as_it_drops_rows() {
-        let shift = CacheMove::shift(1, 4, 6, 30);
+        let shift = Move::shift(1, 4, 6, 30);
         assert_eq!((shift.from_row, shift.to_row, shift.rows), (10, 4, 20));
         assert_eq!((shift.distance(), shift.chains(false)), (-6, 6));
-        assert_eq!(CacheMove::prefix(0, 1, 30).chains(false), 30);
-        assert_eq!(CacheMove::shift(0, 4, 6, 3).rows, 0);
+        assert_eq!(Move::prefix(0, 1, 30).chains(false), 30);
+        assert_eq!(Move::shift(0, 4, 6, 3).rows, 0);
     }
 }

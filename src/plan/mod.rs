@@ -1,19 +1,19 @@
 //! Pure decisions, testable without a GPU: what the device can do, and from it the path, the tile
 //! and the cost of a call. Nothing here names a wgpu type.
 
-pub mod attention;
+pub(crate) mod attention;
 mod budget;
-pub mod cache;
+pub(crate) mod cache;
 mod capabilities;
 mod channels;
-pub mod decode;
+pub(crate) mod decode;
 mod hook;
-pub mod kv_append;
-pub mod kv_move;
-pub mod linear_attention;
-pub mod merge;
-pub mod rope;
-pub mod scores;
+pub(crate) mod kv_append;
+pub(crate) mod kv_move;
+pub(crate) mod linear_attention;
+pub(crate) mod merge;
+pub(crate) mod rope;
+pub(crate) mod scores;
 mod shader;
 mod tier;
 

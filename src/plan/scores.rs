@@ -10,7 +10,7 @@ use crate::{DType, Error, Result};
 
 /// How two components lie in one buffer of f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Components {
+pub enum ComponentOrder {
     /// `[B, heads, queries, keys, 2]`: real and imaginary part side by side, a complex number.
     Pairs,
     /// `[B, heads, 2, queries, keys]`: a plane of real parts, and one of imaginary parts.
@@ -19,13 +19,13 @@ pub enum Components {
 
 /// What is written of the scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ScoreOutput {
+pub enum Output {
     /// `softmax_scale · S`; −∞ where the mask hides a key.
-    Scores(Components),
+    Scores(ComponentOrder),
     /// `exp(softmax_scale · S − lse)`, 0 where the mask hides a key. Needs the log-sum-exp that an
     /// attention call over [`HeadMap::ropepp`](crate::HeadMap::ropepp) writes.
-    Probabilities(Components),
-    /// One [`RowStatistics`](crate::kernels::scores::RowStatistics) for every row and component,
+    Probabilities(ComponentOrder),
+    /// One [`RowStatistics`](crate::scores::RowStatistics) for every row and component,
     /// from one pass over the keys.
     Statistics {
         /// Distance up to which probability counts as near, and past which as far, in tokens.
@@ -41,7 +41,7 @@ pub enum ScoreOutput {
 /// ```
 ///
 /// (RoPE++, arXiv 2512.07525, matrix form.) The un-rotated tail adds to S_re alone, as in
-/// [`AttentionProblem`](crate::plan::attention::AttentionProblem).
+/// [`AttentionProblem`](crate::attention::AttentionProblem).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoresProblem {
     /// Query heads of the tensor.
@@ -65,7 +65,7 @@ pub struct ScoresProblem {
     /// Storage of k.
     pub k_dtype: DType,
     /// What is written.
-    pub output: ScoreOutput,
+    pub output: Output,
 }
 
 impl ScoresProblem {
@@ -82,7 +82,7 @@ impl ScoresProblem {
             softmax_scale: f64::from(head_dim).powf(-0.5) as f32,
             q_dtype: DType::F32,
             k_dtype: DType::F32,
-            output: ScoreOutput::Scores(Components::Planes),
+            output: Output::Scores(ComponentOrder::Planes),
         }
     }
 
@@ -172,7 +172,7 @@ impl ScoresPlan {
             false => [16, 16, 4, 1],
         };
         let block = ty * rows;
-        let statistics = matches!(problem.output, ScoreOutput::Statistics { .. });
+        let statistics = matches!(problem.output, Output::Statistics { .. });
         let shader = shader(problem, [tx, ty, rows, cols], statistics);
         capabilities.admit("scores", &shader)?;
         let (problem, capabilities) = (problem.clone(), capabilities.clone());
@@ -194,7 +194,7 @@ impl ScoresPlan {
         let rows = u64::from(shape.batch).saturating_mul(self.problem.heads.len() as u64);
         let rows = rows.saturating_mul(shape.queries.len() as u64);
         match self.problem.output {
-            ScoreOutput::Statistics { .. } => rows.saturating_mul(2 * 6 * 4),
+            Output::Statistics { .. } => rows.saturating_mul(2 * 6 * 4),
             _ => rows.saturating_mul(2 * 4 * shape.keys.len() as u64),
         }
     }

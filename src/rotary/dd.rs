@@ -42,15 +42,15 @@ fn two_prod(a: f64, b: f64) -> Dd {
 }
 
 impl Dd {
-    pub const ZERO: Dd = Dd { hi: 0.0, lo: 0.0 };
-    pub const ONE: Dd = Dd { hi: 1.0, lo: 0.0 };
+    pub(super) const ZERO: Dd = Dd { hi: 0.0, lo: 0.0 };
+    pub(super) const ONE: Dd = Dd { hi: 1.0, lo: 0.0 };
 
     /// `a / b`, to the full width.
-    pub fn ratio(a: f64, b: f64) -> Self {
+    pub(super) fn ratio(a: f64, b: f64) -> Self {
         Dd::from(a) / Dd::from(b)
     }
 
-    pub fn is_finite(self) -> bool {
+    pub(super) fn is_finite(self) -> bool {
         self.hi.is_finite() && self.lo.is_finite()
     }
 
@@ -61,7 +61,7 @@ impl Dd {
 
     /// e^self, to about 1e-30 of itself while the low part of the result stays a normal number
     /// (exponents from about -670).
-    pub fn exp(self) -> Self {
+    pub(super) fn exp(self) -> Self {
         const HALVINGS: i32 = 9;
         if self.hi.abs() > 709.0 || self.hi.is_nan() {
             return Dd::from(self.hi.exp());
@@ -86,7 +86,7 @@ impl Dd {
     }
 
     /// ln self for a positive number up to about 1e290: one Newton step from the f64 logarithm.
-    pub fn ln(self) -> Self {
+    pub(super) fn ln(self) -> Self {
         let y = Dd::from(self.hi.ln());
         if !y.is_finite() {
             return y;
@@ -95,34 +95,34 @@ impl Dd {
     }
 
     /// self^exponent for a positive base.
-    pub fn powf(self, exponent: Dd) -> Self {
+    pub(super) fn powf(self, exponent: Dd) -> Self {
         (self.ln() * exponent).exp()
     }
 
     /// The larger of the two; `other` when one is no number.
-    pub fn max(self, other: Dd) -> Self {
+    pub(super) fn max(self, other: Dd) -> Self {
         if self > other { self } else { other }
     }
 
     /// The smaller of the two; `other` when one is no number.
-    pub fn min(self, other: Dd) -> Self {
+    pub(super) fn min(self, other: Dd) -> Self {
         if self < other { self } else { other }
     }
 
     /// Largest integer not above.
-    pub fn floor(self) -> Self {
+    pub(super) fn floor(self) -> Self {
         let hi = self.hi.floor();
         if hi == self.hi { quick_two_sum(hi, self.lo.floor()) } else { Dd::from(hi) }
     }
 
     /// Smallest integer not below.
-    pub fn ceil(self) -> Self {
+    pub(super) fn ceil(self) -> Self {
         -(-self).floor()
     }
 
     /// The value modulo one, as an unsigned 128-bit binary fraction: the integer returned stands
     /// for `n / 2^128`. Wrapping arithmetic on it is arithmetic modulo one.
-    pub fn fraction(self) -> u128 {
+    pub(super) fn fraction(self) -> u128 {
         fraction(self.hi).wrapping_add(fraction(self.lo))
     }
 }

@@ -50,6 +50,9 @@ mod shape;
 mod table;
 mod yarn;
 
+/// What kernels bind of a table, shown here beside what it is made from.
+#[doc(inline)]
+pub use crate::gpu::{CosSin, Positions};
 pub use axes::{Axial2d, PositionAxes};
 pub use config::RopeConfig;
 pub use frequencies::{Frequencies, Xpos};

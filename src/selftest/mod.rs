@@ -23,6 +23,7 @@ mod probes;
 mod readback;
 mod report;
 
+pub use crate::plan::{Quarantine, Tier};
 pub use report::{Finding, Outcome, Report};
 
 use crate::Capabilities;

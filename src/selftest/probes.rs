@@ -5,7 +5,7 @@ use crate::gpu::{CacheBindings, CacheTensor, Positions};
 use crate::kernels::attention::{Attention, AttentionBindings};
 use crate::kernels::decode::{Decode, DecodeBindings};
 use crate::kernels::kv_append::{KvAppend, KvAppendBindings};
-use crate::kernels::linear_attention::{LinearAttention, LinearAttentionBindings, LinearRotation};
+use crate::kernels::linear_attention::{LinearAttention, LinearAttentionBindings, Rotation};
 use crate::kernels::rope::{Rope, RopeBindings};
 use crate::kernels::scores::{Scores, ScoresBindings};
 use crate::oracle::{self, AttentionInputs, LinearInputs, Real};
@@ -348,7 +348,7 @@ fn linear(device: &wgpu::Device, caps: &Capabilities) -> Result<Ready> {
         v: tensor(&v),
         out: tensor(&out),
         workspace: workspace.as_entire_buffer_binding(),
-        rotation: Some(LinearRotation {
+        rotation: Some(Rotation {
             table: turn.bind(&table)?,
             positions: Positions::From(0),
             q_positions: None,

@@ -7,7 +7,8 @@
 //! adapter, driver, crate version or problem are others.
 //!
 //! ```no_run
-//! # use phasor::{Capabilities, HeadMap, plan::attention::{AttentionProblem, AttentionShape}, tuner, wgpu};
+//! # use phasor::attention::{AttentionProblem, AttentionShape};
+//! # use phasor::{Capabilities, HeadMap, tuner, wgpu};
 //! # fn f(device: &wgpu::Device, queue: &wgpu::Queue) -> phasor::Result<()> {
 //! let problem = AttentionProblem::new(HeadMap::ropepp(8)?, 2, 64);
 //! let shape = AttentionShape::new(1, 2048, 2048);

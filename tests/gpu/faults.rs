@@ -7,32 +7,16 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use phasor::{
-    Capabilities, DType, Dispatch, Error, Layout, Tensor,
-    gpu::{Compiler, CosSin, Positions},
-    kernels::{
-        attention::Attention,
-        decode::Decode,
-        kv_append::KvAppend,
-        kv_move::KvMove,
-        linear_attention::LinearAttention,
-        merge::Merge,
-        rope::{Rope, RopeBindings},
-        scores::Scores,
-    },
-    plan::{
-        attention::AttentionPlan,
-        decode::DecodePlan,
-        kv_append::KvAppendPlan,
-        kv_move::KvMovePlan,
-        linear_attention::LinearAttentionPlan,
-        merge::MergePlan,
-        rope::{RopePlan, RopeProblem, RopeShape},
-        scores::ScoresPlan,
-    },
-    rotary::{RopeConfig, TableShape},
-    wgpu,
-};
+use phasor::attention::{Attention, AttentionPlan};
+use phasor::decode::{Decode, DecodePlan};
+use phasor::kv_append::{KvAppend, KvAppendPlan};
+use phasor::kv_move::{KvMove, KvMovePlan};
+use phasor::linear_attention::{LinearAttention, LinearAttentionPlan};
+use phasor::merge::{Merge, MergePlan};
+use phasor::rope::{Rope, RopeBindings, RopePlan, RopeProblem, RopeShape};
+use phasor::rotary::{CosSin, Positions, RopeConfig, TableShape};
+use phasor::scores::{Scores, ScoresPlan};
+use phasor::{Capabilities, Compiler, DType, Dispatch, Error, Layout, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
 
 use crate::harness::{every_kernel, lab};

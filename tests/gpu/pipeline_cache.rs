@@ -1,6 +1,6 @@
 //! wgpu's pipeline cache, where the backend has one.
 
-use phasor::{gpu::Compiler, wgpu};
+use phasor::{Compiler, wgpu};
 use phasor_kit::gpu::Gpu;
 
 use crate::harness::{every_kernel, lab};

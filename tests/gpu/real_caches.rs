@@ -6,20 +6,11 @@
 
 use std::path::PathBuf;
 
-use phasor::{
-    DType, HeadMap, Layout, Tensor,
-    gpu::{CacheBindings, CacheTensor, CosSin, Positions},
-    kernels::{
-        decode::DecodeBindings,
-        kv_append::{KvAppend, KvAppendBindings},
-    },
-    plan::{
-        cache::{CacheFormat, CacheType},
-        decode::{DecodePlan, DecodeProblem, DecodeShape, DecodeTile},
-        kv_append::{KvAppendProblem, KvAppendShape},
-    },
-    rotary::RopeConfig,
-};
+use phasor::cache::{CacheBindings, CacheFormat, CacheTensor, CacheType};
+use phasor::decode::{DecodeBindings, DecodePlan, DecodeProblem, DecodeShape, Tile};
+use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
+use phasor::rotary::{CosSin, Positions, RopeConfig};
+use phasor::{DType, HeadMap, Layout, Tensor};
 use phasor_kit::golden::File;
 
 use crate::harness::{Result, lab};
@@ -92,7 +83,7 @@ fn measure(file: &File, k: CacheType, v: CacheType) -> Result<Errors> {
         max_seq_q: ROWS,
         ..DecodeProblem::new(heads, format, batch, seq)
     };
-    let tile = DecodeTile::new(16, 1, 4);
+    let tile = Tile::new(16, 1, 4);
     let plan = DecodePlan::with_parts(&problem, &gpu.capabilities(), tile, 1)?;
     let lens: Vec<u32> = (1..=batch).map(|b| b * ROWS).collect();
     let lens = gpu.upload_u32(&lens);

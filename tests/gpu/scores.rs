@@ -1,12 +1,11 @@
 //! Raw scores, probabilities and row statistics on the device against the oracle.
 
-use phasor::{
-    DType, HeadMap, OutputHead, Phase,
-    kernels::scores::{RowStatistics, Scores, ScoresBindings},
-    oracle::{self, AttentionInputs, Real},
-    plan::scores::{Components, ScoreOutput, ScoresProblem, ScoresShape},
-    rotary::Pairing,
+use phasor::oracle::{self, AttentionInputs, Real};
+use phasor::rotary::Pairing;
+use phasor::scores::{
+    ComponentOrder, Output, RowStatistics, Scores, ScoresBindings, ScoresProblem, ScoresShape,
 };
+use phasor::{DType, HeadMap, OutputHead, Phase};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
 use crate::harness::{Lab, Place, Placed, Result, lab, narrow, random, run_table};
@@ -40,7 +39,7 @@ impl Case {
     fn check_on(&self, lab: &Lab) -> Result {
         let inputs = self.random();
         let lse = match self.problem.output {
-            ScoreOutput::Probabilities(_) => Some(self.lse(&inputs)?),
+            Output::Probabilities(_) => Some(self.lse(&inputs)?),
             _ => None,
         };
         let got = self.run(lab, &inputs, lse.as_deref())?;
@@ -102,7 +101,7 @@ impl Case {
         let inputs = self.inputs(&q, &k, &heads);
         let ScoresShape { batch, seq_q, seq_k, .. } = self.shape;
         let (seq_q, seq_k, n) = (seq_q as usize, seq_k as usize, heads.len());
-        if let ScoreOutput::Statistics { distance } = self.problem.output {
+        if let Output::Statistics { distance } = self.problem.output {
             let all = oracle::statistics(&inputs, distance)?;
             let window = self.shape.queries.clone();
             let mut rows = Vec::new();
@@ -110,7 +109,7 @@ impl Case {
                 let first = plane * seq_q;
                 rows.extend(all[first..][window.start as usize..window.end as usize].to_vec());
             }
-            let of = |f: fn(&oracle::RowStatistics<R>) -> R| rows.iter().map(f).collect();
+            let of = |f: fn(&oracle::Statistics<R>) -> R| rows.iter().map(f).collect();
             return Ok(vec![
                 ("lse", of(|row| row.lse)),
                 ("entropy", of(|row| row.entropy)),
@@ -121,7 +120,7 @@ impl Case {
             ]);
         }
         let all = match self.problem.output {
-            ScoreOutput::Probabilities(_) => oracle::probabilities(&inputs)?,
+            Output::Probabilities(_) => oracle::probabilities(&inputs)?,
             _ => {
                 let (re, im) = oracle::scores(&inputs)?;
                 self.masked_scores(&re, &im)
@@ -191,14 +190,14 @@ impl Case {
         let got = out.read(gpu)?;
         let rows = self.shape.queries.len();
         Ok(match p.output {
-            ScoreOutput::Statistics { .. } => statistics_by_name(rows_of(&got), rows),
-            ScoreOutput::Scores(components) | ScoreOutput::Probabilities(components) => {
+            Output::Statistics { .. } => statistics_by_name(rows_of(&got), rows),
+            Output::Scores(components) | Output::Probabilities(components) => {
                 let plane = rows * self.shape.keys.len();
                 vec![(
                     "window",
                     match components {
-                        Components::Planes => got,
-                        Components::Pairs => planes(&got, plane),
+                        ComponentOrder::Planes => got,
+                        ComponentOrder::Pairs => planes(&got, plane),
                     },
                 )]
             }
@@ -251,17 +250,15 @@ fn cases() -> Vec<(String, Case)> {
     let mut all = Vec::new();
     let outputs = |components| {
         [
-            ScoreOutput::Scores(components),
-            ScoreOutput::Probabilities(components),
-            ScoreOutput::Statistics { distance: 7 },
+            Output::Scores(components),
+            Output::Probabilities(components),
+            Output::Statistics { distance: 7 },
         ]
     };
     let mut add = |name: &str, problem: ScoresProblem, shape: ScoresShape| {
-        for output in outputs(Components::Planes) {
+        for output in outputs(ComponentOrder::Planes) {
             let shape = match output {
-                ScoreOutput::Statistics { .. } => {
-                    ScoresShape { keys: 0..shape.seq_k, ..shape.clone() }
-                }
+                Output::Statistics { .. } => ScoresShape { keys: 0..shape.seq_k, ..shape.clone() },
                 _ => shape.clone(),
             };
             let problem = ScoresProblem { output, ..problem.clone() };
@@ -287,7 +284,7 @@ fn cases() -> Vec<(String, Case)> {
     add("blocks", blocks, square.clone());
     let f16 = ScoresProblem { q_dtype: DType::F16, k_dtype: DType::F16, ..plain.clone() };
     add("f16", f16, square.clone());
-    for output in &outputs(Components::Pairs)[..2] {
+    for output in &outputs(ComponentOrder::Pairs)[..2] {
         let problem = ScoresProblem { output: *output, ..plain.clone() };
         let shape = ScoresShape { queries: 1..40, keys: 30..37, ..square.clone() };
         all.push((format!("{output:?}"), Case { problem, shape }));
@@ -302,10 +299,10 @@ fn scores_and_statistics_are_the_oracles() {
 
 #[test]
 fn least_devices_give_the_same() {
-    let output = ScoreOutput::Statistics { distance: 3 };
+    let output = Output::Statistics { distance: 3 };
     let problem = ScoresProblem { output, ..ScoresProblem::new(2, 1, 16) };
     Case { problem, shape: ScoresShape::new(1, 300, 300) }.check_on(narrow()).unwrap();
-    let output = ScoreOutput::Scores(Components::Planes);
+    let output = Output::Scores(ComponentOrder::Planes);
     let problem = ScoresProblem { output, ..ScoresProblem::new(1, 1, 16) };
     let window = ScoresShape { queries: 0..100, keys: 50..130, ..ScoresShape::new(1, 300, 300) };
     Case { problem, shape: window }.check_on(narrow()).unwrap();

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use phasor::plan::{Tier, cache::CacheType};
-use phasor::selftest::{Outcome, SelfTest};
+use phasor::cache::CacheType;
+use phasor::selftest::{Outcome, SelfTest, Tier};
 use phasor::{Capabilities, wgpu};
 
 use crate::harness::lab;
@@ -63,7 +63,7 @@ fn the_pieces_do_not_block() {
 }
 
 fn without_tiles(mut caps: Capabilities, heads: phasor::HeadMap, dim: u32) -> Capabilities {
-    let problem = phasor::plan::attention::AttentionProblem::new(heads, 1, dim);
+    let problem = phasor::attention::AttentionProblem::new(heads, 1, dim);
     while let Ok(plan) = problem.plan(&caps) {
         caps = caps.without(Tier::Attention(*plan.tile()), "not this time");
     }

@@ -1,14 +1,12 @@
 //! Problems of the kernels that serve: appends, decode, merge.
 
-use phasor::plan::ScoreHook;
-use phasor::plan::attention::Bias;
-use phasor::plan::cache::{CacheFormat, CacheType};
-use phasor::plan::decode::DecodeProblem;
-use phasor::plan::kv_append::KvAppendProblem;
-use phasor::plan::kv_move::KvMoveProblem;
-use phasor::plan::merge::MergeProblem;
+use phasor::cache::{CacheFormat, CacheType};
+use phasor::decode::DecodeProblem;
+use phasor::kv_append::KvAppendProblem;
+use phasor::kv_move::KvMoveProblem;
+use phasor::merge::MergeProblem;
 use phasor::rotary::Pairing;
-use phasor::{DType, HeadMap, OutputHead, Phase};
+use phasor::{Bias, DType, HeadMap, OutputHead, Phase, ScoreHook};
 
 const CACHE_TYPES: [CacheType; 4] =
     [CacheType::F32, CacheType::F16, CacheType::Int8, CacheType::Q4];

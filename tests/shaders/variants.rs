@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use phasor::plan::attention::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
-use phasor::plan::linear_attention::{FeatureMap, LinearAttentionProblem};
-use phasor::plan::rope::{Direction, RopeProblem};
-use phasor::plan::scores::{Components, ScoreOutput, ScoresProblem};
-use phasor::plan::{FeatureHook, MaskHook, ScoreHook, Shader};
+use phasor::attention::{Alignment, AttentionProblem, Keys, Outputs, Queries};
+use phasor::linear_attention::{FeatureHook, FeatureMap, LinearAttentionProblem};
+use phasor::rope::{Direction, RopeProblem};
 use phasor::rotary::Pairing;
-use phasor::{Capabilities, DType, Error, HeadMap, OutputHead, Phase};
+use phasor::scores::{ComponentOrder, Output, ScoresProblem};
+use phasor::shader::Shader;
+use phasor::{Bias, Capabilities, DType, Error, HeadMap, MaskHook, OutputHead, Phase, ScoreHook};
 
 use crate::serving;
 
@@ -194,7 +194,7 @@ fn rope_problems() -> Vec<RopeProblem> {
 }
 
 fn scores_problems() -> Vec<ScoresProblem> {
-    let outputs = [ScoreOutput::Scores(Components::Pairs), ScoreOutput::Statistics { distance: 9 }];
+    let outputs = [Output::Scores(ComponentOrder::Pairs), Output::Statistics { distance: 9 }];
     let mut problems = Vec::new();
     for output in outputs {
         let plain = ScoresProblem { output, ..ScoresProblem::new(2, 1, 64) };

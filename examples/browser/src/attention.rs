@@ -1,7 +1,6 @@
 //! Causal prefill: the real component alone, and both from one pass.
 
-use phasor::kernels::attention::{Attention, AttentionBindings};
-use phasor::plan::attention::{AttentionProblem, AttentionShape};
+use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
 use phasor::wgpu::util::DeviceExt as _;
 use phasor::{Capabilities, DType, HeadMap, Layout, Tensor, wgpu};
 

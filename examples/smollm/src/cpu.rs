@@ -1,7 +1,7 @@
 //! Rotation, cache and attention on the CPU, in f32, as plainly as it can be: what the GPU is
 //! compared with.
 
-use phasor::plan::cache::Components;
+use phasor::cache::ModelKind;
 use phasor::rotary::{Pairing, RopeRule};
 
 use crate::Result;
@@ -29,7 +29,7 @@ impl OnCpu {
     pub fn new(weights: &Weights, capacity: u32, chunk: u32) -> Result<Self> {
         let config = &weights.config;
         let (rope, dim) = (&config.rope, config.head_dim as usize);
-        if weights.components != Components::Plain
+        if weights.components != ModelKind::Plain
             || rope.rule != RopeRule::Default
             || rope.rotary_dim != config.head_dim
         {

@@ -1,6 +1,6 @@
 //! The page allocator of one sequence.
 
-use phasor::plan::cache::Pages as Table;
+use phasor::cache::Pages as Table;
 use phasor::wgpu;
 
 use crate::Result;

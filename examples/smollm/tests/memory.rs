@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use phasor::plan::cache::CacheType;
+use phasor::cache::CacheType;
 use phasor_kit::gpu::Gpu;
 use phasor_smollm::gpu::{OnGpu, Options};
 use phasor_smollm::model::Model;

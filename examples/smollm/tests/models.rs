@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use phasor::plan::cache::{CacheType, Components};
+use phasor::cache::{CacheType, ModelKind};
 use phasor_kit::gpu::Gpu;
 use phasor_smollm::check::{self, Expect, Outcome};
 use phasor_smollm::cpu::OnCpu;
@@ -37,20 +37,17 @@ fn check(gpu: &Gpu, model: &Path, file: &Path, options: Options, expect: Expect)
 #[test]
 fn tiny_models_follow_their_authors() {
     let gpu = Gpu::new().unwrap();
-    let models = [
-        ("rope", Components::Plain),
-        ("ec", Components::EqualCache),
-        ("eh", Components::EqualHeads),
-    ];
+    let models =
+        [("rope", ModelKind::Plain), ("ec", ModelKind::EqualCache), ("eh", ModelKind::EqualHeads)];
     for (name, components) in models {
         let path = tiny(name);
         // The shapes alone tell.
         assert_eq!(Weights::read(&path).unwrap().components, components);
         // Chunks of 5 of 14 tokens: the last one is shorter. Few forms, since kernels take long to
         // compile on a software adapter; the crate's own tests have the others.
-        let float = options(CacheType::F32, components != Components::Plain, 5);
+        let float = options(CacheType::F32, components != ModelKind::Plain, 5);
         let mut forms = vec![(float, Expect::Exact)];
-        if components == Components::EqualHeads {
+        if components == ModelKind::EqualHeads {
             forms.push((options(CacheType::Int8, true, 5), Expect::Close));
         }
         for (form, expect) in forms {

@@ -44,13 +44,13 @@ pub struct AttentionBindings<'a> {
     pub block_list: Option<BlockList<'a>>,
     /// Table and positions of q, where the kernel rotates it.
     pub rotation: Option<(CosSin<'a>, Positions<'a>)>,
-    /// [`Cut::workspace_bytes`](crate::plan::attention::Cut::workspace_bytes) of scratch memory, where
+    /// [`Cut::workspace_bytes`](crate::attention::Cut::workspace_bytes) of scratch memory, where
     /// that is not 0; read and written. Its contents matter from the first part of a call to the last.
     pub workspace: Option<wgpu::BufferBinding<'a>>,
 }
 
 /// Which tiles of queries and keys a call visits: u32 `[B, ceil(S_q / block_q), ceil(S_k / block_k)]`
-/// without gaps, with the sizes of the plan's [tile](crate::plan::attention::Tile); 0 leaves a tile
+/// without gaps, with the sizes of the plan's [tile](crate::attention::Tile); 0 leaves a tile
 /// out, as if the mask hid all of it.
 #[derive(Debug, Clone)]
 pub struct BlockList<'a> {

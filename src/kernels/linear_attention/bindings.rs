@@ -19,16 +19,16 @@ pub struct LinearAttentionBindings<'a> {
     /// [`LinearAttentionPlan::workspace_bytes`] of scratch memory.
     pub workspace: wgpu::BufferBinding<'a>,
     /// Table and positions, where features rotate.
-    pub rotation: Option<LinearRotation<'a>>,
+    pub rotation: Option<Rotation<'a>>,
     /// The state, where the problem has one.
-    pub state: Option<LinearStateBinding<'a>>,
+    pub state: Option<State<'a>>,
     /// For [`FeatureMap::Favor`].
     pub random: Option<RandomFeatureBindings<'a>>,
 }
 
 /// How the features of a call rotate.
 #[derive(Debug, Clone)]
-pub struct LinearRotation<'a> {
+pub struct Rotation<'a> {
     /// A table of `rotary_dim / 2` pairs: its configuration has the number of features for its
     /// `head_dim`.
     pub table: CosSin<'a>,
@@ -41,7 +41,7 @@ pub struct LinearRotation<'a> {
 /// What the keys so far leave to those behind them: read where a call resumes, always written.
 /// Copy it to go on from one point twice.
 #[derive(Debug, Clone)]
-pub struct LinearStateBinding<'a> {
+pub struct State<'a> {
     /// S = Σ (R φ(k)) vᵀ, f32 `[B, H_kv, F, D_v]` without gaps.
     pub s: wgpu::BufferBinding<'a>,
     /// z = Σ φ(k), f32 `[B, H_kv, F]` without gaps.
@@ -51,7 +51,7 @@ pub struct LinearStateBinding<'a> {
 /// What random features need beside the tensors.
 #[derive(Debug, Clone)]
 pub struct RandomFeatureBindings<'a> {
-    /// The bytes of a [`RandomFeatures`](crate::features::RandomFeatures), f32 `[D, F]`, read.
+    /// The bytes of a [`RandomFeatures`](crate::linear_attention::RandomFeatures), f32 `[D, F]`, read.
     pub projection: wgpu::BufferBinding<'a>,
     /// [`LinearAttentionPlan::features_bytes`] of scratch memory, in a buffer of its own.
     pub features: wgpu::BufferBinding<'a>,

@@ -9,9 +9,7 @@ use crate::Error;
 use crate::Result;
 use crate::gpu::{Bind, Compiler, Dispatch, Pipeline, Unused, uniform_buffer};
 use crate::plan::linear_attention::{LinearAttentionPlan, LinearAttentionShape};
-pub use bindings::{
-    LinearAttentionBindings, LinearRotation, LinearStateBinding, RandomFeatureBindings,
-};
+pub use bindings::{LinearAttentionBindings, RandomFeatureBindings, Rotation, State};
 use call::Call;
 use params::Head;
 

@@ -19,7 +19,7 @@ mod model;
 mod pages;
 
 use crate::{DType, Error, Result};
-pub use model::{Components, ModelShape};
+pub use model::{ModelKind, ModelShape};
 pub use pages::{Pages, check_room};
 
 /// How the rows of a cache are stored. K and V choose independently.
@@ -246,23 +246,23 @@ mod tests {
             kv_heads: 3,
             head_dim: 64,
             value_dim: 64,
-            components: Components::EqualHeads,
+            kind: ModelKind::EqualHeads,
             k: CacheType::F16,
             v: CacheType::Int8,
         };
         assert!(matches!(model.bytes_per_token(), Err(Error::Invalid { what: "kv_heads", .. })));
         model.kv_heads = 4;
         assert_eq!(model.bytes_per_token(), Ok(3 * 2 * (128 + 68)));
-        model.components = Components::EqualCache;
+        model.kind = ModelKind::EqualCache;
         assert_eq!(model.bytes_per_token(), Ok(3 * 4 * (128 + 68)));
     }
 
     /// The table at the head of this file.
     #[test]
     fn bytes_a_token_are_as_documented() {
-        let bytes = |layers, kv_heads, stored, components| {
+        let bytes = |layers, kv_heads, stored, kind| {
             let (head_dim, value_dim, k, v) = (128, 128, stored, stored);
-            ModelShape { layers, kv_heads, head_dim, value_dim, components, k, v }
+            ModelShape { layers, kv_heads, head_dim, value_dim, kind, k, v }
                 .bytes_per_token()
                 .unwrap()
         };
@@ -278,9 +278,9 @@ mod tests {
             (32, 8, q4, 36864),
         ] {
             let bytes = |components| bytes(layers, kv_heads, stored, components);
-            assert_eq!(bytes(Components::Plain), plain);
-            assert_eq!(bytes(Components::EqualCache), plain);
-            assert_eq!(bytes(Components::EqualHeads), plain / 2);
+            assert_eq!(bytes(ModelKind::Plain), plain);
+            assert_eq!(bytes(ModelKind::EqualCache), plain);
+            assert_eq!(bytes(ModelKind::EqualHeads), plain / 2);
         }
         // DeepSeek-V3: one latent of 512 channels, and 64 rotated ones, for all heads.
         let latent = CacheFormat { k: f16, v: f16, value_dim: 512, ..CacheFormat::new(1, 576) };

@@ -5,7 +5,7 @@ use crate::{Error, Result};
 
 /// Which components a model attends with, as far as its cache is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Components {
+pub enum ModelKind {
     /// RoPE: the real component alone.
     Plain,
     /// RoPE++ EC (equal cache): both components, as many kv heads as the plain model.
@@ -25,8 +25,8 @@ pub struct ModelShape {
     pub head_dim: u32,
     /// D_v.
     pub value_dim: u32,
-    /// Components.
-    pub components: Components,
+    /// Plain, EC or EH.
+    pub kind: ModelKind,
     /// Storage of K.
     pub k: CacheType,
     /// Storage of V.
@@ -37,13 +37,13 @@ impl ModelShape {
     /// The cache of one layer, contiguous and not rolling.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an odd number of kv heads with [`Components::EqualHeads`], and for
+    /// [`Error::Invalid`] for an odd number of kv heads with [`ModelKind::EqualHeads`], and for
     /// sizes that no cache has.
     pub fn cache(&self) -> Result<CacheFormat> {
-        let kv_heads = match self.components {
-            Components::Plain | Components::EqualCache => self.kv_heads,
-            Components::EqualHeads if self.kv_heads.is_multiple_of(2) => self.kv_heads / 2,
-            Components::EqualHeads => {
+        let kv_heads = match self.kind {
+            ModelKind::Plain | ModelKind::EqualCache => self.kv_heads,
+            ModelKind::EqualHeads if self.kv_heads.is_multiple_of(2) => self.kv_heads / 2,
+            ModelKind::EqualHeads => {
                 return Err(Error::Invalid {
                     what: "kv_heads",
                     needed: "even for EH, which halves them",
@@ -60,17 +60,17 @@ impl ModelShape {
     /// Bytes that one token takes in the caches of all layers.
     ///
     /// ```
-    /// use phasor::plan::cache::{CacheType, Components, ModelShape};
+    /// use phasor::cache::{CacheType, ModelKind, ModelShape};
     ///
     /// // The 376M models of the RoPE++ paper (arXiv 2512.07525): 8 layers, 4 kv heads of 128.
-    /// let bytes = |components| {
+    /// let bytes = |kind| {
     ///     let (k, v) = (CacheType::F16, CacheType::F16);
-    ///     ModelShape { layers: 8, kv_heads: 4, head_dim: 128, value_dim: 128, components, k, v }
+    ///     ModelShape { layers: 8, kv_heads: 4, head_dim: 128, value_dim: 128, kind, k, v }
     ///         .bytes_per_token()
     /// };
-    /// assert_eq!(bytes(Components::Plain)?, 16384);
-    /// assert_eq!(bytes(Components::EqualCache)?, 16384);
-    /// assert_eq!(bytes(Components::EqualHeads)?, 8192);
+    /// assert_eq!(bytes(ModelKind::Plain)?, 16384);
+    /// assert_eq!(bytes(ModelKind::EqualCache)?, 16384);
+    /// assert_eq!(bytes(ModelKind::EqualHeads)?, 8192);
     /// # Ok::<(), phasor::Error>(())
     /// ```
     ///

@@ -6,7 +6,7 @@ mod shader;
 mod tile;
 
 pub use problem::{DecodeProblem, DecodeShape};
-pub use tile::DecodeTile;
+pub use tile::Tile;
 
 use core::num::Saturating;
 
@@ -22,7 +22,7 @@ pub struct DecodePlan {
     pub(crate) problem: DecodeProblem,
     pub(crate) capabilities: Capabilities,
     pub(crate) programs: Programs,
-    tile: DecodeTile,
+    tile: Tile,
     splits: u32,
     shader: Shader,
     merge: Option<MergePlan>,
@@ -33,8 +33,7 @@ impl DecodePlan {
     fn new(problem: &DecodeProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
         let programs = Programs::new(problem);
-        let tile =
-            DecodeTile::choose(problem, &programs, problem.channels().units(), capabilities)?;
+        let tile = Tile::choose(problem, &programs, problem.channels().units(), capabilities)?;
         let splits = Self::choose_splits(problem, &programs, &tile, capabilities);
         Self::with_parts(problem, capabilities, tile, splits)
     }
@@ -48,7 +47,7 @@ impl DecodePlan {
     pub fn with_parts(
         problem: &DecodeProblem,
         capabilities: &Capabilities,
-        tile: DecodeTile,
+        tile: Tile,
         splits: u32,
     ) -> Result<Self> {
         problem.check()?;
@@ -87,7 +86,7 @@ impl DecodePlan {
     fn choose_splits(
         problem: &DecodeProblem,
         programs: &Programs,
-        tile: &DecodeTile,
+        tile: &Tile,
         caps: &Capabilities,
     ) -> u32 {
         // Compute units cannot be asked for: about two workgroups for each of a large GPU's. Twice as
@@ -110,7 +109,7 @@ impl DecodePlan {
     }
 
     /// The tile.
-    pub fn tile(&self) -> &DecodeTile {
+    pub fn tile(&self) -> &Tile {
         &self.tile
     }
 

@@ -1,6 +1,6 @@
 //! Joins the WGSL files of a decode kernel and fills in its constants.
 
-use super::{DecodeProblem, DecodeTile, Programs};
+use super::{DecodeProblem, Programs, Tile};
 use crate::plan::Shader;
 use crate::plan::attention::Bias;
 use crate::plan::cache::CacheType;
@@ -18,7 +18,7 @@ pub(super) fn storage_buffers(problem: &DecodeProblem, partial: bool) -> u32 {
 pub(super) fn shader(
     problem: &DecodeProblem,
     programs: &Programs,
-    tile: &DecodeTile,
+    tile: &Tile,
     partial: bool,
     compact: bool,
 ) -> Shader {
@@ -54,7 +54,7 @@ pub(super) fn shader(
 fn constants(
     problem: &DecodeProblem,
     programs: &Programs,
-    tile: &DecodeTile,
+    tile: &Tile,
     partial: bool,
     compact: bool,
 ) -> Source {
@@ -98,7 +98,7 @@ fn constants(
         .flags(flags)
 }
 
-fn files<'a>(problem: &'a DecodeProblem, tile: &DecodeTile, partial: bool) -> Vec<&'a str> {
+fn files<'a>(problem: &'a DecodeProblem, tile: &Tile, partial: bool) -> Vec<&'a str> {
     let mut files = vec![stored!(problem.q_dtype, "io/q")];
     match problem.cache.k {
         CacheType::F32 => files.extend([wgsl!("io/k_f32"), wgsl!("cache/read_k_float")]),

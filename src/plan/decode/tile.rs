@@ -12,7 +12,7 @@ const MAX_STATES: u32 = 16;
 
 /// Sizes of one workgroup's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct DecodeTile {
+pub struct Tile {
     /// Invocations of a workgroup.
     pub threads: u32,
     /// Keys an invocation and step.
@@ -38,7 +38,7 @@ pub(super) struct Memory {
     pub(super) len: u32,
 }
 
-impl DecodeTile {
+impl Tile {
     /// A tile that fetches nothing ahead and takes every query and weight from workgroup memory.
     pub const fn new(threads: u32, keys_each: u32, rows: u32) -> Self {
         Self { threads, keys_each, rows, run: 1, prefetch: false, subgroup: None }
@@ -155,7 +155,7 @@ impl DecodeTile {
     }
 }
 
-impl core::fmt::Display for DecodeTile {
+impl core::fmt::Display for Tile {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(
             f,

@@ -15,7 +15,7 @@ pub enum FeatureMap {
     /// Positive random features of FAVOR+ (arXiv 2009.14794, lemma 1): with x' = x·D^(−1/4),
     /// `exp(ω_f·x' − |x'|²/2 + c)/√F`. In the mean over ω, φ(q)·φ(k) is e^(q·k/√D) times e^c of
     /// both sides, so without a rotation the result estimates softmax attention. The ω are a
-    /// [`RandomFeatures`](crate::features::RandomFeatures) matrix, bound at every call.
+    /// [`RandomFeatures`](crate::linear_attention::RandomFeatures) matrix, bound at every call.
     Favor {
         /// F, a multiple of 4 up to 256.
         features: u32,

@@ -12,29 +12,29 @@ pub(super) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    pub fn get(self, key: &str) -> Option<&'a Value> {
+    pub(super) fn get(self, key: &str) -> Option<&'a Value> {
         let present = |map: &'a Map<String, Value>| map.get(key).filter(|value| !value.is_null());
         present(self.inner).or_else(|| self.outer.and_then(present))
     }
 
-    pub fn object(self, key: &str) -> Result<Option<&'a Map<String, Value>>> {
+    pub(super) fn object(self, key: &str) -> Result<Option<&'a Map<String, Value>>> {
         self.read(key, "an object", Value::as_object)
     }
 
-    pub fn text(self, key: &str) -> Result<Option<&'a str>> {
+    pub(super) fn text(self, key: &str) -> Result<Option<&'a str>> {
         self.read(key, "a string", Value::as_str)
     }
 
-    pub fn flag(self, key: &str) -> Result<Option<bool>> {
+    pub(super) fn flag(self, key: &str) -> Result<Option<bool>> {
         self.read(key, "true or false", Value::as_bool)
     }
 
-    pub fn number(self, key: &str) -> Result<Option<f64>> {
+    pub(super) fn number(self, key: &str) -> Result<Option<f64>> {
         self.read(key, "a finite number", finite)
     }
 
     /// A whole number from 0 to 2^53; `4096.0` is one.
-    pub fn whole(self, key: &str) -> Result<Option<u64>> {
+    pub(super) fn whole(self, key: &str) -> Result<Option<u64>> {
         self.read(key, "a whole number from 0 to 2^53", |value| {
             let x = finite(value)?;
             let fits = (0.0..=(1u64 << 53) as f64).contains(&x) && x.fract() == 0.0;
@@ -42,21 +42,21 @@ impl<'a> Keys<'a> {
         })
     }
 
-    pub fn dimension(self, key: &str) -> Result<Option<u32>> {
+    pub(super) fn dimension(self, key: &str) -> Result<Option<u32>> {
         self.read(key, "a whole number from 1 to 2^32 - 1", |value| {
             let n = value.as_u64().and_then(|n| u32::try_from(n).ok())?;
             (n > 0).then_some(n)
         })
     }
 
-    pub fn numbers(self, key: &str) -> Result<Option<Vec<f64>>> {
+    pub(super) fn numbers(self, key: &str) -> Result<Option<Vec<f64>>> {
         self.read(key, "a list of finite numbers", |value| {
             value.as_array()?.iter().map(finite).collect()
         })
     }
 
     /// Three pair counts.
-    pub fn sections(self, key: &str) -> Result<Option<[u32; 3]>> {
+    pub(super) fn sections(self, key: &str) -> Result<Option<[u32; 3]>> {
         self.read(key, "three whole numbers", |value| {
             let list: Option<Vec<u32>> = value
                 .as_array()?

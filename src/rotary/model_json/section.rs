@@ -41,7 +41,7 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub fn new(section: &'a Map<String, Value>, model: Keys<'a>) -> Result<Self> {
+    pub(super) fn new(section: &'a Map<String, Value>, model: Keys<'a>) -> Result<Self> {
         if let Some((key, value)) = section.iter().find(|(key, _)| !KNOWN.contains(&key.as_str())) {
             return Err(unknown(key, value));
         }
@@ -53,7 +53,7 @@ impl<'a> Section<'a> {
         Ok(Section { keys, model, rope_type })
     }
 
-    pub fn rule(&self) -> Result<RopeRule> {
+    pub(super) fn rule(&self) -> Result<RopeRule> {
         match self.rope_type {
             // "mrope" is the default rule with an `mrope_section`, as Qwen2-VL first named it.
             "default" | "mrope" => Ok(RopeRule::Default),
@@ -111,7 +111,7 @@ impl<'a> Section<'a> {
     }
 
     /// p, from the section or from the model around it.
-    pub fn partial_rotary_factor(&self) -> Result<Option<f64>> {
+    pub(super) fn partial_rotary_factor(&self) -> Result<Option<f64>> {
         match self.keys.number("partial_rotary_factor")? {
             None => self.model.number("partial_rotary_factor"),
             given => Ok(given),
@@ -148,7 +148,7 @@ impl<'a> Section<'a> {
         self.keys.numbers(key)?.ok_or_else(|| self.missing(key))
     }
 
-    pub fn missing(&self, key: &'static str) -> Error {
+    pub(super) fn missing(&self, key: &'static str) -> Error {
         Error::MissingRopeKey { rope_type: self.rope_type.to_owned(), key }
     }
 }

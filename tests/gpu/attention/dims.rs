@@ -1,6 +1,7 @@
 //! Head dimensions of queries and keys, and of values.
 
-use phasor::{HeadMap, plan::attention::AttentionProblem};
+use phasor::HeadMap;
+use phasor::attention::AttentionProblem;
 
 use super::{Case, control};
 use crate::harness::{Result, run_table};

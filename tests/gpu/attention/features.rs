@@ -1,6 +1,6 @@
 //! Sliding window, softcap, ALiBi and sinks.
 
-use phasor::plan::attention::{AttentionProblem, AttentionShape};
+use phasor::attention::{AttentionProblem, AttentionShape};
 
 use super::{Case, control};
 use crate::harness::run_table;

@@ -1,9 +1,7 @@
 //! Grouped queries, and which output heads a query head feeds.
 
-use phasor::{
-    HeadMap, OutputHead, Phase,
-    plan::attention::{AttentionProblem, AttentionShape, Outputs},
-};
+use phasor::attention::{AttentionProblem, AttentionShape, Outputs};
+use phasor::{HeadMap, OutputHead, Phase};
 
 use super::{Case, control};
 use crate::harness::{Result, run_table};

@@ -13,13 +13,11 @@ mod storage;
 pub mod tiles;
 pub mod variants;
 
-use phasor::{
-    DType, HeadMap, Layout, Tensor,
-    kernels::attention::{AttentionBindings, BlockList},
-    oracle::{self, AttentionInputs},
-    plan::Budget,
-    plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Outputs, Tile},
+use phasor::attention::{
+    AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, BlockList, Outputs, Tile,
 };
+use phasor::oracle::{self, AttentionInputs};
+use phasor::{Budget, DType, HeadMap, Layout, Tensor};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
 use crate::harness::{Lab, Place, Placed, Result, Rotation, lab, random, widened};
@@ -78,7 +76,7 @@ pub struct Outcome {
 
 /// What a call should give, and how far off it may be.
 pub struct Reference {
-    pub truth: oracle::Attention<f64>,
+    pub truth: oracle::Attended<f64>,
     pub out: Bound,
     pub lse: Bound,
 }

@@ -1,14 +1,9 @@
 //! Calls that are cut into dispatches: every budget gives the bits of the uncut call, and those of
 //! the kernel that cannot be cut between keys.
 
-use phasor::{
-    DType, Dispatch, Error, HeadMap, Layout, OutputHead, Phase, Tensor,
-    kernels::attention::AttentionBindings,
-    plan::Budget,
-    plan::attention::{AttentionProblem, AttentionShape, Outputs, Tile},
-    rotary::RopeConfig,
-    wgpu,
-};
+use phasor::attention::{AttentionBindings, AttentionProblem, AttentionShape, Outputs, Tile};
+use phasor::rotary::RopeConfig;
+use phasor::{Budget, DType, Dispatch, Error, HeadMap, Layout, OutputHead, Phase, Tensor, wgpu};
 
 use super::{Case, Outcome, Parts, control, quick_tile, small_tile};
 use crate::harness::{Ids, Result, Rotation, lab, run_table};

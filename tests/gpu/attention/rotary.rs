@@ -1,10 +1,8 @@
 //! Pairings, partial rotation, and queries that the kernel rotates itself.
 
-use phasor::{
-    HeadMap,
-    plan::attention::AttentionProblem,
-    rotary::{Axial2d, Pairing, PositionAxes, RopeConfig, RopeRule, Xpos},
-};
+use phasor::HeadMap;
+use phasor::attention::AttentionProblem;
+use phasor::rotary::{Axial2d, Pairing, PositionAxes, RopeConfig, RopeRule, Xpos};
 
 use super::{Case, control};
 use crate::harness::{Ids, Rotation, run_table};

@@ -1,16 +1,11 @@
 //! Sequences of different lengths in one call: ragged queries and keys, pages. Each sequence must
 //! get the very bits that it gets alone over contiguous keys.
 
-use phasor::{
-    DType, Layout, Tensor,
-    gpu::{CosSin, Positions},
-    kernels::attention::AttentionBindings,
-    plan::{
-        Budget, MaskHook, ScoreHook,
-        attention::{Alignment, AttentionPlan, AttentionProblem, AttentionShape, Keys, Queries},
-    },
-    rotary::RopeConfig,
+use phasor::attention::{
+    Alignment, AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, Keys, Queries,
 };
+use phasor::rotary::{CosSin, Positions, RopeConfig};
+use phasor::{Budget, DType, Layout, MaskHook, ScoreHook, Tensor};
 
 use super::{control, quick_tile};
 use crate::harness::{Result, lab, random};

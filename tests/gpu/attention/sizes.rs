@@ -1,6 +1,6 @@
 //! Sequence lengths, query offsets, key lengths. The cases of a test share a pipeline or two.
 
-use phasor::plan::attention::{AttentionProblem, AttentionShape};
+use phasor::attention::{AttentionProblem, AttentionShape};
 
 use super::{Case, control};
 use crate::harness::run_table;

@@ -1,10 +1,8 @@
 //! Element types and layouts.
 
-use phasor::{
-    DType, Tensor,
-    plan::attention::{AttentionProblem, AttentionShape, Outputs},
-    rotary::RopeConfig,
-};
+use phasor::attention::{AttentionProblem, AttentionShape, Outputs};
+use phasor::rotary::RopeConfig;
+use phasor::{DType, Tensor};
 
 use super::{Case, Places, control};
 use crate::harness::{Ids, Place, Placed, Rotation, lab, run_table};

@@ -1,11 +1,9 @@
 //! Tiles: every way to save workgroup memory, the plans of other devices, and calls of more
 //! workgroups than a dimension holds.
 
-use phasor::{
-    Capabilities, HeadMap,
-    plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Tile},
-    rotary::RopeConfig,
-};
+use phasor::attention::{AttentionPlan, AttentionProblem, AttentionShape, Tile};
+use phasor::rotary::RopeConfig;
+use phasor::{Capabilities, HeadMap};
 
 use super::{Case, control, small_tile};
 use crate::harness::{Ids, NARROW_WORKGROUPS, Rotation, narrow, run_table};

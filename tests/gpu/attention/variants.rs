@@ -1,13 +1,8 @@
 //! The oracle with all that models add to plain attention; biases, masks and prefixes.
 
-use phasor::{
-    DType, Layout,
-    oracle::{self, Attention, AttentionInputs, Place, Real},
-    plan::{
-        MaskHook, ScoreHook,
-        attention::{AttentionProblem, AttentionShape, Bias},
-    },
-};
+use phasor::attention::{AttentionProblem, AttentionShape};
+use phasor::oracle::{self, Attended, AttentionInputs, Place, Real};
+use phasor::{Bias, DType, Layout, MaskHook, ScoreHook};
 
 use super::{Case, control};
 use crate::harness::{lab, random, run_table};
@@ -65,7 +60,7 @@ impl Scores {
 pub fn attend<R: Real>(
     case: &Case,
     inputs: &AttentionInputs<'_, R>,
-) -> phasor::Result<Attention<R>> {
+) -> phasor::Result<Attended<R>> {
     let problem = case.plan.problem();
     let sinks: Vec<f64> = problem.sinks.iter().map(|&sink| f64::from(sink)).collect();
     let bias = problem.bias.map(|kind| Scores::of(case, kind));

@@ -1,6 +1,7 @@
 //! What holds bit for bit.
 
-use phasor::{HeadMap, plan::cache::CacheType};
+use phasor::HeadMap;
+use phasor::cache::CacheType;
 
 use super::{Case, Inputs, small};
 use crate::harness::{HostCache, Slots, lab};

@@ -5,18 +5,11 @@ mod short;
 mod tables;
 mod wrong_calls;
 
-use phasor::{
-    DType, HeadMap, Layout,
-    gpu::{BlockTable, CacheBindings, CacheTensor, CosSin, Positions},
-    kernels::decode::{Decode, DecodeBindings},
-    oracle::{self, Attention, AttentionInputs, Real},
-    plan::{
-        cache::{CacheFormat, CacheType},
-        decode::{DecodePlan, DecodeProblem, DecodeShape, DecodeTile},
-    },
-    rotary::{Frequencies, RopeConfig, Xpos},
-    wgpu,
-};
+use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType};
+use phasor::decode::{Decode, DecodeBindings, DecodePlan, DecodeProblem, DecodeShape, Tile};
+use phasor::oracle::{self, Attended, AttentionInputs, Real};
+use phasor::rotary::{CosSin, Frequencies, Positions, RopeConfig, Xpos};
+use phasor::{DType, HeadMap, Layout, wgpu};
 use phasor_kit::{
     gpu::Gpu,
     tolerance::{Bound, compare, stored},
@@ -36,7 +29,7 @@ pub struct Case {
     /// Entries of the block table, among all, that name pages which are not there.
     pub lost: Vec<usize>,
     pub splits: Option<u32>,
-    pub tile: Option<DecodeTile>,
+    pub tile: Option<Tile>,
     /// Frequencies of the queries, where the kernel rotates them.
     pub rope: Option<RopeConfig>,
     pub xpos: Option<Xpos>,
@@ -252,12 +245,12 @@ impl Case {
     }
 
     /// What the formula gives, sequence by sequence.
-    pub fn reference<R: Real>(&self, inputs: &Inputs) -> Result<Attention<R>> {
+    pub fn reference<R: Real>(&self, inputs: &Inputs) -> Result<Attended<R>> {
         let p = &self.problem;
         let narrow = |x: &[f32]| x.iter().map(|&x| R::from_f64(f64::from(x))).collect::<Vec<R>>();
         let [_, q_heads, seq_q, dim] = self.q_shape();
         let bias = self.bias();
-        let mut whole = Attention { out: Vec::new(), lse: Vec::new() };
+        let mut whole = Attended { out: Vec::new(), lse: Vec::new() };
         for (b, &len) in self.lens.iter().enumerate() {
             let plane = (q_heads * seq_q * dim) as usize;
             let mut q = narrow(&inputs.q[b * plane..][..plane]);

@@ -1,18 +1,13 @@
 //! Sequences that are shorter than the call: their first rows have negative places, and everything
 //! that goes by places takes them as they are.
 
-use phasor::{
-    DType, HeadMap, Layout,
-    gpu::{CosSin, Positions},
-    kernels::attention::AttentionBindings,
-    plan::{
-        MaskHook, ScoreHook,
-        attention::{Alignment, AttentionPlan, AttentionProblem, AttentionShape, Keys},
-        cache::CacheType,
-        decode::DecodeTile,
-    },
-    rotary::{Pairing, RopeConfig, Xpos},
+use phasor::attention::{
+    Alignment, AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, Keys,
 };
+use phasor::cache::CacheType;
+use phasor::decode::Tile;
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, Xpos};
+use phasor::{DType, HeadMap, Layout, MaskHook, ScoreHook};
 
 use super::{Case, Outcome, small};
 use crate::attention::{
@@ -25,7 +20,7 @@ use crate::harness::{HostCache, Place, Placed, Result, Slots, lab, run_table};
 fn case(twist: impl FnOnce(&mut Case)) -> Case {
     let mut case = small(HeadMap::ropepp(4).unwrap(), 2, 32, &[1, 2, 3, 4, 37]);
     case.rope = Some(RopeConfig::new(32, 10_000.0));
-    (case.seq_q, case.splits, case.tile) = (4, Some(2), Some(DecodeTile::new(16, 1, 4)));
+    (case.seq_q, case.splits, case.tile) = (4, Some(2), Some(Tile::new(16, 1, 4)));
     twist(&mut case);
     case
 }

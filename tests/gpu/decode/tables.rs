@@ -1,15 +1,9 @@
 //! Tables of cases.
 
-use phasor::{
-    DType, HeadMap, OutputHead, Phase,
-    plan::{
-        MaskHook, ScoreHook,
-        attention::Bias,
-        cache::CacheType,
-        decode::{DecodeProblem, DecodeTile},
-    },
-    rotary::{Pairing, RopeConfig},
-};
+use phasor::cache::CacheType;
+use phasor::decode::{DecodeProblem, Tile};
+use phasor::rotary::{Pairing, RopeConfig};
+use phasor::{Bias, DType, HeadMap, MaskHook, OutputHead, Phase, ScoreHook};
 
 use super::{Case, small};
 use crate::attention::variants::{SLANTED, STRIPES};
@@ -32,7 +26,7 @@ fn run(cases: Vec<(impl Into<String>, Case)>) {
 
 #[test]
 fn lengths_around_a_step_and_splits() {
-    let tile = DecodeTile::new(16, 2, 2);
+    let tile = Tile::new(16, 2, 2);
     let lens = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100];
     let cases = [1, 2, 3, 7, 40].map(|splits| {
         let case = Case { splits: Some(splits), tile: Some(tile), ..small(both(), 2, 16, &lens) };
@@ -46,14 +40,14 @@ fn lengths_around_a_step_and_splits() {
 #[test]
 fn runs_of_values() {
     let caps = lab().gpu.capabilities();
-    let plain = DecodeTile::new(16, 2, 4);
+    let plain = Tile::new(16, 2, 4);
     let mut tiles = vec![
-        ("2 ahead", DecodeTile { run: 2, ..plain }),
-        ("4 and keys ahead", DecodeTile { run: 4, prefetch: true, ..plain }),
+        ("2 ahead", Tile { run: 2, ..plain }),
+        ("4 and keys ahead", Tile { run: 4, prefetch: true, ..plain }),
     ];
     match caps.subgroup {
         Some((size, most)) if size == most && 16 % size == 0 => {
-            tiles.push(("shuffled", DecodeTile { run: size, subgroup: Some(size), ..plain }));
+            tiles.push(("shuffled", Tile { run: size, subgroup: Some(size), ..plain }));
         }
         sizes => println!("no shuffles with subgroups of {sizes:?}"),
     }
@@ -80,9 +74,9 @@ fn head_dims() {
             format!("D {dim}, D_v {value_dim}"),
             case(|c| {
                 c.problem = DecodeProblem {
-                    cache: phasor::plan::cache::CacheFormat {
+                    cache: phasor::cache::CacheFormat {
                         value_dim,
-                        ..phasor::plan::cache::CacheFormat::new(2, dim)
+                        ..phasor::cache::CacheFormat::new(2, dim)
                     },
                     ..small(both(), 2, dim, &[1, 37, 130, 70]).problem
                 };
@@ -108,7 +102,7 @@ fn latent_attention() {
         (case.problem.rotary_dim, case.problem.cache.value_dim) = (64, 512);
         (case.problem.cache.k, case.problem.cache.v, case.slots) = (stored, stored, slots);
         // Few channels of V an invocation and few states, which compiles quickly.
-        case.tile = Some(DecodeTile::new(128, 1, 2));
+        case.tile = Some(Tile::new(128, 1, 2));
         for v_in_k in [false, true] {
             case.problem.cache.v_in_k = v_in_k;
             cases.push((format!("{name}, {stored}, v_in_k {v_in_k}, {slots:?}"), case.clone()));
@@ -207,7 +201,7 @@ fn pairings_and_rotation() {
             let mut case = small(both(), 2, dim, &[3, 37, 70]);
             (case.problem.rotary_dim, case.problem.pairing) = (rotary_dim, pairing);
             case.seq_q = 2;
-            case.tile = Some(DecodeTile::new(16, 1, 4));
+            case.tile = Some(Tile::new(16, 1, 4));
             let config = RopeConfig { rotary_dim, pairing, ..RopeConfig::new(dim, 10_000.0) };
             case.rope = rotate.then_some(config);
             cases.push((format!("{pairing:?}, {rotary_dim} of {dim}, rotate: {rotate}"), case));
@@ -219,7 +213,7 @@ fn pairings_and_rotation() {
 #[test]
 fn windows_softcaps_and_sinks() {
     let mut cases = Vec::new();
-    let tile = Some(DecodeTile::new(16, 1, 4));
+    let tile = Some(Tile::new(16, 1, 4));
     for (splits, seq_q) in [(1, 4), (3, 1)] {
         let lens = vec![4, 37, 130, 70];
         let new = |window, softcap, sinks: &[f32]| {
@@ -270,7 +264,7 @@ fn paged_and_rolling() {
 /// Biases and masks over all slots, the numbers behind a sequence's end included.
 #[test]
 fn biases_and_masks() {
-    let tile = Some(DecodeTile::new(16, 1, 4));
+    let tile = Some(Tile::new(16, 1, 4));
     let slopes = [0.5, 0.25, 0.125, 0.0, -0.25, 1.0, 0.0, 0.75];
     let mut cases = Vec::new();
     for kind in [Bias::Additive, Bias::Mask] {
@@ -307,7 +301,7 @@ fn alibi_and_hooks() {
     let slopes = [0.5, 0.25, 0.125, 0.0, -0.25, 1.0, 0.0, 0.75];
     let score_mod = Some(ScoreHook::new(SLANTED).unwrap());
     let mask_mod = Some(MaskHook::new(STRIPES).unwrap());
-    let tile = Some(DecodeTile::new(16, 1, 4));
+    let tile = Some(Tile::new(16, 1, 4));
     for (name, slopes, score_mod, mask_mod, splits, seq_q) in [
         ("ALiBi", &slopes[..], None, None, 1, 4),
         ("scores", &[], score_mod.clone(), None, 3, 1),

@@ -1,9 +1,8 @@
 //! Wrong calls and problems end in typed errors.
 
-use phasor::{
-    Capabilities, Error, HeadMap,
-    plan::{attention::Bias, cache::CacheType, decode::DecodeProblem},
-};
+use phasor::cache::CacheType;
+use phasor::decode::DecodeProblem;
+use phasor::{Bias, Capabilities, Error, HeadMap};
 
 use super::{Case, small};
 use crate::harness::lab;

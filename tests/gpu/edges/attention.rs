@@ -1,12 +1,7 @@
 //! Attention of numbers at the edge.
 
-use phasor::{
-    DType,
-    plan::{
-        MaskHook,
-        attention::{AttentionProblem, AttentionShape, Bias},
-    },
-};
+use phasor::attention::{AttentionProblem, AttentionShape};
+use phasor::{Bias, DType, MaskHook};
 use phasor_kit::tolerance::{Bound, compare};
 
 use super::{hold, untouched};

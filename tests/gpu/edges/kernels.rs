@@ -1,16 +1,11 @@
 //! Numbers at the edge in the kernels beside attention.
 
-use phasor::{
-    DType, HeadMap, Layout,
-    kernels::merge::{Merge, MergeBindings},
-    plan::{
-        cache::CacheType,
-        merge::{MergeProblem, MergeShape},
-        rope::RopeProblem,
-        scores::{Components, ScoreOutput, ScoresProblem, ScoresShape},
-    },
-    rotary::RopeConfig,
-};
+use phasor::cache::CacheType;
+use phasor::merge::{Merge, MergeBindings, MergeProblem, MergeShape};
+use phasor::rope::RopeProblem;
+use phasor::rotary::RopeConfig;
+use phasor::scores::{ComponentOrder, Output, ScoresProblem, ScoresShape};
+use phasor::{DType, HeadMap, Layout};
 use phasor_kit::tolerance::{Bound, stored};
 
 use super::{hold, untouched};
@@ -188,7 +183,7 @@ fn quantised_caches_lose_no_nan() {
 
 #[test]
 fn scores_and_statistics_at_the_edge() {
-    let output = ScoreOutput::Scores(Components::Planes);
+    let output = Output::Scores(ComponentOrder::Planes);
     let problem = ScoresProblem { output, ..ScoresProblem::new(4, 2, 32) };
     let case = scores::Case { problem, shape: ScoresShape::new(1, 20, 20) };
     let mut inputs = case.random();
@@ -203,7 +198,7 @@ fn scores_and_statistics_at_the_edge() {
         }
     }
     // One key with scores of −∞: as if it were not there.
-    let output = ScoreOutput::Statistics { distance: 7 };
+    let output = Output::Statistics { distance: 7 };
     let problem = ScoresProblem { output, causal: false, ..ScoresProblem::new(4, 2, 32) };
     let case = scores::Case { problem, shape: ScoresShape::new(1, 20, 20) };
     let mut inputs = case.random();

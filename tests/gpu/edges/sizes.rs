@@ -1,12 +1,8 @@
 //! Sizes at the ends: none, one, a tile and one more or less, and one row of many keys.
 
-use phasor::{
-    HeadMap,
-    plan::{
-        attention::{AttentionProblem, AttentionShape},
-        linear_attention::LinearAttentionShape,
-    },
-};
+use phasor::HeadMap;
+use phasor::attention::{AttentionProblem, AttentionShape};
+use phasor::linear_attention::LinearAttentionShape;
 use phasor_kit::tolerance::compare;
 
 use crate::{
@@ -36,7 +32,7 @@ fn none_one_and_around_a_tile() {
 
 #[test]
 fn other_kernels_of_none_one_and_around_a_tile() {
-    let problem = phasor::plan::rope::RopeProblem::new(2, 1, 16);
+    let problem = phasor::rope::RopeProblem::new(2, 1, 16);
     let config = phasor::rotary::RopeConfig::new(16, 10_000.0);
     let rotation = crate::harness::Rotation::new(config, crate::harness::Ids::From(0));
     let case = rope::Case::new(problem, rotation);

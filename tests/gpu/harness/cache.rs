@@ -1,6 +1,7 @@
 //! Caches as the host knows them: rows of sequences among bytes that are all NaN.
 
-use phasor::{Layout, gpu::CacheTensor, oracle, plan::cache::CacheType, wgpu};
+use phasor::cache::{CacheTensor, CacheType};
+use phasor::{Layout, oracle, wgpu};
 use phasor_kit::gpu::Gpu;
 
 use super::Result;

@@ -1,19 +1,15 @@
 //! All kernels of the crate.
 
-use phasor::{
-    Capabilities, HeadMap,
-    gpu::Compiler,
-    kernels::{
-        attention::Attention, decode::Decode, kv_append::KvAppend, kv_move::KvMove,
-        linear_attention::LinearAttention, merge::Merge, rope::Rope, scores::Scores,
-    },
-    plan::{
-        attention::AttentionProblem, cache::CacheFormat, decode::DecodeProblem,
-        kv_append::KvAppendProblem, kv_move::KvMoveProblem,
-        linear_attention::LinearAttentionProblem, merge::MergeProblem, rope::RopeProblem,
-        scores::ScoresProblem,
-    },
-};
+use phasor::attention::{Attention, AttentionProblem};
+use phasor::cache::CacheFormat;
+use phasor::decode::{Decode, DecodeProblem};
+use phasor::kv_append::{KvAppend, KvAppendProblem};
+use phasor::kv_move::{KvMove, KvMoveProblem};
+use phasor::linear_attention::{LinearAttention, LinearAttentionProblem};
+use phasor::merge::{Merge, MergeProblem};
+use phasor::rope::{Rope, RopeProblem};
+use phasor::scores::{Scores, ScoresProblem};
+use phasor::{Capabilities, Compiler, HeadMap};
 
 /// Compiles a kernel and drops it.
 type Compile<'a> = Box<dyn Fn() -> phasor::Result<()> + 'a>;

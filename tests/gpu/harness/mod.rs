@@ -12,18 +12,13 @@ use std::{
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use phasor::{
-    DType,
-    kernels::{
-        attention::Attention, decode::Decode, kv_move::KvMove, linear_attention::LinearAttention,
-        rope::Rope, scores::Scores,
-    },
-    plan::{
-        attention::AttentionPlan, decode::DecodePlan, kv_move::KvMoveProblem,
-        linear_attention::LinearAttentionProblem, rope::RopeProblem, scores::ScoresProblem,
-    },
-    wgpu,
-};
+use phasor::attention::{Attention, AttentionPlan};
+use phasor::decode::{Decode, DecodePlan};
+use phasor::kv_move::{KvMove, KvMoveProblem};
+use phasor::linear_attention::{LinearAttention, LinearAttentionProblem};
+use phasor::rope::{Rope, RopeProblem};
+use phasor::scores::{Scores, ScoresProblem};
+use phasor::{DType, wgpu};
 use phasor_kit::{gpu::Gpu, tolerance};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 

@@ -1,10 +1,7 @@
 //! Tables and positions of a test case: for the device, for the oracle, for the naive run.
 
-use phasor::{
-    gpu::{CosSin, Positions},
-    rotary::{Frequencies, RopeConfig, RopeTable, TableShape, Xpos},
-    wgpu,
-};
+use phasor::rotary::{CosSin, Frequencies, Positions, RopeConfig, RopeTable, TableShape, Xpos};
+use phasor::wgpu;
 use phasor_kit::gpu::Gpu;
 
 use super::Result;

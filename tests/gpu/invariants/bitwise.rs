@@ -1,6 +1,6 @@
 //! The same bits run to run, whatever else is in the call and however it is cut.
 
-use phasor::plan::attention::{AttentionProblem, AttentionShape};
+use phasor::attention::{AttentionProblem, AttentionShape};
 use proptest::prelude::*;
 
 use super::property;

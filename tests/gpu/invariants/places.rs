@@ -2,8 +2,8 @@
 //! decode, which has its own in `decode/invariants.rs`.
 
 use phasor::HeadMap;
-use phasor::plan::linear_attention::{LinearAttentionProblem, LinearAttentionShape};
-use phasor::plan::rope::{RopeProblem, RopeShape};
+use phasor::linear_attention::{LinearAttentionProblem, LinearAttentionShape};
+use phasor::rope::{RopeProblem, RopeShape};
 use phasor::rotary::RopeConfig;
 
 use super::bitwise::same;

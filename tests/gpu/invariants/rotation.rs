@@ -1,13 +1,9 @@
 //! What rotations keep, and how the imaginary attention follows from the real one.
 
-use phasor::{
-    DType, HeadMap, oracle,
-    plan::{
-        attention::{AttentionProblem, AttentionShape},
-        rope::{Direction, RopeProblem, RopeShape},
-    },
-    rotary::{Pairing, RopeConfig, RopeRule},
-};
+use phasor::attention::{AttentionProblem, AttentionShape};
+use phasor::rope::{Direction, RopeProblem, RopeShape};
+use phasor::rotary::{Pairing, RopeConfig, RopeRule};
+use phasor::{DType, HeadMap, oracle};
 use phasor_kit::tolerance::{Bound, compare};
 use proptest::prelude::*;
 

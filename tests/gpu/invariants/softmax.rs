@@ -1,7 +1,7 @@
 //! What softmax attention keeps, whatever the tile.
 
 use phasor::DType;
-use phasor::plan::attention::{AttentionProblem, AttentionShape, Tile};
+use phasor::attention::{AttentionProblem, AttentionShape, Tile};
 use phasor_kit::tolerance::{Bound, compare};
 use proptest::prelude::*;
 

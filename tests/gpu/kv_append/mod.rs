@@ -1,16 +1,10 @@
 //! Appends, held to the oracle; whatever they should leave alone must keep its bytes.
 
-use phasor::{
-    DType, Error,
-    gpu::{BlockTable, CacheBindings, Positions},
-    kernels::kv_append::{KvAppend, KvAppendBindings},
-    oracle::{self, Real},
-    plan::{
-        cache::{CacheFormat, CacheType},
-        kv_append::{KvAppendProblem, KvAppendShape},
-    },
-    rotary::{Pairing, RopeConfig, Xpos},
-};
+use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheType};
+use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
+use phasor::oracle::{self, Real};
+use phasor::rotary::{Pairing, Positions, RopeConfig, Xpos};
+use phasor::{DType, Error};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
 use crate::harness::{

@@ -1,17 +1,11 @@
 //! Moves of cache rows, held to the oracle: a key that has moved is the key rotated to where it now
 //! is. Whatever no move writes must keep its bytes.
 
-use phasor::{
-    DType, Error,
-    gpu::{BlockTable, CacheBindings},
-    kernels::kv_move::KvMoveBindings,
-    oracle::{self, Real},
-    plan::{
-        cache::{CacheFormat, CacheType},
-        kv_move::{CacheMove, KvMoveProblem},
-    },
-    rotary::{Pairing, RopeConfig, RopeRule, Xpos},
-};
+use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheType};
+use phasor::kv_move::{KvMoveBindings, KvMoveProblem, Move};
+use phasor::oracle::{self, Real};
+use phasor::rotary::{Pairing, RopeConfig, RopeRule, Xpos};
+use phasor::{DType, Error};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
 use crate::harness::{
@@ -27,13 +21,13 @@ struct Case {
     problem: KvMoveProblem,
     slots: Slots,
     rotation: Option<Rotation>,
-    moves: Vec<CacheMove>,
+    moves: Vec<Move>,
     /// Position of the first row of every sequence.
     base: u32,
 }
 
 impl Case {
-    fn new(dim: u32, moves: &[CacheMove]) -> Self {
+    fn new(dim: u32, moves: &[Move]) -> Self {
         Self {
             problem: KvMoveProblem::new(CacheFormat::new(HEADS, dim)),
             slots: Slots::Contiguous { capacity: CAPACITY },
@@ -190,10 +184,10 @@ fn context_shifts() {
     ] {
         // A few, one at a time, and more than stay behind; two sequences at once; to the right.
         let shifts = [
-            vec![CacheMove::shift(1, 4, 8, 40)],
-            vec![CacheMove::shift(0, 0, 1, 33)],
-            vec![CacheMove::shift(2, 3, 30, 40), CacheMove::shift(0, 1, 7, 20)],
-            vec![CacheMove { from: 1, from_row: 2, to: 1, to_row: 7, rows: 33 }],
+            vec![Move::shift(1, 4, 8, 40)],
+            vec![Move::shift(0, 0, 1, 33)],
+            vec![Move::shift(2, 3, 30, 40), Move::shift(0, 1, 7, 20)],
+            vec![Move { from: 1, from_row: 2, to: 1, to_row: 7, rows: 33 }],
         ];
         for moves in shifts {
             let case = Case::new(64, &moves).with(|c| {
@@ -208,7 +202,7 @@ fn context_shifts() {
 #[test]
 fn turns_of_every_pairing() {
     let mut cases = Vec::new();
-    let moves = [CacheMove::shift(1, 4, 9, 40), CacheMove::prefix(0, 2, 5)];
+    let moves = [Move::shift(1, 4, 9, 40), Move::prefix(0, 2, 5)];
     let pairings =
         [Pairing::Half, Pairing::Interleaved, Pairing::InterleavedToHalf, Pairing::HalfBlocks(2)];
     for pairing in pairings {
@@ -233,17 +227,17 @@ fn turns_of_every_pairing() {
 fn copies_and_rolling_caches() {
     let mut cases = Vec::new();
     for slots in [Slots::Contiguous { capacity: CAPACITY }, PAGED] {
-        let prefixes = [CacheMove::prefix(0, 1, 13), CacheMove::prefix(0, 2, 40)];
-        let with_slots = |moves: &[CacheMove]| Case::new(64, moves).with(|c| c.slots = slots);
+        let prefixes = [Move::prefix(0, 1, 13), Move::prefix(0, 2, 40)];
+        let with_slots = |moves: &[Move]| Case::new(64, moves).with(|c| c.slots = slots);
         cases.push((format!("prefixes, {slots:?}"), with_slots(&prefixes)));
-        let apart = [CacheMove { from: 2, from_row: 20, to: 0, to_row: 3, rows: 11 }];
+        let apart = [Move { from: 2, from_row: 20, to: 0, to_row: 3, rows: 11 }];
         cases.push((format!("to another place, {slots:?}"), with_slots(&apart)));
-        let rolling = |moves: &[CacheMove]| {
+        let rolling = |moves: &[Move]| {
             with_slots(moves).with(|c| (c.problem.cache.rolling, c.base) = (true, 95))
         };
         // All rows of a window become positions within the table again, and a copy of some.
-        let back = CacheMove { from: 0, from_row: 95, to: 0, to_row: 15, rows: 40 };
-        let other = CacheMove { from: 1, from_row: 110, to: 2, to_row: 101, rows: 20 };
+        let back = Move { from: 0, from_row: 95, to: 0, to_row: 15, rows: 40 };
+        let other = Move { from: 1, from_row: 110, to: 2, to_row: 101, rows: 20 };
         cases.push((format!("rolling, {slots:?}"), rolling(&[back, other])));
     }
     run(cases);
@@ -256,12 +250,12 @@ fn wrong_calls() {
         let Err(error) = case.run(&caches) else { panic!("the call was accepted") };
         *error.downcast::<Error>().unwrap()
     };
-    let shift = [CacheMove::shift(1, 4, 8, 40)];
-    let full = wrong(Case::new(16, &[CacheMove::prefix(0, 1, 41)]));
+    let shift = [Move::shift(1, 4, 8, 40)];
+    let full = wrong(Case::new(16, &[Move::prefix(0, 1, 41)]));
     assert!(matches!(full, Error::CacheFull { sequence: 0, needed: 41, capacity: 40 }), "{full}");
-    let missing = wrong(Case::new(16, &[CacheMove::prefix(0, 3, 4)]));
+    let missing = wrong(Case::new(16, &[Move::prefix(0, 3, 4)]));
     assert!(matches!(missing, Error::Invalid { what: "moves", .. }), "{missing}");
-    let race = wrong(Case::new(16, &[CacheMove::prefix(0, 1, 9), CacheMove::prefix(2, 1, 4)]));
+    let race = wrong(Case::new(16, &[Move::prefix(0, 1, 9), Move::prefix(2, 1, 4)]));
     assert!(matches!(race, Error::Invalid { what: "moves", .. }), "{race}");
     let odd = wrong(Case::new(16, &shift).with(|c| c.problem.rotary_dim = 7));
     assert!(matches!(odd, Error::Invalid { what: "rotary_dim", .. }), "{odd}");

@@ -3,16 +3,13 @@
 mod state;
 mod table;
 
-use phasor::{
-    HeadMap,
-    features::{Directions, RandomFeatures},
-    kernels::linear_attention::{
-        LinearAttentionBindings, LinearRotation, LinearStateBinding, RandomFeatureBindings,
-    },
-    oracle::{self, LinearInputs, Real, Side},
-    plan::linear_attention::{FeatureMap, LinearAttentionProblem, LinearAttentionShape},
-    rotary::RopeConfig,
+use phasor::HeadMap;
+use phasor::linear_attention::{
+    self, Directions, FeatureMap, LinearAttentionBindings, LinearAttentionProblem,
+    LinearAttentionShape, RandomFeatureBindings, RandomFeatures,
 };
+use phasor::oracle::{self, LinearInputs, Real, Side};
+use phasor::rotary::RopeConfig;
 use phasor_kit::tolerance::{Bound, compare, stored};
 
 use crate::harness::{Ids, Lab, Place, Placed, Result, Rotation, lab, random};
@@ -212,12 +209,12 @@ impl Case {
             v: v.tensor(),
             out: out.tensor(),
             workspace: workspace.as_entire_buffer_binding(),
-            rotation: uploaded.as_ref().map(|uploaded| LinearRotation {
+            rotation: uploaded.as_ref().map(|uploaded| linear_attention::Rotation {
                 table: uploaded.table(),
                 positions: uploaded.positions(),
                 q_positions: None,
             }),
-            state: p.state.then(|| LinearStateBinding {
+            state: p.state.then(|| linear_attention::State {
                 s: buffers[0].as_entire_buffer_binding(),
                 z: buffers[1].as_entire_buffer_binding(),
             }),

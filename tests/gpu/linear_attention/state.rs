@@ -1,10 +1,8 @@
 //! The state: prefill in parts, decoding a token at a time, and that a call can be repeated.
 
-use phasor::{
-    HeadMap,
-    plan::linear_attention::{FeatureMap, LinearAttentionProblem, LinearAttentionShape},
-    rotary::RopeConfig,
-};
+use phasor::HeadMap;
+use phasor::linear_attention::{FeatureMap, LinearAttentionProblem, LinearAttentionShape};
+use phasor::rotary::RopeConfig;
 
 use super::{Case, Inputs, State};
 use crate::harness::{Ids, Result, Rotation, lab};

@@ -1,14 +1,10 @@
 //! The table: feature maps, dimensions, heads, pairings, storage, lengths.
 
-use phasor::{
-    DType, HeadMap, OutputHead, Phase,
-    features::Directions,
-    plan::{
-        FeatureHook,
-        linear_attention::{FeatureMap, LinearAttentionProblem, LinearAttentionShape},
-    },
-    rotary::{Axial2d, Pairing, PositionAxes, RopeConfig, Xpos},
+use phasor::linear_attention::{
+    Directions, FeatureHook, FeatureMap, LinearAttentionProblem, LinearAttentionShape,
 };
+use phasor::rotary::{Axial2d, Pairing, PositionAxes, RopeConfig, Xpos};
+use phasor::{DType, HeadMap, OutputHead, Phase};
 
 use super::{Case, SOFTPLUS};
 use crate::harness::{Ids, Place, Result, Rotation, narrow, run_table};

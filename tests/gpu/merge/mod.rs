@@ -1,11 +1,8 @@
 //! Merging parts, held to the oracle and to attention over all keys.
 
-use phasor::{
-    DType, Error, Layout, Tensor,
-    kernels::merge::{Merge, MergeBindings},
-    oracle::{self, Attention, Real},
-    plan::merge::{MergeProblem, MergeShape},
-};
+use phasor::merge::{Merge, MergeBindings, MergeProblem, MergeShape};
+use phasor::oracle::{self, Attended, Real};
+use phasor::{DType, Error, Layout, Tensor};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
 use crate::harness::{Place, Placed, Result, lab, random, run_table};
@@ -67,12 +64,12 @@ impl Case {
         Ok(())
     }
 
-    fn reference<R: Real>(&self, x: &[f32], lses: &[f32]) -> Result<Attention<R>> {
+    fn reference<R: Real>(&self, x: &[f32], lses: &[f32]) -> Result<Attended<R>> {
         let narrow = |x: &[f32]| x.iter().map(|&x| R::from_f64(f64::from(x))).collect::<Vec<R>>();
         let n = self.shape.parts as usize;
         let parts = x.chunks(x.len() / n).zip(lses.chunks(lses.len() / n));
         let parts: Vec<_> =
-            parts.map(|(out, lse)| Attention { out: narrow(out), lse: narrow(lse) }).collect();
+            parts.map(|(out, lse)| Attended { out: narrow(out), lse: narrow(lse) }).collect();
         let MergeShape { batch, heads, seq, .. } = self.shape;
         let rows = 0..(batch * heads * seq) as usize;
         let head = |row: usize| row / seq as usize % heads as usize;

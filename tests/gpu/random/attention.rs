@@ -1,14 +1,10 @@
 //! Random attention and decode calls.
 
-use phasor::{
-    DType, HeadMap,
-    plan::{
-        attention::{AttentionProblem, AttentionShape, Bias, Outputs, Tile},
-        cache::{CacheFormat, CacheType},
-        decode::DecodeProblem,
-    },
-    rotary::{Pairing, RopeConfig},
-};
+use phasor::attention::{AttentionProblem, AttentionShape, Outputs, Tile};
+use phasor::cache::{CacheFormat, CacheType};
+use phasor::decode::DecodeProblem;
+use phasor::rotary::{Pairing, RopeConfig};
+use phasor::{Bias, DType, HeadMap};
 use phasor_kit::tolerance::Bound;
 use proptest::{prelude::*, sample::select, strategy::ValueTree as _};
 

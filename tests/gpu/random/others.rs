@@ -1,14 +1,10 @@
 //! Random calls of the other kernels.
 
-use phasor::{
-    plan::{
-        cache::{CacheFormat, CacheType},
-        linear_attention::{LinearAttentionProblem, LinearAttentionShape},
-        merge::{MergeProblem, MergeShape},
-        rope::{Direction, RopeProblem, RopeShape},
-    },
-    rotary::{Pairing, RopeConfig},
-};
+use phasor::cache::{CacheFormat, CacheType};
+use phasor::linear_attention::{LinearAttentionProblem, LinearAttentionShape};
+use phasor::merge::{MergeProblem, MergeShape};
+use phasor::rope::{Direction, RopeProblem, RopeShape};
+use phasor::rotary::{Pairing, RopeConfig};
 use proptest::{prelude::*, sample::select};
 
 use super::{Width, dtype, hold, place};

@@ -2,11 +2,8 @@
 
 mod table;
 
-use phasor::{
-    kernels::rope::RopeBindings,
-    oracle,
-    plan::rope::{Direction, RopeProblem, RopeShape},
-};
+use phasor::oracle;
+use phasor::rope::{Direction, RopeBindings, RopeProblem, RopeShape};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
 use crate::harness::{Lab, Place, Placed, Result, Rotation, lab, random, widened};

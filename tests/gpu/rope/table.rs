@@ -1,11 +1,9 @@
 //! The cases: every pairing in every storage, place and direction, on the fast path and on the
 //! slow one; then layouts, positions and tables.
 
-use phasor::{
-    DType,
-    plan::rope::{Direction, RopeProblem, RopeShape},
-    rotary::{Axial2d, Pairing, PositionAxes, RopeConfig, RopeRule, Xpos},
-};
+use phasor::DType;
+use phasor::rope::{Direction, RopeProblem, RopeShape};
+use phasor::rotary::{Axial2d, Pairing, PositionAxes, RopeConfig, RopeRule, Xpos};
 
 use super::Case;
 use crate::harness::{Ids, NARROW_WORKGROUPS, Place, Rotation, narrow, run_table};

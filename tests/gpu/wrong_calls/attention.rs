@@ -1,14 +1,11 @@
 //! Wrong calls of an attention kernel that has all that there is: split outputs, log-sum-exp, key
 //! lengths, and queries that it rotates by ids.
 
-use phasor::{
-    DType, HeadMap, Layout, Tensor,
-    gpu::{CosSin, Positions},
-    kernels::attention::{Attention, AttentionBindings},
-    plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Outputs},
-    rotary::{RopeConfig, TableShape},
-    wgpu,
+use phasor::attention::{
+    Attention, AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, Outputs,
 };
+use phasor::rotary::{CosSin, Positions, RopeConfig, TableShape};
+use phasor::{DType, HeadMap, Layout, Tensor, wgpu};
 
 use super::{Expected, Wrongs, bind_silently, error, range};
 use crate::{

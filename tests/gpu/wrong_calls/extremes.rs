@@ -2,31 +2,21 @@
 //! or refused with a typed error. Nothing overflows (tests are built with overflow checks), nothing
 //! panics, nothing reaches wgpu that it has to refuse.
 
-use phasor::{
-    Capabilities, DType, Dispatch, HeadMap, Layout, Tensor,
-    gpu::{CacheBindings, CacheTensor, CosSin, Positions},
-    kernels::{
-        attention::{Attention, AttentionBindings},
-        decode::{Decode, DecodeBindings},
-        kv_append::{KvAppend, KvAppendBindings},
-        linear_attention::{LinearAttention, LinearAttentionBindings, LinearRotation},
-        merge::{Merge, MergeBindings},
-        rope::{Rope, RopeBindings},
-        scores::{Scores, ScoresBindings},
-    },
-    plan::{
-        attention::{AttentionPlan, AttentionProblem, AttentionShape},
-        cache::{CacheFormat, CacheType},
-        decode::{DecodeProblem, DecodeShape},
-        kv_append::{KvAppendProblem, KvAppendShape},
-        linear_attention::{LinearAttentionProblem, LinearAttentionShape},
-        merge::{MergeProblem, MergeShape},
-        rope::{RopeProblem, RopeShape},
-        scores::{ScoresProblem, ScoresShape},
-    },
-    rotary::{Pairing, RopeConfig, TableShape},
-    wgpu,
+use phasor::attention::{
+    Attention, AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape,
 };
+use phasor::cache::{CacheBindings, CacheFormat, CacheTensor, CacheType};
+use phasor::decode::{Decode, DecodeBindings, DecodeProblem, DecodeShape};
+use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
+use phasor::linear_attention::{
+    LinearAttention, LinearAttentionBindings, LinearAttentionProblem, LinearAttentionShape,
+    Rotation,
+};
+use phasor::merge::{Merge, MergeBindings, MergeProblem, MergeShape};
+use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, TableShape};
+use phasor::scores::{Scores, ScoresBindings, ScoresProblem, ScoresShape};
+use phasor::{Capabilities, DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
 use proptest::{
     prelude::*,
     sample::{Index, select},
@@ -292,7 +282,7 @@ fn linear_attention() {
             v: world.input(&n[19..]),
             out: world.output(0, &n[27..]),
             workspace: world.outputs[1].as_entire_buffer_binding(),
-            rotation: Some(LinearRotation {
+            rotation: Some(Rotation {
                 table: CosSin { binding: table.as_entire_buffer_binding(), shape: shape_of },
                 positions: Positions::From(0),
                 q_positions: None,

@@ -1,18 +1,12 @@
 //! Wrong calls of linear attention that has all that there is: random features, rotation by ids and
 //! a state; and of one that has nothing. Problems that no plan fits.
 
-use phasor::{
-    Capabilities, DType, HeadMap, Layout, Tensor,
-    features::{Directions, RandomFeatures},
-    gpu::{CosSin, Positions},
-    kernels::linear_attention::{
-        LinearAttention, LinearAttentionBindings, LinearRotation, LinearStateBinding,
-        RandomFeatureBindings,
-    },
-    plan::linear_attention::{FeatureMap, LinearAttentionProblem, LinearAttentionShape},
-    rotary::{Pairing, RopeConfig, TableShape},
-    wgpu,
+use phasor::linear_attention::{
+    Directions, FeatureMap, LinearAttention, LinearAttentionBindings, LinearAttentionProblem,
+    LinearAttentionShape, RandomFeatureBindings, RandomFeatures, Rotation, State,
 };
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, TableShape};
+use phasor::{Capabilities, DType, HeadMap, Layout, Tensor, wgpu};
 
 use super::{Expected, Wrongs, bind_silently, error, range};
 use crate::harness::{Result, lab, random, run_table};
@@ -112,15 +106,15 @@ impl World {
         Positions::Ids { binding, batch_stride: S, stream_stride: 0 }
     }
 
-    fn rotation(&self) -> LinearRotation<'_> {
+    fn rotation(&self) -> Rotation<'_> {
         let binding = self.table.as_entire_buffer_binding();
         let table = CosSin { binding, shape: self.table_shape };
-        LinearRotation { table, positions: self.positions(), q_positions: None }
+        Rotation { table, positions: self.positions(), q_positions: None }
     }
 
-    fn state(&self) -> LinearStateBinding<'_> {
+    fn state(&self) -> State<'_> {
         let [s, z] = [&self.s, &self.z].map(|buffer| buffer.as_entire_buffer_binding());
-        LinearStateBinding { s, z }
+        State { s, z }
     }
 
     fn random(&self) -> RandomFeatureBindings<'_> {
@@ -304,8 +298,7 @@ fn calls_of_all_that_there_is() {
             "S of one batch",
             |w, c| {
                 let half = w.s.size() / 2;
-                c.bindings.state =
-                    Some(LinearStateBinding { s: range(&w.s, 0, half), ..w.state() });
+                c.bindings.state = Some(State { s: range(&w.s, 0, half), ..w.state() });
             },
             error!(BindingTooSmall { tensor: "state s", .. }),
         ),
@@ -313,7 +306,7 @@ fn calls_of_all_that_there_is() {
             "z in four bytes",
             |w, c| {
                 let z = w.wrong.tiny.as_entire_buffer_binding();
-                c.bindings.state = Some(LinearStateBinding { z, ..w.state() });
+                c.bindings.state = Some(State { z, ..w.state() });
             },
             error!(BindingTooSmall { tensor: "state z", available: 4, .. }),
         ),
@@ -321,7 +314,7 @@ fn calls_of_all_that_there_is() {
             "z over S",
             |w, c| {
                 let z = w.s.as_entire_buffer_binding();
-                c.bindings.state = Some(LinearStateBinding { z, ..w.state() });
+                c.bindings.state = Some(State { z, ..w.state() });
             },
             error!(Overlap { a: "state s", b: "state z" }),
         ),
@@ -345,7 +338,7 @@ fn calls_of_all_that_there_is() {
             |w, c| {
                 let binding = w.wrong.tiny.as_entire_buffer_binding();
                 let ids = Positions::Ids { binding, batch_stride: 0, stream_stride: 0 };
-                c.bindings.rotation = Some(LinearRotation { positions: ids, ..w.rotation() });
+                c.bindings.rotation = Some(Rotation { positions: ids, ..w.rotation() });
             },
             error!(BindingTooSmall { tensor: "position_ids", needed: 20, available: 4 }),
         ),

@@ -1,10 +1,8 @@
 //! Tensors too many and too few, tables that do not fit, and calls that a device is too small for.
 
-use phasor::{
-    DType, HeadMap, Layout, Tensor,
-    gpu::Positions,
-    plan::attention::{AttentionProblem, AttentionShape},
-};
+use phasor::attention::{AttentionProblem, AttentionShape};
+use phasor::rotary::Positions;
+use phasor::{DType, HeadMap, Layout, Tensor};
 
 use super::{
     attention::{Call, World, Wrong, kernel, problem, wrong},

@@ -1,14 +1,9 @@
 //! Problems, tiles and layouts that no device can run, and plans that one device cannot.
 
-use phasor::{
-    Capabilities, HeadMap, Layout, OutputHead, Phase,
-    kernels::attention::Attention,
-    plan::{
-        attention::{AttentionPlan, AttentionProblem, Outputs, Tile},
-        rope::RopeProblem,
-    },
-    rotary::Pairing,
-};
+use phasor::attention::{Attention, AttentionPlan, AttentionProblem, Outputs, Tile};
+use phasor::rope::RopeProblem;
+use phasor::rotary::Pairing;
+use phasor::{Capabilities, HeadMap, Layout, OutputHead, Phase};
 
 use super::{Expected, attention::problem as full, error};
 use crate::{

@@ -1,13 +1,8 @@
 //! Wrong calls of the RoPE kernel, to other buffers and in place.
 
-use phasor::{
-    DType, Layout, Tensor,
-    gpu::{CosSin, Positions},
-    kernels::rope::{Rope, RopeBindings},
-    plan::rope::{RopeProblem, RopeShape},
-    rotary::{RopeConfig, TableShape},
-    wgpu,
-};
+use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
+use phasor::rotary::{CosSin, Positions, RopeConfig, TableShape};
+use phasor::{DType, Layout, Tensor, wgpu};
 
 use super::{Expected, Wrongs, bind_silently, error, range};
 use crate::harness::{Result, lab, random, run_table};

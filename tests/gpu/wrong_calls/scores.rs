@@ -1,11 +1,7 @@
 //! Wrong calls of the kernels that show what attention does, and problems that no plan fits.
 
-use phasor::{
-    Capabilities, DType, Layout, Tensor,
-    kernels::scores::{Scores, ScoresBindings},
-    plan::scores::{Components, ScoreOutput, ScoresProblem, ScoresShape},
-    wgpu,
-};
+use phasor::scores::{ComponentOrder, Output, Scores, ScoresBindings, ScoresProblem, ScoresShape};
+use phasor::{Capabilities, DType, Layout, Tensor, wgpu};
 
 use super::{Expected, Wrongs, bind_silently, error, range};
 use crate::harness::{Result, lab, random, run_table};
@@ -42,11 +38,11 @@ fn wrong(
     (name.to_owned(), Wrong { twist, expected })
 }
 
-fn problem(output: ScoreOutput) -> ScoresProblem {
+fn problem(output: Output) -> ScoresProblem {
     ScoresProblem { heads: vec![1], output, ..ScoresProblem::new(2, 1, D) }
 }
 
-fn kernel(output: ScoreOutput) -> Result<Scores> {
+fn kernel(output: Output) -> Result<Scores> {
     let gpu = &lab().gpu;
     Ok(Scores::new(&gpu.device, &problem(output).plan(&gpu.capabilities())?)?)
 }
@@ -192,7 +188,7 @@ fn windows() {
             error!(Overlap { a: "lse", b: "out" }),
         ),
     ];
-    let kernel = kernel(ScoreOutput::Probabilities(Components::Pairs)).unwrap();
+    let kernel = kernel(Output::Probabilities(ComponentOrder::Pairs)).unwrap();
     let world = World::new();
     run_table(&table, |wrong| world.refuse(&kernel, World::probabilities, wrong));
 }
@@ -216,14 +212,14 @@ fn statistics() {
             error!(BindingTooSmall { tensor: "out", needed: 288, available: 240 }),
         ),
     ];
-    let kernel = kernel(ScoreOutput::Statistics { distance: 3 }).unwrap();
+    let kernel = kernel(Output::Statistics { distance: 3 }).unwrap();
     let world = World::new();
     run_table(&table, |wrong| world.refuse(&kernel, World::statistics, wrong));
 }
 
 #[test]
 fn problems() {
-    let good = problem(ScoreOutput::Statistics { distance: 3 });
+    let good = problem(Output::Statistics { distance: 3 });
     let one = |name: &str, problem, expected| (name.to_owned(), (problem, expected));
     let table: Vec<(String, (ScoresProblem, Expected))> = vec![
         one(

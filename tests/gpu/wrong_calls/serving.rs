@@ -1,25 +1,15 @@
 //! Wrong calls of the kernels that serve: ragged and paged attention with all that can be bound,
 //! appends and decode over a paged cache.
 
-use phasor::{
-    DType, Error, HeadMap, Layout, Tensor,
-    gpu::{BlockTable, CacheBindings, CacheTensor, CosSin, Positions},
-    kernels::{
-        attention::{AttentionBindings, BlockList},
-        decode::{Decode, DecodeBindings},
-        kv_append::{KvAppend, KvAppendBindings},
-    },
-    plan::{
-        attention::{
-            Alignment, AttentionPlan, AttentionProblem, AttentionShape, Bias, Keys, Queries,
-        },
-        cache::{CacheFormat, CacheType},
-        decode::{DecodePlan, DecodeProblem, DecodeShape, DecodeTile},
-        kv_append::{KvAppendProblem, KvAppendShape},
-    },
-    rotary::{RopeConfig, TableShape},
-    wgpu,
+use phasor::attention::{
+    Alignment, AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, BlockList, Keys,
+    Queries,
 };
+use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType};
+use phasor::decode::{Decode, DecodeBindings, DecodePlan, DecodeProblem, DecodeShape, Tile};
+use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
+use phasor::rotary::{CosSin, Positions, RopeConfig, TableShape};
+use phasor::{Bias, DType, Error, HeadMap, Layout, Tensor, wgpu};
 
 use super::{Expected, Wrongs, bind_silently, error, range};
 use crate::{
@@ -282,7 +272,7 @@ fn ragged_and_paged_attention() {
         }
     };
     let kernel = lab().attention(&plan).unwrap();
-    let bind = |kernel: &phasor::kernels::attention::Attention, c: &AttentionCall| {
+    let bind = |kernel: &phasor::attention::Attention, c: &AttentionCall| {
         kernel.bind(&lab().gpu.device, &c.shape, &c.bindings)
     };
     refuse(World::new().unwrap(), &kernel, attention, bind, &table);
@@ -457,7 +447,7 @@ fn decode_over_pages() {
         lse: true,
         ..DecodeProblem::new(HeadMap::ropepp(2).unwrap(), format(), B, 16)
     };
-    let tile = DecodeTile::new(16, 1, 4);
+    let tile = Tile::new(16, 1, 4);
     let plan = DecodePlan::with_parts(&problem, &lab().gpu.capabilities(), tile, 2).unwrap();
     let kernel = lab().decode(&plan).unwrap();
     let bind =

@@ -1,17 +1,10 @@
 //! The layer on the GPU: attention of both components, its weights, and the statistics of its rows.
 
-use phasor::{
-    DType, Dispatch, HeadMap, Layout, Tensor,
-    kernels::{
-        attention::{Attention, AttentionBindings},
-        scores::{RowStatistics, Scores, ScoresBindings},
-    },
-    plan::{
-        attention::{AttentionProblem, AttentionShape},
-        scores::{Components, ScoreOutput, ScoresProblem, ScoresShape},
-    },
-    wgpu,
+use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
+use phasor::scores::{
+    ComponentOrder, Output, RowStatistics, Scores, ScoresBindings, ScoresProblem, ScoresShape,
 };
+use phasor::{DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
 
 use crate::{Result, layer::Layer, rotated::Rotated};
@@ -93,7 +86,7 @@ impl<'a> Session<'a> {
     /// 32 MiB hold them.
     pub fn weights(&self, head: u32) -> Result<[Vec<f64>; 2]> {
         let seq = self.layer.seq();
-        let output = ScoreOutput::Probabilities(Components::Planes);
+        let output = Output::Probabilities(ComponentOrder::Planes);
         let kernel = self.scores(vec![head], output)?;
         let rows = ((32 << 20) / (2 * 4 * seq)).clamp(1, seq);
         let mut maps = [Vec::new(), Vec::new()];
@@ -113,7 +106,7 @@ impl<'a> Session<'a> {
     pub fn statistics(&self, distance: u32) -> Result<Vec<[Vec<RowStatistics>; 2]>> {
         let seq = self.layer.seq();
         let heads = (0..self.layer.q_heads()).collect();
-        let kernel = self.scores(heads, ScoreOutput::Statistics { distance })?;
+        let kernel = self.scores(heads, Output::Statistics { distance })?;
         let values = self.run(&kernel, &ScoresShape::new(1, seq, seq), false)?;
         let rows: &[RowStatistics] = bytemuck::cast_slice(&values);
         let component =
@@ -122,7 +115,7 @@ impl<'a> Session<'a> {
         Ok(rows.chunks(2 * seq as usize).map(both).collect())
     }
 
-    fn scores(&self, heads: Vec<u32>, output: ScoreOutput) -> Result<Scores> {
+    fn scores(&self, heads: Vec<u32>, output: Output) -> Result<Scores> {
         let layer = self.layer;
         let problem = ScoresProblem {
             heads,

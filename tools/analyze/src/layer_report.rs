@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use phasor::kernels::scores::RowStatistics;
+use phasor::scores::RowStatistics;
 use phasor_kit::gpu::Gpu;
 
 use crate::{

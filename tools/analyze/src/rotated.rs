@@ -1,12 +1,8 @@
 //! A layer's tensors on the device, queries and keys rotated.
 
-use phasor::{
-    DType, Dispatch, Layout, Tensor,
-    gpu::{CosSin, Positions},
-    kernels::rope::{Rope, RopeBindings},
-    plan::rope::{RopeProblem, RopeShape},
-    wgpu,
-};
+use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
+use phasor::rotary::{CosSin, Positions};
+use phasor::{DType, Dispatch, Layout, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
 
 use crate::{Result, layer::Layer};

@@ -7,12 +7,9 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use phasor::gpu::{CosSin, Positions};
-use phasor::kernels::attention::{Attention, AttentionBindings};
-use phasor::kernels::rope::{Rope, RopeBindings};
-use phasor::plan::attention::{AttentionProblem, AttentionShape};
-use phasor::plan::rope::{RopeProblem, RopeShape};
-use phasor::rotary::RopeConfig;
+use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
+use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
+use phasor::rotary::{CosSin, Positions, RopeConfig};
 use phasor::{DType, Dispatch, HeadMap, Layout, Result, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};

@@ -1,10 +1,8 @@
 //! KV append with the rotation fused in: bytes moved against a copy of as many.
 
-use phasor::gpu::{CacheBindings, CacheTensor, CosSin, Positions};
-use phasor::kernels::kv_append::{KvAppend, KvAppendBindings};
-use phasor::plan::cache::{CacheFormat, CacheType};
-use phasor::plan::kv_append::{KvAppendProblem, KvAppendShape};
-use phasor::rotary::{Pairing, RopeConfig};
+use phasor::cache::{CacheBindings, CacheFormat, CacheTensor, CacheType};
+use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig};
 use phasor::{DType, Layout, Tensor, oracle};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 

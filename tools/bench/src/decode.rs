@@ -1,10 +1,8 @@
 //! Decode of one token over a long cache: the real component alone, and both components from one
 //! pass, over the same cache and the same query heads.
 
-use phasor::gpu::{CacheBindings, CacheTensor};
-use phasor::kernels::decode::{Decode, DecodeBindings};
-use phasor::plan::cache::{CacheFormat, CacheType};
-use phasor::plan::decode::{DecodeProblem, DecodeShape};
+use phasor::cache::{CacheBindings, CacheFormat, CacheTensor, CacheType};
+use phasor::decode::{Decode, DecodeBindings, DecodeProblem, DecodeShape};
 use phasor::rotary::Pairing;
 use phasor::{DType, Dispatch, HeadMap, Layout, Tensor, oracle, wgpu};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};

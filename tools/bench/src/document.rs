@@ -24,7 +24,7 @@
 //! has "linear", "linear, one token" (a call for the last token, from a state) and "softmax". Times are of one call; flops and bytes
 //! are what the result needs, masked and padded work not counted.
 
-use phasor::plan::attention::Cost;
+use phasor::Cost;
 use phasor_kit::gpu::Gpu;
 use serde_json::{Value, json};
 

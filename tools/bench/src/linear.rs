@@ -1,12 +1,11 @@
 //! RoFormer linear attention against length, a token from its state, and softmax attention at the
 //! longest of the lengths.
 
-use phasor::gpu::{CosSin, Positions};
-use phasor::kernels::linear_attention::{
-    LinearAttention, LinearAttentionBindings, LinearRotation, LinearStateBinding,
+use phasor::linear_attention::{
+    LinearAttention, LinearAttentionBindings, LinearAttentionProblem, LinearAttentionShape,
+    Rotation, State,
 };
-use phasor::plan::linear_attention::{LinearAttentionProblem, LinearAttentionShape};
-use phasor::rotary::{Pairing, RopeConfig};
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig};
 use phasor::{DType, HeadMap, Layout, Tensor, oracle};
 
 use crate::Result;
@@ -112,7 +111,7 @@ fn linear(
         v,
         out: Tensor::new(&out, DType::F32, Layout::bhsd([1, HEADS, rows, DIM])?),
         workspace: workspace.as_entire_buffer_binding(),
-        rotation: Some(LinearRotation {
+        rotation: Some(Rotation {
             table: CosSin {
                 binding: table_bytes.as_entire_buffer_binding(),
                 shape: table.shape()?,
@@ -120,10 +119,7 @@ fn linear(
             positions: Positions::From(seq - rows),
             q_positions: None,
         }),
-        state: Some(LinearStateBinding {
-            s: s.as_entire_buffer_binding(),
-            z: z.as_entire_buffer_binding(),
-        }),
+        state: Some(State { s: s.as_entire_buffer_binding(), z: z.as_entire_buffer_binding() }),
         random: None,
     };
     let call = kernel.bind(&gpu.device, &shape, &bindings)?;

@@ -1,9 +1,8 @@
 //! Causal prefill calls: their tensors, their check and their work.
 
-use phasor::kernels::attention::{Attention, AttentionBindings};
-use phasor::plan::attention::{AttentionProblem, AttentionShape, Cost};
+use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
 use phasor::rotary::Pairing;
-use phasor::{DType, Dispatch, HeadMap, Layout, Tensor, oracle, wgpu};
+use phasor::{Cost, DType, Dispatch, HeadMap, Layout, Tensor, oracle, wgpu};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::Result;

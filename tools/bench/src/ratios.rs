@@ -1,7 +1,6 @@
 //! Prefill: plain, two passes, one packed pass, and the fused pass, over the same tensors.
 
-use phasor::HeadMap;
-use phasor::plan::attention::Cost;
+use phasor::{Cost, HeadMap};
 
 use crate::Result;
 use crate::prefill::{Sizes, Tensors};

@@ -1,9 +1,7 @@
 //! RoPE: bytes moved against a copy of as many.
 
-use phasor::gpu::{CosSin, Positions};
-use phasor::kernels::rope::{Rope, RopeBindings};
-use phasor::plan::rope::{RopeProblem, RopeShape};
-use phasor::rotary::{Pairing, RopeConfig};
+use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig};
 use phasor::{DType, Layout, Tensor, oracle};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 

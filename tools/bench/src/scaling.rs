@@ -1,7 +1,6 @@
 //! Plain causal prefill against length.
 
-use phasor::HeadMap;
-use phasor::plan::attention::Cost;
+use phasor::{Cost, HeadMap};
 
 use crate::Result;
 use crate::prefill::{Pass, Sizes, Tensors};

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 use phasor::Capabilities;
-use phasor::plan::Shader;
+use phasor::shader::Shader;
 use serde::{Deserialize, Serialize};
 
 use crate::gpus::Gpu;

@@ -18,7 +18,7 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use phasor::plan::attention::Tile;
+use phasor::attention::Tile;
 
 use gpus::{GPUS, Gpu};
 use probe::{MARK, Message, Record};

@@ -4,7 +4,7 @@
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
-use phasor::plan::attention::Tile;
+use phasor::attention::Tile;
 use phasor::{Capabilities, wgpu};
 use serde::{Deserialize, Serialize};
 

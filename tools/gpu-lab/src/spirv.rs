@@ -9,7 +9,7 @@ use naga::back::spv::{Options, PipelineOptions, ZeroInitializeWorkgroupMemoryMod
 use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use phasor::plan::Shader;
+use phasor::shader::Shader;
 
 /// A module for a driver.
 pub struct Spirv {

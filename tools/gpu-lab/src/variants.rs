@@ -1,15 +1,15 @@
 //! The kernels that are compiled: every default plan for the sizes that models have.
 
 use clap::ValueEnum;
-use phasor::plan::Shader;
-use phasor::plan::attention::{AttentionPlan, AttentionProblem, Tile};
-use phasor::plan::cache::{CacheFormat, CacheType};
-use phasor::plan::decode::DecodeProblem;
-use phasor::plan::kv_append::KvAppendProblem;
-use phasor::plan::linear_attention::LinearAttentionProblem;
-use phasor::plan::merge::MergeProblem;
-use phasor::plan::rope::RopeProblem;
-use phasor::plan::scores::ScoresProblem;
+use phasor::attention::{AttentionPlan, AttentionProblem, Tile};
+use phasor::cache::{CacheFormat, CacheType};
+use phasor::decode::DecodeProblem;
+use phasor::kv_append::KvAppendProblem;
+use phasor::linear_attention::LinearAttentionProblem;
+use phasor::merge::MergeProblem;
+use phasor::rope::RopeProblem;
+use phasor::scores::ScoresProblem;
+use phasor::shader::Shader;
 use phasor::{Capabilities, DType, HeadMap};
 
 use crate::isa::Parts;

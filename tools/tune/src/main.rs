@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use phasor::plan::attention::{AttentionProblem, AttentionShape};
+use phasor::attention::{AttentionProblem, AttentionShape};
 use phasor::{DType, HeadMap, tuner};
 use phasor_kit::gpu::Gpu;
 

@@ -6,17 +6,14 @@ mod clock;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use phasor::gpu::{BlockTable, CacheBindings, CacheTensor, CosSin, Positions};
-use phasor::kernels::attention::{Attention as Prefill, AttentionBindings};
-use phasor::kernels::decode::{Decode, DecodeBindings};
-use phasor::kernels::kv_append::{KvAppend, KvAppendBindings};
-use phasor::plan::Budget;
-use phasor::plan::attention::{Alignment, AttentionProblem, AttentionShape, Keys};
-use phasor::plan::cache::{CacheFormat, CacheType, check_room};
-use phasor::plan::decode::{DecodeProblem, DecodeShape};
-use phasor::plan::kv_append::{KvAppendProblem, KvAppendShape};
-use phasor::rotary::TableShape;
-use phasor::{DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
+use phasor::attention::{
+    Alignment, Attention as Prefill, AttentionBindings, AttentionProblem, AttentionShape, Keys,
+};
+use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType, check_room};
+use phasor::decode::{Decode, DecodeBindings, DecodeProblem, DecodeShape};
+use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
+use phasor::rotary::{CosSin, Positions, TableShape};
+use phasor::{Budget, DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
 
 use crate::Result;

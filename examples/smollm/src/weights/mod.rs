@@ -7,7 +7,7 @@ mod safetensors;
 use std::path::Path;
 
 use phasor::HeadMap;
-use phasor::plan::cache::{CacheFormat, CacheType, Components, ModelShape};
+use phasor::cache::{CacheFormat, CacheType, ModelKind, ModelShape};
 use phasor::rotary::RopeConfig;
 
 use crate::Result;
@@ -47,7 +47,7 @@ pub struct Layer {
 pub struct Weights {
     pub config: Config,
     /// RoPE, or which RoPE++.
-    pub components: Components,
+    pub components: ModelKind,
     pub layers: Vec<Layer>,
     pub norm: Norm,
     /// `[vocabulary, width]`.
@@ -137,18 +137,17 @@ impl Weights {
     pub fn heads(&self) -> Result<HeadMap> {
         let heads = self.config.heads;
         Ok(match self.components {
-            Components::Plain => HeadMap::plain(heads)?,
-            Components::EqualCache => HeadMap::ropepp(heads)?,
-            Components::EqualHeads => HeadMap::ropepp(heads / 2)?,
+            ModelKind::Plain => HeadMap::plain(heads)?,
+            ModelKind::EqualCache => HeadMap::ropepp(heads)?,
+            ModelKind::EqualHeads => HeadMap::ropepp(heads / 2)?,
         })
     }
 
     /// The cache of all layers, K and V stored alike.
     pub fn shape(&self, stored: CacheType) -> ModelShape {
         let Config { layers, kv_heads, head_dim, .. } = self.config;
-        let components = self.components;
         let (value_dim, k, v) = (head_dim, stored, stored);
-        ModelShape { layers, kv_heads, head_dim, value_dim, components, k, v }
+        ModelShape { layers, kv_heads, head_dim, value_dim, kind: self.components, k, v }
     }
 
     /// The cache of one layer.
@@ -159,16 +158,16 @@ impl Weights {
 
 /// Rows of W_q, W_k and W_v and columns of W_o say which components a model attends with: EH halves
 /// W_k (and W_q), EC doubles W_o. The authors' `config.json` does not say it.
-fn components_of(config: &Config, sizes: [usize; 4]) -> Result<Components> {
+fn components_of(config: &Config, sizes: [usize; 4]) -> Result<ModelKind> {
     let dim = config.head_dim as usize;
     let (q, kv) = (config.heads as usize * dim, config.kv_heads as usize * dim);
     let plain = [q, kv, kv, q];
     let equal_cache = [q, kv, kv, 2 * q];
     let equal_heads = [q / 2, kv / 2, kv / 2, q];
     match sizes {
-        it if it == plain => Ok(Components::Plain),
-        it if it == equal_cache => Ok(Components::EqualCache),
-        it if it == equal_heads => Ok(Components::EqualHeads),
+        it if it == plain => Ok(ModelKind::Plain),
+        it if it == equal_cache => Ok(ModelKind::EqualCache),
+        it if it == equal_heads => Ok(ModelKind::EqualHeads),
         it => Err(format!(
             "rows of W_q, W_k, W_v and columns of W_o are {it:?}; with {} heads and {} kv heads of \
              {dim} they are {plain:?} in a plain model, {equal_cache:?} in EC, {equal_heads:?} in EH",
@@ -195,9 +194,9 @@ mod tests {
             end: Vec::new(),
         };
         let of = |sizes| components_of(&config, sizes).ok();
-        assert_eq!(of([1024, 512, 512, 1024]), Some(Components::Plain));
-        assert_eq!(of([1024, 512, 512, 2048]), Some(Components::EqualCache));
-        assert_eq!(of([512, 256, 256, 1024]), Some(Components::EqualHeads));
+        assert_eq!(of([1024, 512, 512, 1024]), Some(ModelKind::Plain));
+        assert_eq!(of([1024, 512, 512, 2048]), Some(ModelKind::EqualCache));
+        assert_eq!(of([512, 256, 256, 1024]), Some(ModelKind::EqualHeads));
         assert_eq!(of([1024, 512, 256, 1024]), None);
         assert_eq!(of([512, 256, 256, 512]), None);
     }

@@ -2,17 +2,11 @@
 
 use std::ops::Range;
 
-use phasor::{
-    DType, Layout, Tensor,
-    gpu::{BlockTable, CacheBindings, CacheTensor, Positions},
-    kernels::kv_append::{KvAppend, KvAppendBindings},
-    plan::{
-        attention::Keys,
-        cache::{CacheFormat, CacheType},
-        kv_append::{KvAppendProblem, KvAppendShape},
-    },
-    wgpu,
-};
+use phasor::attention::Keys;
+use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType};
+use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
+use phasor::rotary::Positions;
+use phasor::{DType, Layout, Tensor, wgpu};
 
 use super::{Device, device::Table};
 use crate::{

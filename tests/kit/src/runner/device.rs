@@ -2,25 +2,13 @@
 
 use std::{cell::RefCell, collections::BTreeSet};
 
-use phasor::{
-    DType, Dispatch, Layout, Tensor,
-    gpu::{CosSin, Positions},
-    kernels::{
-        attention::{Attention, AttentionBindings},
-        decode::Decode,
-        kv_append::KvAppend,
-        rope::{Rope, RopeBindings},
-        scores::{Scores, ScoresBindings},
-    },
-    oracle,
-    plan::{
-        attention::{AttentionProblem, AttentionShape},
-        rope::{RopeProblem, RopeShape},
-        scores::{Components, ScoreOutput, ScoresProblem, ScoresShape},
-    },
-    rotary::TableShape,
-    wgpu,
-};
+use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
+use phasor::decode::Decode;
+use phasor::kv_append::KvAppend;
+use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
+use phasor::rotary::{CosSin, Positions, TableShape};
+use phasor::scores::{ComponentOrder, Output, Scores, ScoresBindings, ScoresProblem, ScoresShape};
+use phasor::{DType, Dispatch, Layout, Tensor, oracle, wgpu};
 
 use super::{Attend, Linear, ModelAttention, Runner, Ways, cache::Slots, remote::Remote};
 use crate::{
@@ -235,7 +223,7 @@ impl Runner for Device<'_> {
         ])
     }
 
-    fn merge(&self, case: &MergeCase) -> Result<oracle::Attention<f64>> {
+    fn merge(&self, case: &MergeCase) -> Result<oracle::Attended<f64>> {
         self.merged(case)
     }
 
@@ -253,7 +241,7 @@ impl Runner for Device<'_> {
             pairing: config.pairing,
             causal: false,
             softmax_scale: 1.0,
-            output: ScoreOutput::Scores(Components::Pairs),
+            output: Output::Scores(ComponentOrder::Pairs),
             ..ScoresProblem::new(q_heads, kv_heads, dim)
         };
         let kernel = Scores::new(&self.gpu.device, &problem.plan(&self.gpu.capabilities())?)?;
@@ -275,7 +263,7 @@ impl Runner for Device<'_> {
     }
 
     /// By the prefill kernel, and where the case suits by cache and decode.
-    fn attention(&self, case: &AttentionCase) -> Result<Ways<oracle::Attention<f64>>> {
+    fn attention(&self, case: &AttentionCase) -> Result<Ways<oracle::Attended<f64>>> {
         let mut ways = vec![(self.name(), self.prefill(case)?)];
         ways.extend(self.served(case)?);
         Ok(ways)
@@ -288,7 +276,7 @@ impl Runner for Device<'_> {
 
 impl Device<'_> {
     /// Keys through the rope kernel, queries rotated inside the attention kernel.
-    fn prefill(&self, case: &AttentionCase) -> Result<oracle::Attention<f64>> {
+    fn prefill(&self, case: &AttentionCase) -> Result<oracle::Attended<f64>> {
         let [batch, _, seq_q, head_dim] = case.q_shape;
         let [_, kv_heads, seq_k, _] = case.k_shape;
         let (rotary_dim, pairing) = case.pairs();
@@ -339,7 +327,7 @@ impl Device<'_> {
         let shape = AttentionShape::new(batch, seq_q, seq_k);
         let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
         self.run(&dispatch)?;
-        Ok(oracle::Attention {
+        Ok(oracle::Attended {
             out: self.download(&out, out_len),
             lse: self.download(&lse, lse_len),
         })

@@ -1,15 +1,13 @@
 //! Linear attention: by the oracle, whose outputs are the sums that define it and whose state is the
 //! recurrence's, and on a device.
 
-use phasor::{
-    DType, HeadMap, Layout, Tensor,
-    kernels::linear_attention::{
-        LinearAttention, LinearAttentionBindings, LinearRotation, LinearStateBinding,
-    },
-    oracle::{self, LinearInputs, LinearState, Real},
-    plan::linear_attention::{LinearAttentionProblem, LinearAttentionShape},
-    rotary::Pairing,
+use phasor::linear_attention::{
+    LinearAttention, LinearAttentionBindings, LinearAttentionProblem, LinearAttentionShape,
+    Rotation, State,
 };
+use phasor::oracle::{self, LinearInputs, LinearState, Real};
+use phasor::rotary::Pairing;
+use phasor::{DType, HeadMap, Layout, Tensor};
 
 use super::{Device, Linear, device::ids_of, narrow, rotate, widen};
 use crate::cases::{LinearCase, Result};
@@ -96,15 +94,12 @@ impl Device<'_> {
             v: tensor(&v, case.v_shape)?,
             out: tensor(&out, out_shape)?,
             workspace: workspace.as_entire_buffer_binding(),
-            rotation: rotation.as_ref().map(|(table, ids)| LinearRotation {
+            rotation: rotation.as_ref().map(|(table, ids)| Rotation {
                 table: table.bind(),
                 positions: ids_of(ids, seq_k),
                 q_positions: None,
             }),
-            state: Some(LinearStateBinding {
-                s: s.as_entire_buffer_binding(),
-                z: z.as_entire_buffer_binding(),
-            }),
+            state: Some(State { s: s.as_entire_buffer_binding(), z: z.as_entire_buffer_binding() }),
             random: None,
         };
         let dispatch = kernel.bind(&gpu.device, &shape, &bindings)?;

@@ -13,7 +13,7 @@ pub use remote::Remote;
 
 use std::marker::PhantomData;
 
-use phasor::oracle::{self, Attention, AttentionInputs, Place, Real};
+use phasor::oracle::{self, Attended, AttentionInputs, Place, Real};
 
 use crate::cases::{
     AttentionCase, CacheCase, LinearCase, MergeCase, Order, Result, RopeCase, Rotation, ScoresCase,
@@ -35,7 +35,7 @@ pub trait Runner {
     fn scores(&self, case: &ScoresCase) -> Result<(Vec<f64>, Vec<f64>)>;
 
     /// Output and log-sum-exp of all output heads, in every way that suits the case.
-    fn attention(&self, case: &AttentionCase) -> Result<Ways<Attention<f64>>>;
+    fn attention(&self, case: &AttentionCase) -> Result<Ways<Attended<f64>>>;
 
     /// K and V as caches hold them, `[B, Hkv, S, D]` each.
     fn cache(&self, case: &CacheCase) -> Result<Ways<[Vec<f64>; 2]>>;
@@ -44,7 +44,7 @@ pub trait Runner {
     fn model(&self, model: &ModelAttention) -> Result<Ways<Box<dyn Attend + '_>>>;
 
     /// Attention over all keys, from attention over parts of them.
-    fn merge(&self, case: &MergeCase) -> Result<Attention<f64>>;
+    fn merge(&self, case: &MergeCase) -> Result<Attended<f64>>;
 
     /// Linear attention: outputs, and the state after the last key.
     fn linear(&self, case: &LinearCase) -> Result<Linear>;
@@ -93,14 +93,14 @@ impl<R: Real> Runner for Oracle<R> {
         Ok(vec![(self.name(), Box::new(model::Naive::<R>::new(model)))])
     }
 
-    fn merge(&self, case: &MergeCase) -> Result<Attention<f64>> {
-        let part = |(out, lse): &(Vec<f32>, Vec<f32>)| Attention {
+    fn merge(&self, case: &MergeCase) -> Result<Attended<f64>> {
+        let part = |(out, lse): &(Vec<f32>, Vec<f32>)| Attended {
             out: narrow::<R>(out),
             lse: narrow::<R>(lse),
         };
         let parts: Vec<_> = case.parts.iter().map(part).collect();
         let whole = oracle::merge_states(&parts, None)?;
-        Ok(Attention { out: widen(&whole.out), lse: widen(&whole.lse) })
+        Ok(Attended { out: widen(&whole.out), lse: widen(&whole.lse) })
     }
 
     fn rope(&self, case: &RopeCase) -> Result<Vec<f64>> {
@@ -135,7 +135,7 @@ impl<R: Real> Runner for Oracle<R> {
         Ok((widen(&re), widen(&im)))
     }
 
-    fn attention(&self, case: &AttentionCase) -> Result<Ways<Attention<f64>>> {
+    fn attention(&self, case: &AttentionCase) -> Result<Ways<Attended<f64>>> {
         let (mut q, mut k) = (narrow::<R>(&case.q), narrow::<R>(&case.k));
         let v = narrow::<R>(&case.v);
         if let Some([q_rotation, k_rotation]) = &case.rotations {
@@ -175,7 +175,7 @@ impl<R: Real> Runner for Oracle<R> {
         let sinks: Vec<f64> = variant.sinks.iter().map(|&sink| f64::from(sink)).collect();
         let sinks = (!sinks.is_empty()).then_some(sinks.as_slice());
         let got = oracle::attention_with(&inputs, &modify, sinks)?;
-        Ok(vec![(self.name(), Attention { out: widen(&got.out), lse: widen(&got.lse) })])
+        Ok(vec![(self.name(), Attended { out: widen(&got.out), lse: widen(&got.lse) })])
     }
 
     fn linear(&self, case: &LinearCase) -> Result<Linear> {

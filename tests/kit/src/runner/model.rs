@@ -1,19 +1,12 @@
 //! The attention of a whole model: a cache a layer, that grows from call to call.
 
-use phasor::{
-    DType, HeadMap, Layout, Tensor,
-    gpu::Positions,
-    kernels::{
-        attention::{Attention, AttentionBindings},
-        decode::{Decode, DecodeBindings},
-    },
-    oracle::{self, AttentionInputs, Real},
-    plan::{
-        attention::{Alignment, AttentionProblem, AttentionShape},
-        decode::{DecodeProblem, DecodeShape},
-    },
-    rotary::RopeConfig,
+use phasor::attention::{
+    Alignment, Attention, AttentionBindings, AttentionProblem, AttentionShape,
 };
+use phasor::decode::{Decode, DecodeBindings, DecodeProblem, DecodeShape};
+use phasor::oracle::{self, AttentionInputs, Real};
+use phasor::rotary::{Positions, RopeConfig};
+use phasor::{DType, HeadMap, Layout, Tensor};
 
 use super::{
     Device,

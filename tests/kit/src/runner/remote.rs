@@ -4,7 +4,8 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use phasor::{Dispatch, gpu::Step, wgpu};
+use phasor::shader::Step;
+use phasor::{Dispatch, wgpu};
 use serde_json::{Value, json};
 
 use crate::cases::Result;

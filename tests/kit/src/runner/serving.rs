@@ -3,21 +3,11 @@
 
 use std::ops::Range;
 
-use phasor::{
-    DType, Layout, Tensor,
-    gpu::Positions,
-    kernels::{
-        decode::{Decode, DecodeBindings},
-        kv_append::KvAppend,
-        merge::{Merge, MergeBindings},
-    },
-    oracle,
-    plan::{
-        decode::{DecodePlan, DecodeProblem, DecodeShape},
-        kv_append::KvAppendProblem,
-        merge::{MergeProblem, MergeShape},
-    },
-};
+use phasor::decode::{Decode, DecodeBindings, DecodePlan, DecodeProblem, DecodeShape};
+use phasor::kv_append::{KvAppend, KvAppendProblem};
+use phasor::merge::{Merge, MergeBindings, MergeProblem, MergeShape};
+use phasor::rotary::Positions;
+use phasor::{DType, Layout, Tensor, oracle};
 
 use super::{
     Device, Ways,
@@ -53,7 +43,7 @@ fn suits(case: &AttentionCase) -> bool {
 
 impl Device<'_> {
     /// A case through cache and decode, contiguous and paged; nothing for one that they are not for.
-    pub(super) fn served(&self, case: &AttentionCase) -> Result<Ways<oracle::Attention<f64>>> {
+    pub(super) fn served(&self, case: &AttentionCase) -> Result<Ways<oracle::Attended<f64>>> {
         if !suits(case) {
             return Ok(Vec::new());
         }
@@ -63,7 +53,7 @@ impl Device<'_> {
         ])
     }
 
-    fn decode(&self, case: &AttentionCase, slots: Slots) -> Result<oracle::Attention<f64>> {
+    fn decode(&self, case: &AttentionCase, slots: Slots) -> Result<oracle::Attended<f64>> {
         let [batch, q_heads, seq_q, head_dim] = case.q_shape;
         let [_, kv_heads, seq_k, _] = case.k_shape;
         let value_dim = case.v_shape[3];
@@ -138,7 +128,7 @@ impl Device<'_> {
                 head[rows.start as usize..rows.end as usize].copy_from_slice(part);
             }
         }
-        Ok(oracle::Attention { out: self.download(&out, out_len), lse })
+        Ok(oracle::Attended { out: self.download(&out, out_len), lse })
     }
 
     /// A kernel that cuts the keys, whatever their number.
@@ -183,7 +173,7 @@ impl Device<'_> {
     }
 
     /// Parts through the merge kernel.
-    pub(super) fn merged(&self, case: &MergeCase) -> Result<oracle::Attention<f64>> {
+    pub(super) fn merged(&self, case: &MergeCase) -> Result<oracle::Attended<f64>> {
         let gpu = self.gpu;
         let [batch, heads, seq, dim] = case.shape;
         let parts = case.parts.len() as u32;
@@ -204,7 +194,7 @@ impl Device<'_> {
         let shape = MergeShape { parts, batch, heads, seq };
         let call = kernel.bind(&gpu.device, &shape, &bindings)?;
         self.run(&call)?;
-        Ok(oracle::Attention {
+        Ok(oracle::Attended {
             out: self.download(&out, out_len),
             lse: self.download(&lse, lse_len),
         })

@@ -1,13 +1,10 @@
 //! Kernels over caches, and the merge of partial results.
 
-use phasor::gpu::{CacheBindings, CacheTensor, CosSin, Positions};
-use phasor::kernels::decode::{Decode, DecodeBindings};
-use phasor::kernels::kv_append::{KvAppend, KvAppendBindings};
-use phasor::kernels::merge::{Merge, MergeBindings};
-use phasor::plan::cache::{CacheFormat, CacheType};
-use phasor::plan::decode::{DecodePlan, DecodeProblem, DecodeShape};
-use phasor::plan::kv_append::{KvAppendProblem, KvAppendShape};
-use phasor::plan::merge::{MergeProblem, MergeShape};
+use phasor::cache::{CacheBindings, CacheFormat, CacheTensor, CacheType};
+use phasor::decode::{Decode, DecodeBindings, DecodePlan, DecodeProblem, DecodeShape};
+use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
+use phasor::merge::{Merge, MergeBindings, MergeProblem, MergeShape};
+use phasor::rotary::{CosSin, Positions};
 use phasor::{DType, HeadMap, Layout, oracle};
 use phasor_kit::gpu::Gpu;
 
@@ -180,7 +177,7 @@ pub fn merge(gpu: &Gpu) -> Result<Vec<Measured>> {
         let call = kernel.bind(&gpu.device, &shape, &bindings)?;
         gpu.run(|encoder| call.encode(encoder));
         let (rows, d) = ((heads * seq) as usize, D as usize);
-        let part = |p: usize| oracle::Attention {
+        let part = |p: usize| oracle::Attended {
             out: wide(&x[p * rows * d..(p + 1) * rows * d]),
             lse: wide(&lses[p * rows..(p + 1) * rows]),
         };

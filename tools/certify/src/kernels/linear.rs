@@ -1,10 +1,11 @@
 //! Linear attention.
 
-use phasor::gpu::{CosSin, Positions};
-use phasor::kernels::linear_attention::{LinearAttention, LinearAttentionBindings, LinearRotation};
+use phasor::linear_attention::{
+    LinearAttention, LinearAttentionBindings, LinearAttentionProblem, LinearAttentionShape,
+    Rotation,
+};
 use phasor::oracle::LinearInputs;
-use phasor::plan::linear_attention::{LinearAttentionProblem, LinearAttentionShape};
-use phasor::rotary::Pairing;
+use phasor::rotary::{CosSin, Pairing, Positions};
 use phasor::{DType, HeadMap, oracle};
 use phasor_kit::gpu::Gpu;
 
@@ -41,7 +42,7 @@ pub fn linear(gpu: &Gpu) -> Result<Vec<Measured>> {
             v: tensor(&v, dtype, shape)?,
             out: tensor(&out, dtype, shape)?,
             workspace: workspace.as_entire_buffer_binding(),
-            rotation: Some(LinearRotation {
+            rotation: Some(Rotation {
                 table: CosSin {
                     binding: table_buffer.as_entire_buffer_binding(),
                     shape: table_shape,

@@ -9,10 +9,8 @@ use crate::{
     Measured, Result,
     bounds::{self},
 };
-use phasor::gpu::{CosSin, Positions};
-use phasor::kernels::rope::{Rope, RopeBindings};
-use phasor::plan::rope::{RopeProblem, RopeShape};
-use phasor::rotary::{Frequencies, Pairing, RopeConfig};
+use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
+use phasor::rotary::{CosSin, Frequencies, Pairing, Positions, RopeConfig};
 use phasor::{DType, Layout, Tensor, oracle};
 use phasor_kit::{gpu::Gpu, tolerance};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};

@@ -28,7 +28,7 @@ pub struct Softmax<'a> {
 
 /// What it is, and how far a kernel may be from it.
 pub struct Reference {
-    pub truth: oracle::Attention<f64>,
+    pub truth: oracle::Attended<f64>,
     pub out: Vec<f64>,
     pub lse: Vec<f64>,
 }

@@ -1,9 +1,7 @@
 //! Softmax attention, and its raw scores.
 
-use phasor::kernels::attention::{Attention, AttentionBindings};
-use phasor::kernels::scores::{Scores, ScoresBindings};
-use phasor::plan::attention::{AttentionProblem, AttentionShape};
-use phasor::plan::scores::{Components, ScoreOutput, ScoresProblem, ScoresShape};
+use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
+use phasor::scores::{ComponentOrder, Output, Scores, ScoresBindings, ScoresProblem, ScoresShape};
 use phasor::{DType, HeadMap, oracle};
 use phasor_kit::gpu::Gpu;
 
@@ -85,7 +83,7 @@ pub fn scores(gpu: &Gpu) -> Result<Vec<Measured>> {
             q_dtype: dtype,
             k_dtype: dtype,
             causal: false,
-            output: ScoreOutput::Scores(Components::Planes),
+            output: Output::Scores(ComponentOrder::Planes),
             ..ScoresProblem::new(q_heads, 1, D)
         };
         let kernel = Scores::new(&gpu.device, &problem.plan(&gpu.capabilities())?)?;
