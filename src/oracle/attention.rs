@@ -93,10 +93,7 @@ pub fn attention_with<R: Real>(
     sinks: Option<&[f64]>,
 ) -> Result<Attended<R>> {
     let dims = inputs.check()?;
-    if let Some(sinks) = sinks.filter(|sinks| sinks.len() != inputs.heads.len()) {
-        let got = format!("{} for {} output heads", sinks.len(), inputs.heads.len());
-        return Err(Error::Invalid { what: "sinks", needed: "one an output head", got });
-    }
+    check_sinks(inputs, sinks)?;
     let mut out = Vec::with_capacity(dims.batch * inputs.heads.len() * dims.seq_q * dims.v_dim);
     let mut lse = Vec::with_capacity(dims.batch * inputs.heads.len() * dims.seq_q);
     dims.for_each_row(inputs, modify, |row| {
@@ -115,6 +112,20 @@ pub fn attention_with<R: Real>(
         lse.push(softmax.lse);
     });
     Ok(Attended { out, lse })
+}
+
+/// Refuses sinks of another number than output heads.
+pub(super) fn check_sinks<R>(
+    inputs: &AttentionInputs<'_, R>,
+    sinks: Option<&[f64]>,
+) -> Result<()> {
+    match sinks.filter(|sinks| sinks.len() != inputs.heads.len()) {
+        None => Ok(()),
+        Some(sinks) => {
+            let got = format!("{} for {} output heads", sinks.len(), inputs.heads.len());
+            Err(Error::Invalid { what: "sinks", needed: "one an output head", got })
+        }
+    }
 }
 
 /// The softmax weights `[B, heads, Sq, Sk]`, 0 where a key is masked. For pictures and statistics:
@@ -157,7 +168,7 @@ pub fn scores<R: Real>(inputs: &AttentionInputs<'_, R>) -> Result<(Vec<R>, Vec<R
 }
 
 impl<R: Real> AttentionInputs<'_, R> {
-    fn check(&self) -> Result<Dims> {
+    pub(super) fn check(&self) -> Result<Dims> {
         let [batch, q_heads, seq_q, qk_dim] = self.q_shape;
         let [_, kv_heads, seq_k, _] = self.k_shape;
         let v_dim = self.v_shape[3];
@@ -221,43 +232,45 @@ impl<R: Real> AttentionInputs<'_, R> {
 }
 
 /// The checked shapes, and where things lie.
-struct Dims {
-    batch: usize,
-    q_heads: usize,
-    kv_heads: usize,
-    seq_q: usize,
-    seq_k: usize,
-    qk_dim: usize,
-    v_dim: usize,
-    rotary_dim: usize,
+pub(super) struct Dims {
+    pub(super) batch: usize,
+    pub(super) q_heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) seq_q: usize,
+    pub(super) seq_k: usize,
+    pub(super) qk_dim: usize,
+    pub(super) v_dim: usize,
+    pub(super) rotary_dim: usize,
     /// Channels of each pair.
-    pairs: Vec<(usize, usize)>,
+    pub(super) pairs: Vec<(usize, usize)>,
 }
 
 /// One row of one output head: its scaled scores against the visible keys.
-struct Row<R> {
-    head: usize,
+pub(super) struct Row<R> {
+    pub(super) batch: usize,
+    pub(super) head: usize,
+    pub(super) query: usize,
     /// −∞ where the key is hidden.
-    scores: Vec<R>,
+    pub(super) scores: Vec<R>,
     /// Index of the first value of its kv head.
-    values: usize,
+    pub(super) values: usize,
 }
 
-struct Softmax<R> {
-    probabilities: Vec<R>,
-    lse: R,
+pub(super) struct Softmax<R> {
+    pub(super) probabilities: Vec<R>,
+    pub(super) lse: R,
 }
 
 impl Dims {
-    fn query(&self, b: usize, h: usize, i: usize) -> usize {
+    pub(super) fn query(&self, b: usize, h: usize, i: usize) -> usize {
         ((b * self.q_heads + h) * self.seq_q + i) * self.qk_dim
     }
 
-    fn kv_plane(&self, b: usize, h: usize) -> usize {
+    pub(super) fn kv_plane(&self, b: usize, h: usize) -> usize {
         (b * self.kv_heads + h / (self.q_heads / self.kv_heads)) * self.seq_k
     }
 
-    fn keys(&self, b: usize, h: usize) -> usize {
+    pub(super) fn keys(&self, b: usize, h: usize) -> usize {
         self.kv_plane(b, h) * self.qk_dim
     }
 
@@ -276,7 +289,7 @@ impl Dims {
         (re, im)
     }
 
-    fn for_each_row<R: Real>(
+    pub(super) fn for_each_row<R: Real>(
         &self,
         inputs: &AttentionInputs<'_, R>,
         modify: &dyn Fn(Place, R) -> Option<R>,
@@ -302,7 +315,9 @@ impl Dims {
                         modify(place, score * scale).unwrap_or(R::NEG_INFINITY)
                     };
                     f(&Row {
+                        batch: b,
                         head: o,
+                        query: i,
                         scores: (0..inputs.visible(b, i)).map(score).collect(),
                         values: self.kv_plane(b, h) * self.v_dim,
                     });
@@ -313,7 +328,7 @@ impl Dims {
 }
 
 impl<R: Real> Row<R> {
-    fn softmax(&self, sink: R) -> Softmax<R> {
+    pub(super) fn softmax(&self, sink: R) -> Softmax<R> {
         let max = self.scores.iter().fold(sink, |m, &s| m.max(s));
         if max == R::NEG_INFINITY {
             let probabilities = vec![R::ZERO; self.scores.len()];

@@ -201,40 +201,40 @@ fn divided<R: Real>(above: R, below: R) -> R {
     if below == R::ZERO { R::ZERO } else { above / below }
 }
 
-fn dot<R: Real>(a: &[R], b: &[R]) -> R {
+pub(super) fn dot<R: Real>(a: &[R], b: &[R]) -> R {
     let mut sum = R::ZERO;
     a.iter().zip(b).for_each(|(&x, &y)| sum += x * y);
     sum
 }
 
-struct Dims {
-    batch: usize,
+pub(super) struct Dims {
+    pub(super) batch: usize,
     q_heads: usize,
     kv_heads: usize,
-    seq_q: usize,
-    seq_k: usize,
-    features: usize,
-    v_dim: usize,
+    pub(super) seq_q: usize,
+    pub(super) seq_k: usize,
+    pub(super) features: usize,
+    pub(super) v_dim: usize,
 }
 
 impl Dims {
-    fn query(&self, b: usize, head: &OutputHead, i: usize) -> usize {
+    pub(super) fn query(&self, b: usize, head: &OutputHead, i: usize) -> usize {
         ((b * self.q_heads + head.source as usize) * self.seq_q + i) * self.features
     }
 
     /// Row of the first key that the head reads.
-    fn kv_plane(&self, b: usize, head: &OutputHead) -> usize {
+    pub(super) fn kv_plane(&self, b: usize, head: &OutputHead) -> usize {
         let group = self.q_heads / self.kv_heads;
         (b * self.kv_heads + head.source as usize / group) * self.seq_k
     }
 }
 
 impl<R: Real> LinearInputs<'_, R> {
-    fn turned(&self) -> Result<Vec<R>> {
+    pub(super) fn turned(&self) -> Result<Vec<R>> {
         output_queries(self.q_rotated, self.q_shape, self.rotary_dim, self.pairing, self.heads)
     }
 
-    fn check(&self) -> Result<Dims> {
+    pub(super) fn check(&self) -> Result<Dims> {
         let [batch, q_heads, seq_q, features] = self.q_shape;
         let [_, kv_heads, seq_k, _] = self.k_shape;
         let v_dim = self.v_shape[3];

@@ -7,8 +7,10 @@
 //! Tensors are dense row-major slices `[B, H, S, D]` (batch, head, position, channel).
 
 mod attention;
+mod attention_backward;
 mod cache;
 mod linear_attention;
+mod linear_attention_backward;
 mod merge;
 mod real;
 mod rope;
@@ -19,9 +21,13 @@ mod tests;
 pub use attention::{
     Attended, AttentionInputs, Place, attention, attention_with, probabilities, scores,
 };
+pub use attention_backward::{AttentionGradients, Upstream, attention_backward};
 pub use cache::{decode_rows, encode_rows};
 pub use linear_attention::{
     LinearInputs, LinearState, Side, elu_plus_one, favor, linear_attention, linear_recurrence,
+};
+pub use linear_attention_backward::{
+    LinearGradients, elu_plus_one_slope, linear_attention_backward,
 };
 pub use merge::merge_states;
 pub use real::Real;
