@@ -13,11 +13,12 @@ use phasor::{
 };
 use phasor_kit::{
     cases::{
-        self, AttentionCase, CacheCase, Case, LinearCase, MergeCase, Result, RopeCase, ScoresCase,
+        self, AttentionCase, BackwardCase, CacheCase, Case, LinearBackwardCase, LinearCase,
+        MergeCase, Result, RopeBackwardCase, RopeCase, ScoresCase,
     },
     golden::File,
     replay,
-    runner::{Attend, Linear, ModelAttention, Oracle, Runner, Ways},
+    runner::{Attend, Gradients, Linear, ModelAttention, Oracle, Runner, Ways},
     tolerance::{Bound, compare},
 };
 
@@ -75,7 +76,8 @@ fn every_case_is_run_or_listed_as_not_covered() {
         // Every described case of a file appears among the names.
         let file = File::read(&path).unwrap();
         for (key, text) in &file.metadata {
-            let described = text.starts_with('{') && !["config", "stats"].contains(&key.as_str());
+            let of_the_file = ["config", "stats", "optimizer", "deviation", "loss64"];
+            let described = text.starts_with('{') && !of_the_file.contains(&key.as_str());
             let prefix = format!("{}/{key}", file.name);
             assert!(!described || names.iter().any(|n| n.starts_with(&prefix)), "{prefix} is lost");
         }
@@ -86,6 +88,9 @@ fn every_case_is_run_or_listed_as_not_covered() {
     let kinds = ["rope_axial", "rope_inter", "rope_mrope", "rope_partial", "rope_variants"];
     let kinds = kinds.iter().chain(&["ropepp_apply", "ropepp_scores", "ropepp_layer_ec"]);
     let kinds = kinds.chain(&["linear_attention", "characteristic_curves", "ropepp_model"]);
+    let kinds = kinds.chain(&["attention_backward", "rope_backward", "linear_attention_backward"]);
+    let kinds = kinds.chain(&["ropepp_backward_", "ropepp_layer_backward", "ropepp_train_ec"]);
+    let kinds = kinds.chain(&["ropepp_train_eh", "ropepp_train_rope", "ropepp_backward"]);
     for kind in kinds.chain(&["ropepp_layer_eh", "ropepp_layer_rope", "attention_sdpa", "real_"]) {
         assert!(run.iter().any(|name| name.starts_with(kind)), "no case of {kind} was run");
     }
@@ -160,6 +165,116 @@ impl<F: Fn(&mut AttentionCase)> Runner for Wrong<F> {
     }
     fn linear(&self, case: &LinearCase) -> Result<Linear> {
         Oracle::<f64>::new().linear(case)
+    }
+    fn backward(&self, case: &BackwardCase) -> Result<Ways<Gradients>> {
+        let mut case = case.clone();
+        (self.0)(&mut case.attention);
+        Oracle::<f64>::new().backward(&case)
+    }
+    fn rope_backward(&self, case: &RopeBackwardCase) -> Result<Vec<f64>> {
+        Oracle::<f64>::new().rope_backward(case)
+    }
+    fn linear_backward(&self, case: &LinearBackwardCase) -> Result<[Vec<f64>; 3]> {
+        Oracle::<f64>::new().linear_backward(case)
+    }
+}
+
+/// Gradients that are wrong, with the right results of the forward pass.
+struct WrongBack(fn(&mut BackwardCase), fn(&BackwardCase, &mut Gradients));
+
+impl Runner for WrongBack {
+    fn name(&self) -> &'static str {
+        "wrong"
+    }
+    fn rope(&self, case: &RopeCase) -> Result<Vec<f64>> {
+        Oracle::<f64>::new().rope(case)
+    }
+    fn scores(&self, case: &ScoresCase) -> Result<(Vec<f64>, Vec<f64>)> {
+        Oracle::<f64>::new().scores(case)
+    }
+    fn attention(&self, case: &AttentionCase) -> Result<Ways<Attended<f64>>> {
+        Oracle::<f64>::new().attention(case)
+    }
+    fn cache(&self, case: &CacheCase) -> Result<Ways<[Vec<f64>; 2]>> {
+        Oracle::<f64>::new().cache(case)
+    }
+    fn model(&self, _: &ModelAttention) -> Result<Ways<Box<dyn Attend + '_>>> {
+        Err("only gradients go wrong here".into())
+    }
+    fn merge(&self, case: &MergeCase) -> Result<Attended<f64>> {
+        Oracle::<f64>::new().merge(case)
+    }
+    fn linear(&self, case: &LinearCase) -> Result<Linear> {
+        Oracle::<f64>::new().linear(case)
+    }
+    fn backward(&self, case: &BackwardCase) -> Result<Ways<Gradients>> {
+        let mut changed = case.clone();
+        (self.0)(&mut changed);
+        let mut ways = Oracle::<f64>::new().backward(&changed)?;
+        let right = Oracle::<f64>::new().backward(case)?;
+        for ((_, gradients), (_, right)) in ways.iter_mut().zip(right) {
+            gradients.attention = right.attention;
+            (self.1)(case, gradients);
+        }
+        Ok(ways)
+    }
+    fn rope_backward(&self, case: &RopeBackwardCase) -> Result<Vec<f64>> {
+        Oracle::<f64>::new().rope_backward(case)
+    }
+    fn linear_backward(&self, case: &LinearBackwardCase) -> Result<[Vec<f64>; 3]> {
+        Oracle::<f64>::new().linear_backward(case)
+    }
+}
+
+/// Mistakes that are easy to make on the way back, and at least how many cases show each. A loss
+/// still falls with most of them, which is why training runs are held to their curves.
+#[test]
+fn references_show_mistakes_on_the_way_back() {
+    let none: fn(&mut BackwardCase) = |_| ();
+    let nothing: fn(&BackwardCase, &mut Gradients) = |_, _| ();
+    let opposite: fn(&mut BackwardCase) = |case| {
+        remap(&mut case.attention, |heads| {
+            for head in heads.iter_mut().filter(|head| head.phase == Phase::IMAGINARY) {
+                head.phase = Phase::radians(-std::f64::consts::FRAC_PI_2);
+            }
+        });
+    };
+    let d_lse: fn(&mut BackwardCase) = |case| {
+        case.d_lse.iter_mut().flatten().for_each(|x| *x = -*x);
+    };
+    // m times in the table is m times on the way back: divided, it is off by m².
+    let divided: fn(&BackwardCase, &mut Gradients) = |case, gradients| {
+        if let Some([rotation, _]) = &case.attention.rotations {
+            let m = rotation.frequencies().unwrap().attention_scaling();
+            gradients.dq.iter_mut().for_each(|x| *x /= m * m);
+        }
+    };
+    let not_turned: fn(&BackwardCase, &mut Gradients) = |_, gradients| {
+        gradients.dk = gradients.dk_rotated.clone();
+    };
+    let no_sinks: fn(&mut BackwardCase) = |case| case.attention.variant.sinks.clear();
+    let one_head: fn(&BackwardCase, &mut Gradients) = |case, gradients| {
+        let plane = case.attention.k_shape[2..].iter().product::<u32>() as usize;
+        if case.attention.k_shape[1] > 1 {
+            gradients.dk.rotate_left(plane);
+        }
+    };
+    let mistakes = [
+        ("+π/2 on the way back", WrongBack(opposite, nothing), 25),
+        ("the sign of the gradient of lse", WrongBack(d_lse, nothing), 5),
+        ("m divided", WrongBack(none, divided), 2),
+        ("dk as of the rotated keys", WrongBack(none, not_turned), 25),
+        ("sinks left out", WrongBack(no_sinks, nothing), 3),
+        ("dk of another kv head", WrongBack(none, one_head), 3),
+    ];
+    let mut all = Vec::new();
+    for path in files() {
+        let cases = cases::load(&path).unwrap().cases;
+        all.extend(cases.into_iter().filter(|case| matches!(case, Case::Backward(_))));
+    }
+    for (mistake, wrong, least) in mistakes {
+        let shown = all.iter().filter(|case| replay::run(case, &wrong).is_err()).count();
+        assert!(shown >= least, "{mistake}: {shown} cases show it, not {least}");
     }
 }
 

@@ -97,6 +97,8 @@ const CONFIGS: [&str; 5] = [
 fn golden() -> Vec<Vec<u8>> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
     let names = ["characteristic_curves", "rope_partial", "rope_interleaved_gptj_roformer"];
+    let gradients = ["attention_backward", "rope_backward", "ropepp_layer_backward"];
+    let names = [names, gradients].concat();
     names
         .iter()
         .map(|name| fs::read(folder.join(format!("{name}.safetensors"))).expect("a golden file"))
@@ -128,7 +130,7 @@ proptest! {
 
     #[test]
     fn reference_files(
-        which in 0..3usize,
+        which in 0..6usize,
         // Most of the file is numbers; the header is what can mislead a reader.
         reach in prop::sample::select(vec![8usize, 64, 4096, usize::MAX]),
         changes in prop::collection::vec(change(), 0..5),

@@ -115,10 +115,7 @@ pub fn attention_with<R: Real>(
 }
 
 /// Refuses sinks of another number than output heads.
-pub(super) fn check_sinks<R>(
-    inputs: &AttentionInputs<'_, R>,
-    sinks: Option<&[f64]>,
-) -> Result<()> {
+pub(super) fn check_sinks<R>(inputs: &AttentionInputs<'_, R>, sinks: Option<&[f64]>) -> Result<()> {
     match sinks.filter(|sinks| sinks.len() != inputs.heads.len()) {
         None => Ok(()),
         Some(sinks) => {

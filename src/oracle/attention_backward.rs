@@ -172,7 +172,7 @@ mod tests {
             let hidden = place.key as i64 <= place.position - 5;
             let slope = 0.1 * place.head as f64;
             let bias = bias[row * 7 + place.key];
-            (!hidden).then(|| (1.5 * capped + slope * distance + bias, 1.0 - capped * capped))
+            (!hidden).then_some((1.5 * capped + slope * distance + bias, 1.0 - capped * capped))
         }
     }
 

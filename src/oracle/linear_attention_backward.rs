@@ -85,8 +85,8 @@ pub fn linear_attention_backward<R: Real>(
                         all.d_q[query + c] += r * inputs.k[key * f + c];
                         all.d_k[key * f + c] += r * plain[c];
                     }
-                    for c in 0..dv {
-                        all.dv[key * dv + c] += weight * e[c];
+                    for (c, &e) in e.iter().enumerate() {
+                        all.dv[key * dv + c] += weight * e;
                     }
                 }
                 // The head's query was turned by −φ: back by φ, and the tail times cos φ.

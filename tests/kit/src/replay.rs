@@ -1,10 +1,18 @@
 //! Runs a case and holds the result to everything that its file says about it.
 
-use phasor::{oracle, rotary::curves};
+use std::error::Error;
+
+use phasor::{
+    OutputHead, Phase, oracle,
+    rotary::{Pairing, curves},
+};
 
 use crate::{
-    cases::{Case, CurveKind, CurvesCase, Expected, FrequenciesCase, ModelCase, Result, RopeCase},
-    runner::{Attend, Runner, Ways},
+    cases::{
+        BackwardCase, Case, CurveKind, CurvesCase, Expected, FrequenciesCase, Gradient,
+        LayerBackwardCase, ModelCase, Result, RopeBackwardCase, RopeCase, swap_axes,
+    },
+    runner::{Attend, Gradients, Runner, Ways},
     tolerance::Stats,
 };
 
@@ -56,6 +64,24 @@ pub fn run(case: &Case, runner: &dyn Runner) -> Result<Ways<Stats>> {
             let out = case.out.check(&got.out, case.shape)?;
             worst(out, case.lse.check(&got.lse, [b, h, s, 1])?)
         }
+        Case::Backward(case) => {
+            return each(runner.name(), runner.backward(case)?, |got| gradients(case, &got));
+        }
+        Case::LayerBackward(case) => {
+            let ways = runner.backward(&case.attention)?;
+            return each(runner.name(), ways, |got| layer_gradients(case, &got));
+        }
+        Case::RopeBackward(case) => {
+            case.expected.check(&runner.rope_backward(&turned_back(case)?)?, case.shape)?
+        }
+        Case::LinearBackward(case) => {
+            let got = runner.linear_backward(case)?;
+            let all = case.gradients.iter().zip(&got);
+            let mut all = all.map(|(expected, got)| expected.check(got, expected.shape));
+            let first = all.next().ok_or("no gradients")??;
+            all.try_fold(first, |most, stats| Ok::<_, Box<dyn Error>>(worst(most, stats?)))?
+        }
+        Case::Train(case) => case.run(runner)?,
         Case::Model(case) => {
             let sequences = case.prompt.len() as u32;
             let tokens = (case.prompt[0].len() + case.greedy[0].len()) as u32;
@@ -76,6 +102,67 @@ fn each<T>(runner: &str, ways: Ways<T>, judge: impl Fn(T) -> Result<Stats>) -> R
             Err(error) => Err(format!("{way}: {error}").into()),
         })
         .collect()
+}
+
+/// The results of the forward pass, and every gradient that the way offers.
+fn gradients(case: &BackwardCase, got: &Gradients) -> Result<Stats> {
+    let forward = &case.attention;
+    let mut most = check_all(&forward.out, &got.attention.out, forward.out_shape())?;
+    for lse in &forward.lse {
+        most = worst(most, lse.check(&got.attention.lse, forward.lse_shape())?);
+    }
+    for (which, expected) in &case.gradients {
+        let got = match which {
+            Gradient::Q => &got.dq,
+            Gradient::K => &got.dk,
+            Gradient::V => &got.dv,
+            Gradient::QRotated => &got.dq_rotated,
+            Gradient::KRotated => &got.dk_rotated,
+            Gradient::Sinks => &got.d_sinks,
+            Gradient::Bias => &got.d_bias,
+            // Kernels have none: slopes are constants in every model that has them.
+            Gradient::AlibiSlopes if got.d_alibi_slopes.is_empty() => continue,
+            Gradient::AlibiSlopes => &got.d_alibi_slopes,
+        };
+        most = worst(most, expected.check(got, expected.shape)?);
+    }
+    Ok(most)
+}
+
+/// The projections around attention, on the host.
+fn layer_gradients(case: &LayerBackwardCase, got: &Gradients) -> Result<Stats> {
+    let attention = &case.attention.attention;
+    let [batch, heads_out, seq, dim] = attention.out_shape();
+    let [q, k, v, o] = &case.weights;
+    let merged = swap_axes(&got.attention.out, [batch, heads_out, seq, dim]);
+    let mut most = case.output.check(&o.times(&merged), case.output.shape)?;
+    let mut d_x = vec![0.0; case.x.len()];
+    let shapes = [attention.q_shape, attention.k_shape, attention.v_shape];
+    for (n, (w, d)) in [q, k, v].into_iter().zip([&got.dq, &got.dk, &got.dv]).enumerate() {
+        let d = swap_axes(d, shapes[n]);
+        d_x.iter_mut().zip(w.back(&d)).for_each(|(sum, d)| *sum += d);
+        let expected = &case.d_weights[n];
+        let d_w = w.weights_gradient(&d, &case.x);
+        most = worst(most, expected.check(&d_w, expected.shape)?);
+    }
+    let d_o = o.weights_gradient(&case.d_output, &merged);
+    most = worst(most, case.d_weights[3].check(&d_o, case.d_weights[3].shape)?);
+    Ok(worst(most, case.d_x.check(&d_x, case.d_x.shape)?))
+}
+
+/// The case with its phase undone: what was turned by −φ has its gradient turned by φ.
+fn turned_back(case: &RopeBackwardCase) -> Result<RopeBackwardCase> {
+    let config = &case.rotation.config;
+    // After the rotation.
+    let pairing = match config.pairing {
+        Pairing::InterleavedToHalf => Pairing::Half,
+        other => other,
+    };
+    let back = Phase::radians(-case.phase.sin().atan2(case.phase.cos()));
+    let phase = if case.phase == Phase::REAL { Phase::REAL } else { back };
+    let heads: Vec<_> = (0..case.shape[1]).map(|source| OutputHead { source, phase }).collect();
+    let d_y = oracle::output_queries(&case.d_y, case.shape, config.rotary_dim, pairing, &heads)?;
+    Ok(RopeBackwardCase { d_y, ..case.clone() })
 }
 
 /// The prompt in two pieces, then one token after the other, each the likeliest.

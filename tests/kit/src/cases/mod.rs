@@ -5,13 +5,15 @@
 
 mod apply;
 mod axial;
+mod backward;
 mod curves;
 mod expect;
 mod features;
 mod interleaved;
-mod later;
 mod layer;
+mod layer_backward;
 mod linear;
+mod matrix;
 mod model;
 mod mrope;
 mod partial;
@@ -19,18 +21,21 @@ mod read;
 mod real;
 mod scores;
 mod sdpa;
+mod train;
 mod variants;
 
 use std::{error::Error, path::Path};
 
 use phasor::{
-    HeadMap,
+    HeadMap, Phase,
     rotary::{Frequencies, Pairing, RopeConfig, Xpos},
 };
 
 pub use expect::{Expected, Map};
+pub use matrix::Matrix;
 pub use model::{Model, ModelCase};
 pub use read::swap_axes;
+pub use train::TrainCase;
 
 use crate::golden::File;
 
@@ -164,6 +169,14 @@ pub struct Variant {
     pub softcap: Option<f64>,
     /// One logit an output head, or none.
     pub sinks: Vec<f32>,
+    /// One an output head, or none.
+    pub alibi_slopes: Vec<f32>,
+    /// `[B, H_out, Sq, Sk]`, added to the scores; −∞ hides a key.
+    pub bias: Option<Vec<f32>>,
+    /// First keys that all queries of a batch see.
+    pub prefix_lens: Option<Vec<u32>>,
+    /// Place of the first query among the keys; `None`: the last stands at the last key.
+    pub query_offset: Option<i32>,
 }
 
 impl AttentionCase {
@@ -207,6 +220,68 @@ pub struct LinearCase {
     pub out: Expected,
     /// S `[B, Hkv, F, Dv]` and z `[B, Hkv, 1, F]` after the last key.
     pub state: Option<[Expected; 2]>,
+}
+
+/// An attention call and the gradients of a loss behind it.
+#[derive(Debug, Clone)]
+pub struct BackwardCase {
+    pub attention: AttentionCase,
+    /// `[B, H_out, Sq, Dv]`.
+    pub d_out: Vec<f32>,
+    /// `[B, H_out, Sq]`.
+    pub d_lse: Option<Vec<f32>>,
+    pub gradients: Vec<(Gradient, Expected)>,
+}
+
+/// With respect to what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gradient {
+    /// Un-rotated, where the case rotates.
+    Q,
+    K,
+    V,
+    /// After the rotation.
+    QRotated,
+    KRotated,
+    Sinks,
+    Bias,
+    AlibiSlopes,
+}
+
+/// An attention layer with its projections, and the gradients of its input and weights.
+#[derive(Debug, Clone)]
+pub struct LayerBackwardCase {
+    pub name: String,
+    /// `[B, S, hidden]`.
+    pub x: Vec<f64>,
+    pub d_output: Vec<f64>,
+    /// Of q, k, v and the output.
+    pub weights: [Matrix; 4],
+    pub attention: BackwardCase,
+    pub output: Expected,
+    pub d_x: Expected,
+    pub d_weights: [Expected; 4],
+}
+
+/// The gradient of a rotation.
+#[derive(Debug, Clone)]
+pub struct RopeBackwardCase {
+    pub name: String,
+    pub d_y: Vec<f32>,
+    pub shape: [u32; 4],
+    pub rotation: Rotation,
+    /// The vectors were turned by −φ as well.
+    pub phase: Phase,
+    pub expected: Expected,
+}
+
+/// Linear attention and the gradients of q, k and v before their features.
+#[derive(Debug, Clone)]
+pub struct LinearBackwardCase {
+    pub linear: LinearCase,
+    /// `[B, Hq, Sq, Dv]`.
+    pub d_out: Vec<f32>,
+    pub gradients: [Expected; 3],
 }
 
 /// Which characteristic curve.
@@ -270,12 +345,19 @@ pub enum Case {
     Linear(LinearCase),
     Model(ModelCase),
     Curves(CurvesCase),
+    Backward(BackwardCase),
+    LayerBackward(Box<LayerBackwardCase>),
+    RopeBackward(RopeBackwardCase),
+    LinearBackward(Box<LinearBackwardCase>),
+    Train(Box<TrainCase>),
 }
 
 impl Case {
-    /// Whether the host computes it, whatever runs the kernels.
+    /// Whether the host computes it, whatever runs the kernels. No kernel has gradients yet.
     pub fn on_host(&self) -> bool {
         matches!(self, Case::Frequencies(_) | Case::Curves(_))
+            || matches!(self, Case::Backward(_) | Case::LayerBackward(_))
+            || matches!(self, Case::LinearBackward(_) | Case::Train(_))
     }
 
     /// `file/case`.
@@ -290,6 +372,11 @@ impl Case {
             Case::Linear(case) => &case.name,
             Case::Model(case) => &case.name,
             Case::Curves(case) => &case.name,
+            Case::Backward(case) => &case.attention.name,
+            Case::LayerBackward(case) => &case.name,
+            Case::RopeBackward(case) => &case.name,
+            Case::LinearBackward(case) => &case.linear.name,
+            Case::Train(case) => &case.name,
         }
     }
 }
@@ -332,7 +419,9 @@ const KINDS: &[Kind] = &[
     Kind { recognises: curves::recognises, parse: curves::parse },
     Kind { recognises: linear::recognises, parse: linear::parse },
     Kind { recognises: model::recognises, parse: model::parse },
-    Kind { recognises: later::recognises, parse: later::parse },
+    Kind { recognises: backward::recognises, parse: backward::parse },
+    Kind { recognises: layer_backward::recognises, parse: layer_backward::parse },
+    Kind { recognises: train::recognises, parse: train::parse },
 ];
 
 /// Reads the cases of a file.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use phasor::{HeadMap, rotary::RopeConfig};
 use serde_json::Value;
 
-use super::{Case, Cases, Expected, Result, read::*};
+use super::{Case, Cases, Expected, Matrix, Result, read::*, swap_axes};
 use crate::{
     golden::File,
     runner::{Attend, ModelAttention},
@@ -34,11 +34,11 @@ pub struct ModelCase {
 #[derive(Debug, Clone)]
 pub struct Model {
     /// Also the output projection, where the two are tied.
-    embedding: Matrix,
-    blocks: Vec<Block>,
-    norm: Vec<f64>,
-    head: Option<Matrix>,
-    norm_eps: f64,
+    pub(super) embedding: Matrix,
+    pub(super) blocks: Vec<Block>,
+    pub(super) norm: Vec<f64>,
+    pub(super) head: Option<Matrix>,
+    pub(super) norm_eps: f64,
     pub heads: HeadMap,
     pub kv_heads: u32,
     pub head_dim: u32,
@@ -46,39 +46,14 @@ pub struct Model {
 }
 
 #[derive(Debug, Clone)]
-struct Block {
-    attention_norm: Vec<f64>,
-    qkv: [Matrix; 3],
-    out: Matrix,
-    mlp_norm: Vec<f64>,
-    gate: Matrix,
-    up: Matrix,
-    down: Matrix,
-}
-
-/// `[outputs, inputs]`, row-major.
-#[derive(Debug, Clone)]
-struct Matrix {
-    inputs: usize,
-    weights: Vec<f64>,
-}
-
-impl Matrix {
-    fn outputs(&self) -> usize {
-        self.weights.len() / self.inputs
-    }
-
-    fn row(&self, i: usize) -> &[f64] {
-        &self.weights[i * self.inputs..][..self.inputs]
-    }
-
-    /// `x Wᵀ` of every row of x.
-    fn times(&self, x: &[f64]) -> Vec<f64> {
-        let dot = |x: &[f64], w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
-        x.chunks_exact(self.inputs)
-            .flat_map(|x| self.weights.chunks_exact(self.inputs).map(move |w| dot(x, w)))
-            .collect()
-    }
+pub(super) struct Block {
+    pub(super) attention_norm: Vec<f64>,
+    pub(super) qkv: [Matrix; 3],
+    pub(super) out: Matrix,
+    pub(super) mlp_norm: Vec<f64>,
+    pub(super) gate: Matrix,
+    pub(super) up: Matrix,
+    pub(super) down: Matrix,
 }
 
 pub fn recognises(file: &File) -> bool {
@@ -120,7 +95,7 @@ fn tokens(file: &File, name: &str, vocabulary: u32) -> Result<Vec<Vec<u32>>> {
 }
 
 impl Model {
-    fn read(file: &File) -> Result<Self> {
+    pub(super) fn read(file: &File) -> Result<Self> {
         let about = file.json("config")?;
         let mut read = BTreeSet::new();
         let mut weight = |name: &str| -> Result<(Vec<usize>, Vec<f64>)> {
@@ -132,10 +107,8 @@ impl Model {
         let hidden = count(&about, "hidden_size")? as usize;
         let mut matrix = |name: &str, inputs: Option<usize>| -> Result<Matrix> {
             let (shape, weights) = weight(name)?;
-            match shape.as_slice() {
-                [_, n] if *n > 0 && inputs.is_none_or(|inputs| *n == inputs) => {
-                    Ok(Matrix { inputs: *n, weights })
-                }
+            match Matrix::new(&shape, weights) {
+                Ok(matrix) if inputs.is_none_or(|inputs| matrix.inputs == inputs) => Ok(matrix),
                 _ => Err(format!("{name}: shape {shape:?} for {inputs:?} inputs").into()),
             }
         };
@@ -218,6 +191,36 @@ impl Model {
         })
     }
 
+    /// Names of the parameters, in the order of [`Model::parameters`].
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names = vec!["model.embed_tokens".to_owned()];
+        for layer in 0..self.blocks.len() {
+            let parts = ["input_layernorm", "self_attn.q_proj", "self_attn.k_proj"];
+            let parts = parts.iter().chain(&["self_attn.v_proj", "self_attn.o_proj"]);
+            let parts = parts.chain(&["post_attention_layernorm", "mlp.gate_proj"]);
+            let parts = parts.chain(&["mlp.up_proj", "mlp.down_proj"]);
+            names.extend(parts.map(|part| format!("model.layers.{layer}.{part}")));
+        }
+        names.push("model.norm".to_owned());
+        names.extend(self.head.as_ref().map(|_| "lm_head".to_owned()));
+        names.into_iter().map(|name| format!("{name}.weight")).collect()
+    }
+
+    /// Every weight, for an optimizer.
+    pub(super) fn parameters(&mut self) -> Vec<&mut [f64]> {
+        let mut all: Vec<&mut [f64]> = vec![&mut self.embedding.weights];
+        for block in &mut self.blocks {
+            all.push(&mut block.attention_norm);
+            all.extend(block.qkv.iter_mut().map(|w| w.weights.as_mut_slice()));
+            all.extend([block.out.weights.as_mut_slice(), &mut block.mlp_norm]);
+            let mlp = [&mut block.gate, &mut block.up, &mut block.down];
+            all.extend(mlp.map(|w| w.weights.as_mut_slice()));
+        }
+        all.push(&mut self.norm);
+        all.extend(self.head.as_mut().map(|w| w.weights.as_mut_slice()));
+        all
+    }
+
     /// What its attention layers need to know, for sequences up to `capacity` tokens.
     pub fn attention(&self, batch: u32, capacity: u32) -> ModelAttention {
         ModelAttention {
@@ -266,7 +269,7 @@ impl Model {
     }
 
     /// RMSNorm of every row.
-    fn normed(&self, x: &[f64], weight: &[f64]) -> Vec<f64> {
+    pub(super) fn normed(&self, x: &[f64], weight: &[f64]) -> Vec<f64> {
         x.chunks_exact(weight.len())
             .flat_map(|row| {
                 let square = row.iter().map(|x| x * x).sum::<f64>() / row.len() as f64;

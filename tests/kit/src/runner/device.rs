@@ -5,16 +5,18 @@ use std::{cell::RefCell, collections::BTreeSet};
 use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
 use phasor::decode::Decode;
 use phasor::kv_append::KvAppend;
-use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
+use phasor::rope::{Direction, Rope, RopeBindings, RopeProblem, RopeShape};
 use phasor::rotary::{CosSin, Positions, TableShape};
 use phasor::scores::{ComponentOrder, Output, Scores, ScoresBindings, ScoresProblem, ScoresShape};
-use phasor::{DType, Dispatch, Layout, Tensor, oracle, wgpu};
+use phasor::{Bias, DType, Dispatch, Layout, Tensor, oracle, wgpu};
 
-use super::{Attend, Linear, ModelAttention, Runner, Ways, cache::Slots, remote::Remote};
+use super::{
+    Attend, Gradients, Linear, ModelAttention, Runner, Ways, cache::Slots, remote::Remote,
+};
 use crate::{
     cases::{
-        AttentionCase, CacheCase, LinearCase, MergeCase, Order, Result, RopeCase, Rotation,
-        ScoresCase,
+        AttentionCase, BackwardCase, CacheCase, LinearBackwardCase, LinearCase, MergeCase, Order,
+        Result, RopeBackwardCase, RopeCase, Rotation, ScoresCase,
     },
     gpu::Gpu,
 };
@@ -151,6 +153,18 @@ impl<'a> Device<'a> {
         order: Order,
         rotation: &Rotation,
     ) -> Result<wgpu::Buffer> {
+        self.turn(x, shape, order, rotation, Direction::Forward)
+    }
+
+    /// [`Device::rotate`] forth or back.
+    fn turn(
+        &self,
+        x: &[f32],
+        shape: [u32; 4],
+        order: Order,
+        rotation: &Rotation,
+        direction: Direction,
+    ) -> Result<wgpu::Buffer> {
         rotation.check(shape[2])?;
         let [batch, heads, seq, head_dim] = shape;
         let config = &rotation.config;
@@ -158,6 +172,7 @@ impl<'a> Device<'a> {
             rotary_dim: config.rotary_dim,
             pairing: config.pairing,
             aligned: head_dim.is_multiple_of(4),
+            direction,
             ..RopeProblem::new(heads, if rotation.keys { heads } else { 0 }, head_dim)
         };
         let kernel = self.rope_kernel(&problem)?;
@@ -272,6 +287,24 @@ impl Runner for Device<'_> {
     fn linear(&self, case: &LinearCase) -> Result<Linear> {
         self.run_linear(case)
     }
+
+    fn forward(&self, case: &AttentionCase) -> Result<oracle::Attended<f64>> {
+        self.prefill(case)
+    }
+
+    fn backward(&self, _: &BackwardCase) -> Result<Ways<Gradients>> {
+        Err("no kernel computes gradients of attention".into())
+    }
+
+    fn rope_backward(&self, case: &RopeBackwardCase) -> Result<Vec<f64>> {
+        let RopeBackwardCase { d_y, shape, rotation, .. } = case;
+        let dx = self.turn(d_y, *shape, Order::Bhsd, rotation, Direction::Inverse)?;
+        Ok(self.download(&dx, d_y.len()))
+    }
+
+    fn linear_backward(&self, _: &LinearBackwardCase) -> Result<[Vec<f64>; 3]> {
+        Err("no kernel computes gradients of linear attention".into())
+    }
 }
 
 impl Device<'_> {
@@ -289,6 +322,9 @@ impl Device<'_> {
             window: case.variant.window,
             softcap: case.variant.softcap.map(|cap| cap as f32),
             sinks: case.variant.sinks.clone(),
+            alibi_slopes: case.variant.alibi_slopes.clone(),
+            bias: case.variant.bias.as_ref().map(|_| Bias::Additive),
+            prefix: case.variant.prefix_lens.is_some(),
             softmax_scale: case.softmax_scale as f32,
             lse: true,
             ..AttentionProblem::new(case.heads.clone(), kv_heads, head_dim)
@@ -324,7 +360,17 @@ impl Device<'_> {
         bindings.rotation =
             rotation.as_ref().map(|(table, ids)| (table.bind(), ids_of(ids, seq_q)));
 
-        let shape = AttentionShape::new(batch, seq_q, seq_k);
+        let bias = case.variant.bias.as_ref().map(|bias| self.gpu.upload(bias, DType::F32));
+        let scores = [batch, case.heads.heads().len() as u32, seq_q, seq_k];
+        bindings.bias = match &bias {
+            None => None,
+            Some(bias) => Some((Layout::bhsd(scores)?, bias.as_entire_buffer_binding())),
+        };
+        let prefix_lens = case.variant.prefix_lens.as_ref().map(|lens| self.gpu.upload_u32(lens));
+        bindings.prefix_lens = prefix_lens.as_ref().map(|lens| lens.as_entire_buffer_binding());
+
+        let query_offset = case.variant.query_offset;
+        let shape = AttentionShape { query_offset, ..AttentionShape::new(batch, seq_q, seq_k) };
         let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
         self.run(&dispatch)?;
         Ok(oracle::Attended {

@@ -9,35 +9,74 @@ use phasor::oracle::{self, LinearInputs, LinearState, Real};
 use phasor::rotary::Pairing;
 use phasor::{DType, HeadMap, Layout, Tensor};
 
-use super::{Device, Linear, device::ids_of, narrow, rotate, widen};
-use crate::cases::{LinearCase, Result};
+use super::{Device, Linear, device::ids_of, narrow, rotate, unrotate, widen};
+use crate::cases::{LinearBackwardCase, LinearCase, Result};
+
+/// Features of a case in a precision, as they are and rotated.
+struct Features<R> {
+    q: Vec<R>,
+    q_rotated: Vec<R>,
+    k: Vec<R>,
+    k_rotated: Vec<R>,
+    v: Vec<R>,
+    heads: HeadMap,
+}
+
+impl<R: Real> Features<R> {
+    fn of(case: &LinearCase) -> Result<Self> {
+        let q = oracle::elu_plus_one(&narrow::<R>(&case.q));
+        let k = oracle::elu_plus_one(&narrow::<R>(&case.k));
+        let (q_rotated, k_rotated) = match &case.rotation {
+            None => (q.clone(), k.clone()),
+            Some(by) => (rotate(&q, case.q_shape, by)?, rotate(&k, case.k_shape, by)?),
+        };
+        let heads = HeadMap::plain(case.q_shape[1])?;
+        Ok(Self { q, q_rotated, k, k_rotated, v: narrow(&case.v), heads })
+    }
+
+    fn inputs<'a>(&'a self, case: &LinearCase) -> LinearInputs<'a, R> {
+        let config = case.rotation.as_ref().map(|rotation| &rotation.config);
+        LinearInputs {
+            q: &self.q,
+            q_rotated: &self.q_rotated,
+            q_shape: case.q_shape,
+            k: &self.k,
+            k_rotated: &self.k_rotated,
+            k_shape: case.k_shape,
+            v: &self.v,
+            v_shape: case.v_shape,
+            rotary_dim: config.map_or(0, |config| config.rotary_dim),
+            pairing: config.map_or(Pairing::Half, |config| config.pairing),
+            heads: self.heads.heads(),
+            causal: case.causal,
+        }
+    }
+}
+
+pub(super) fn gradients_by_oracle<R: Real>(case: &LinearBackwardCase) -> Result<[Vec<f64>; 3]> {
+    let LinearBackwardCase { linear: case, d_out, .. } = case;
+    let features = Features::<R>::of(case)?;
+    let all = oracle::linear_attention_backward(&features.inputs(case), &narrow::<R>(d_out))?;
+    // What a feature is owed by its rotation and as it is, times the slope of the feature map.
+    let owed = |x: &[f32], shape, rotated: &[R], plain: &[R]| -> Result<Vec<f64>> {
+        let back = match &case.rotation {
+            None => rotated.to_vec(),
+            Some(by) => unrotate(rotated, shape, by)?,
+        };
+        let slopes = oracle::elu_plus_one_slope(&narrow::<R>(x));
+        let owed = back.iter().zip(plain).zip(slopes).map(|((&a, &b), slope)| (a + b) * slope);
+        Ok(widen(&owed.collect::<Vec<R>>()))
+    };
+    Ok([
+        owed(&case.q, case.q_shape, &all.d_q_rotated, &all.d_q)?,
+        owed(&case.k, case.k_shape, &all.d_k_rotated, &all.d_k)?,
+        widen(&all.dv),
+    ])
+}
 
 pub(super) fn by_oracle<R: Real>(case: &LinearCase) -> Result<Linear> {
-    let q = oracle::elu_plus_one(&narrow::<R>(&case.q));
-    let k = oracle::elu_plus_one(&narrow::<R>(&case.k));
-    let v = narrow::<R>(&case.v);
-    let (mut q_rotated, mut k_rotated) = (q.clone(), k.clone());
-    let (mut rotary_dim, mut pairing) = (0, Pairing::Half);
-    if let Some(rotation) = &case.rotation {
-        q_rotated = rotate(&q, case.q_shape, rotation)?;
-        k_rotated = rotate(&k, case.k_shape, rotation)?;
-        (rotary_dim, pairing) = (rotation.config.rotary_dim, rotation.config.pairing);
-    }
-    let heads = HeadMap::plain(case.q_shape[1])?;
-    let inputs = LinearInputs {
-        q: &q,
-        q_rotated: &q_rotated,
-        q_shape: case.q_shape,
-        k: &k,
-        k_rotated: &k_rotated,
-        k_shape: case.k_shape,
-        v: &v,
-        v_shape: case.v_shape,
-        rotary_dim,
-        pairing,
-        heads: heads.heads(),
-        causal: case.causal,
-    };
+    let features = Features::<R>::of(case)?;
+    let inputs = features.inputs(case);
     let out = oracle::linear_attention(&inputs)?;
     let state = match case.state {
         None => [Vec::new(), Vec::new()],

@@ -1,5 +1,6 @@
 //! Implementations that can run cases, and the oracle as one of them.
 
+mod backward;
 mod cache;
 mod device;
 mod linear;
@@ -13,12 +14,14 @@ pub use remote::Remote;
 
 use std::marker::PhantomData;
 
-use phasor::oracle::{self, Attended, AttentionInputs, Place, Real};
+use phasor::oracle::{self, Attended, AttentionInputs, Real};
+use phasor::rotary::RopeConfig;
 
 use crate::cases::{
-    AttentionCase, CacheCase, LinearCase, MergeCase, Order, Result, RopeCase, Rotation, ScoresCase,
-    swap_axes,
+    AttentionCase, BackwardCase, CacheCase, LinearBackwardCase, LinearCase, MergeCase, Order,
+    Result, RopeBackwardCase, RopeCase, Rotation, ScoresCase, swap_axes,
 };
+pub use backward::Gradients;
 
 /// What several ways to compute one thing give, by their names.
 pub type Ways<T> = Vec<(&'static str, T)>;
@@ -48,6 +51,21 @@ pub trait Runner {
 
     /// Linear attention: outputs, and the state after the last key.
     fn linear(&self, case: &LinearCase) -> Result<Linear>;
+
+    /// Output and log-sum-exp in the way that a forward pass takes which is differentiated.
+    fn forward(&self, case: &AttentionCase) -> Result<Attended<f64>> {
+        let first = self.attention(case)?.into_iter().next();
+        Ok(first.ok_or("no way to compute attention")?.1)
+    }
+
+    /// The gradients of an attention call, and its results.
+    fn backward(&self, case: &BackwardCase) -> Result<Ways<Gradients>>;
+
+    /// The gradient of a rotation, for `d_y` of the rotated vectors.
+    fn rope_backward(&self, case: &RopeBackwardCase) -> Result<Vec<f64>>;
+
+    /// Gradients of linear attention with respect to q, k and v.
+    fn linear_backward(&self, case: &LinearBackwardCase) -> Result<[Vec<f64>; 3]>;
 }
 
 /// What linear attention gives.
@@ -136,46 +154,20 @@ impl<R: Real> Runner for Oracle<R> {
     }
 
     fn attention(&self, case: &AttentionCase) -> Result<Ways<Attended<f64>>> {
-        let (mut q, mut k) = (narrow::<R>(&case.q), narrow::<R>(&case.k));
-        let v = narrow::<R>(&case.v);
-        if let Some([q_rotation, k_rotation]) = &case.rotations {
-            q = rotate(&q, case.q_shape, q_rotation)?;
-            k = rotate(&k, case.k_shape, k_rotation)?;
-        }
-        let (rotary_dim, pairing) = case.pairs();
-        let inputs = AttentionInputs {
-            q: &q,
-            q_shape: case.q_shape,
-            k: &k,
-            k_shape: case.k_shape,
-            v: &v,
-            v_shape: case.v_shape,
-            rotary_dim,
-            pairing,
-            heads: case.heads.heads(),
-            softmax_scale: case.softmax_scale,
-            causal: case.causal,
-            q_offset: None,
-            kv_lens: case.kv_lens.as_deref(),
-        };
-        let variant = &case.variant;
-        let modify = |place: Place, score: R| {
-            let capped = match variant.softcap.map(R::from_f64) {
-                // tanh x = 1 − 2 / (e^2x + 1), which neither overflows nor loses digits that matter
-                // beside the scores.
-                Some(cap) => {
-                    let two = R::from_f64(2.0);
-                    cap - cap * two / ((two * score / cap).exp() + R::from_f64(1.0))
-                }
-                None => score,
-            };
-            let start = variant.window.map_or(i64::MIN, |w| place.position - i64::from(w));
-            (place.key as i64 > start).then_some(capped)
-        };
-        let sinks: Vec<f64> = variant.sinks.iter().map(|&sink| f64::from(sink)).collect();
-        let sinks = (!sinks.is_empty()).then_some(sinks.as_slice());
-        let got = oracle::attention_with(&inputs, &modify, sinks)?;
+        let got = backward::attend::<R>(case)?;
         Ok(vec![(self.name(), Attended { out: widen(&got.out), lse: widen(&got.lse) })])
+    }
+
+    fn backward(&self, case: &BackwardCase) -> Result<Ways<Gradients>> {
+        Ok(vec![(self.name(), backward::by_oracle::<R>(case)?)])
+    }
+
+    fn rope_backward(&self, case: &RopeBackwardCase) -> Result<Vec<f64>> {
+        Ok(widen(&unrotate(&narrow::<R>(&case.d_y), case.shape, &case.rotation)?))
+    }
+
+    fn linear_backward(&self, case: &LinearBackwardCase) -> Result<[Vec<f64>; 3]> {
+        linear::gradients_by_oracle::<R>(case)
     }
 
     fn linear(&self, case: &LinearCase) -> Result<Linear> {
@@ -185,10 +177,23 @@ impl<R: Real> Runner for Oracle<R> {
 
 /// Rotates by cosines and sines rounded once to the precision, as a table would hold them.
 fn rotate<R: Real>(x: &[R], shape: [u32; 4], rotation: &Rotation) -> Result<Vec<R>> {
+    let RopeConfig { rotary_dim, pairing, .. } = rotation.config;
+    Ok(oracle::rope(x, shape, rotary_dim, pairing, table(shape, rotation)?)?)
+}
+
+/// The transpose of [`rotate`].
+fn unrotate<R: Real>(x: &[R], shape: [u32; 4], rotation: &Rotation) -> Result<Vec<R>> {
+    let RopeConfig { rotary_dim, pairing, .. } = rotation.config;
+    Ok(oracle::unrope(x, shape, rotary_dim, pairing, table(shape, rotation)?)?)
+}
+
+fn table<R: Real>(
+    shape: [u32; 4],
+    rotation: &Rotation,
+) -> Result<impl Fn(u32, u32, u32) -> (R, R) + '_> {
     rotation.check(shape[2])?;
     let frequencies = rotation.frequencies()?;
-    let config = &rotation.config;
-    Ok(oracle::rope(x, shape, config.rotary_dim, config.pairing, |_, place, pair| {
+    Ok(move |_, place, pair| {
         let pair = pair as usize;
         let stream = frequencies.axes().map_or(0, |axes| axes[pair]);
         let position = rotation.positions[usize::from(stream)][place as usize];
@@ -198,7 +203,7 @@ fn rotate<R: Real>(x: &[R], shape: [u32; 4], rotation: &Rotation) -> Result<Vec<
             scale => scale,
         };
         (R::from_f64(cos * scale), R::from_f64(sin * scale))
-    })?)
+    })
 }
 
 fn narrow<R: Real>(x: &[f32]) -> Vec<R> {

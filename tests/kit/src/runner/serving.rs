@@ -13,7 +13,7 @@ use super::{
     Device, Ways,
     cache::{Cache, Slots},
 };
-use crate::cases::{AttentionCase, CacheCase, MergeCase, Result, Rotation};
+use crate::cases::{AttentionCase, CacheCase, MergeCase, Result, Rotation, Variant};
 
 /// Splits of the keys: enough that the merge has work, and some of them may be empty.
 const SPLITS: u32 = 3;
@@ -38,7 +38,11 @@ fn suits(case: &AttentionCase) -> bool {
             && (case.causal || seq_q <= MOST_ROWS)
     });
     let dims = head_dim.is_multiple_of(8) && case.v_shape[3].is_multiple_of(8);
-    seq_q > 0 && seq_q <= seq_k && case.kv_lens.is_none() && stands && dims
+    // Decode has these too, by other bindings; the cases that have them are about gradients.
+    let Variant { alibi_slopes, bias, prefix_lens, query_offset, .. } = &case.variant;
+    let plain = alibi_slopes.is_empty() && bias.is_none() && prefix_lens.is_none();
+    let aligned = query_offset.is_none_or(|offset| offset == seq_k as i32 - seq_q as i32);
+    seq_q > 0 && seq_q <= seq_k && case.kv_lens.is_none() && stands && dims && plain && aligned
 }
 
 impl Device<'_> {
