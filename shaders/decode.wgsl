@@ -345,28 +345,12 @@ fn decode(
             for (var g = 1u; g < KEY_GROUPS + more; g++) {
                 x += tile[at + g * LANES];
             }
-            var top = maxima[i / 4u][i % 4u];
-            var sum = totals[i / 4u][i % 4u];
-            var scale = 1.0;
-            if (SINKS) {
-                // A key without a value: it moves the maximum and joins the sum.
-                let old = top;
-                let sink = select(program.sink0, program.sink1, stream == 1u);
-                top = max(old, sink);
-                let base = select(top, 0.0, top == MASKED);
-                scale = exp2(old - base);
-                sum = sum * scale + exp2(sink - base);
-            }
-            // No visible key: the output is zero and the log-sum-exp minus infinity.
-            let empty = sum == 0.0;
+            let top = maxima[i / 4u][i % 4u];
+            let sum = totals[i / 4u][i % 4u];
             let head = select(program.head0, program.head1, stream == 1u);
-            store_row(split, batch, head, row / params.programs, column,
-                select(x * (scale / sum), vec4(0.0), empty));
-            if (column == 0u) {
-                let value = (top + log2_of_sum(sum, params.minus_infinity)) * LN_2;
-                store_lse(split, batch, head, row / params.programs,
-                    select(value, params.minus_infinity, empty));
-            }
+            let sink = select(program.sink0, program.sink1, stream == 1u);
+            let place = Output(split, batch, head, row / params.programs, column);
+            store_result(place, x, top, sum, sink);
         }
     }
 }

@@ -1,6 +1,11 @@
 // Merges attention over parts of the keys into attention over all of them:
 //     out = Σ e^(lse_p − M) out_p / Σ e^(lse_p − M)      lse = M + ln Σ e^(lse_p − M)
-// with M the largest of the lse_p and of the sink, which adds e^(sink − M) to the sum.
+// with M the largest of the lse_p and of the sink, which adds e^(sink − M) to the sum. Parts come as
+// outputs with their log-sum-exp (merge/by_lse.wgsl), or, from decode, as the maximum, the sum and the
+// outputs that were not divided by it (merge/by_sums.wgsl): lse_p = m_p + ln l_p there.
+//
+// part_state: merge/by_*.wgsl; load_part: merge/parts_*.wgsl; log_sum_exp: softmax.wgsl;
+// store_out: io/out_*.wgsl
 //
 // One workgroup: WORKGROUP groups of four channels. One invocation: one of them, over all parts in
 // their order, AT_ONCE of them on their way together.
@@ -9,9 +14,6 @@ override WORKGROUP: u32;
 override COLUMNS: u32;  // D_v / 4
 
 const AT_ONCE: u32 = 8u;
-const MASKED: f32 = -1.0e38; // finite: infinities need not survive in WGSL
-const LN_2: f32 = 0.69314718055994530942;
-const LOG2_E: f32 = 1.44269504088896340736;
 
 // Where a tensor lies: offset and strides in groups of four channels.
 struct Quads {
@@ -35,9 +37,9 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<uniform> sinks: array<vec4<f32>, SINK_QUADS>; // [H], or shorter, in base 2; MASKED: none
-@group(0) @binding(3) var<storage, read> lse_parts: array<f32>;         // [P, B, H, S], natural log
-@group(0) @binding(7) var<storage, read_write> lse: array<f32>;         // [B, H, S], natural log
+// [H], or shorter, in base 2; MASKED: none
+@group(0) @binding(1) var<uniform> sinks: array<vec4<f32>, SINK_QUADS>;
+@group(0) @binding(7) var<storage, read_write> lse: array<f32>; // [B, H, S], natural log
 
 @compute @workgroup_size(WORKGROUP)
 fn merge(
@@ -63,9 +65,8 @@ fn merge(
     var top = sink;
     for (var first = 0u; first < params.parts; first += AT_ONCE) {
         for (var n = 0u; n < AT_ONCE; n++) {
-            // The last part again and again moves no maximum.
-            let p = min(first + n, params.parts - 1u);
-            top = max(top, lse_parts[p * rows + row] * LOG2_E);
+            // Repeating the last part does not change the maximum.
+            top = max(top, part_state(min(first + n, params.parts - 1u) * rows + row).x);
         }
     }
     // Nothing to see in any part: the output is zero and the log-sum-exp minus infinity.
@@ -74,18 +75,19 @@ fn merge(
     var x = vec4(0.0);
     let first_part = params.part.offset + head * params.part.head + i * params.part.row + column;
     for (var first = 0u; first < params.parts; first += AT_ONCE) {
-        var part_lse: array<f32, AT_ONCE>;
+        var state: array<vec2<f32>, AT_ONCE>;
         var part: array<vec4<f32>, AT_ONCE>;
         for (var n = 0u; n < AT_ONCE; n++) {
             let p = min(first + n, params.parts - 1u);
-            part_lse[n] = lse_parts[p * rows + row] * LOG2_E;
+            state[n] = part_state(p * rows + row);
             part[n] = load_part(first_part + p * params.part.batch);
         }
         for (var n = 0u; n < AT_ONCE; n++) {
-            // The output of an empty part may be anything; a NaN is no empty part.
-            if (first + n < params.parts && !(part_lse[n] <= MASKED)) {
-                let weight = exp2(part_lse[n] - base);
-                sum += weight;
+            // The output of an empty part may be anything. `!(x == 0)` and not `x != 0`, which is false
+            // of NaN in some targets: a part whose sum is NaN must count.
+            if (first + n < params.parts && !(state[n].y == 0.0)) {
+                let weight = exp2(state[n].x - base);
+                sum += weight * state[n].y;
                 x += weight * part[n];
             }
         }
@@ -94,6 +96,6 @@ fn merge(
     store_out(params.out.offset + head / params.heads * params.out.batch + h * params.out.head
         + i * params.out.row + column, x * inverse);
     if (params.store_lse != 0u && column == 0u) {
-        lse[row] = select((base + log2_of_sum(sum, params.minus_infinity)) * LN_2, params.minus_infinity, sum == 0.0);
+        lse[row] = log_sum_exp(base, sum, params.minus_infinity);
     }
 }

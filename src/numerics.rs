@@ -12,18 +12,24 @@
 //! | NaN in k | those of the rows that see the key are NaN |
 //! | NaN in v | that channel of the rows that see the key is NaN |
 //! | anything in a key that a row does not see (causal, window, prefix, mask, length, page) | nothing: the row's bits do not change |
-//! | a score of −∞, or below −10³⁸ in base 2 | the key counts as masked |
+//! | a score of −∞, or below −3.4·10³⁸ in base 2 | the key has no weight; a NaN in its value may show all the same |
 //! | a score of +∞ | the row is NaN |
 //! | ±∞ in v | that channel of the rows that see the key is ±∞, or NaN where both meet |
 //! | ±∞ in q or k | the scores that IEEE 754 gives; NaN where the kernel also turns or mixes by a phase |
 //! | a row that sees no key, or whose scores are all −∞ | output 0, log-sum-exp −∞, whatever the keys hold |
-//! | a bias of −∞, or below −10³⁸ · ln 2 | the key is masked, whatever its score |
+//! | a bias of −∞ | the key is masked, whatever its score, and whatever a hook makes of it |
+//! | a finite bias of any size, the lowest of f16 and f32 among them | it is added and hides nothing: beside keys without it, a key with f32's lowest has no weight; a row all of whose keys have it is the mean of their values, log-sum-exp that number. Between −10⁵ and there it takes digits of the score as f32 does |
+//! | a hook that gives NaN or +∞ | the row is NaN |
+//! | a hook that gives −∞, or a finite number of any size | as a score of −∞; as a bias of that size |
 //! | a sink of −∞ | no sink: the bits of a call without; +∞ and NaN are refused |
+//! | a finite sink of any size | it joins as it is: beside the lowest, a row keeps its bits; beside the largest, its output is 0 and its log-sum-exp the sink |
 //! | scores all alike | the mean of the values; log-sum-exp the score + ln n |
 //! | large scores (±10⁴ and beyond) | softmax of the scores as rounded to f32; the maximum is taken out first, nothing overflows |
 //! | denormals | kept, or taken for zero, as the device likes |
 //! | f16 past ±65504 when stored | WGSL leaves it open; ±∞ where it was tested, NaN on SwiftShader. Sums are f32 and do not overflow earlier |
-//! | a partial result whose log-sum-exp is NaN | the merged row is NaN; −∞ is a part without keys, whose output is not read |
+//! | merge: a part whose log-sum-exp is NaN or +∞ | the merged row is NaN |
+//! | merge: a part whose log-sum-exp is −∞ | it has no keys, and its output is not read |
+//! | merge: finite log-sum-exps of any size (±3·10³⁸) | parts that are smaller than the largest by more than f32 tells have no weight, equal ones the same. Decode's splits hand over maximum and sum instead, so that they merge to what one split gives |
 //! | NaN or ±∞ in a pair that rotates | both channels of that pair, no other |
 //! | NaN or ±∞ on its way into an int8 row, or a q4 block of 32 | all of the row or block reads as NaN, for codes cannot say more |
 //! | q4 past ±524032 | its scale is past f16, see there |

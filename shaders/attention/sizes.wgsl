@@ -11,6 +11,3 @@ const UNITS: u32 = PAIR_QUADS + TAIL_QUADS;  // groups of four pairs (eight chan
 const STATES: u32 = STREAMS * ROWS;          // softmax states an invocation
 const STATE_VECS: u32 = (STATES + 3u) / 4u;
 const ALIGNED: bool = BLOCK_PAIRS % 4u == 0u && PAIRS % 2u == 0u; // no group of channels straddles
-const MASKED: f32 = -1.0e38;                 // finite: infinities need not survive in WGSL
-const LN_2: f32 = 0.69314718055994530942;
-const LOG2_E: f32 = 1.44269504088896340736;

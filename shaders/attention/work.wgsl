@@ -42,21 +42,6 @@ fn head_of(program: Program, stream: u32) -> u32 {
     return select(program.lse1, program.lse0, stream == 0u);
 }
 
-// A row's maximum and sum once its sink, a key without a value, has joined them, and the factor that
-// takes its output from one maximum to the other.
-struct Sum {
-    m: f32,
-    l: f32,
-    scale: f32,
-}
-
-fn with_sink(m: f32, l: f32, sink: f32) -> Sum {
-    let top = max(m, sink);
-    let base = select(top, 0.0, top == MASKED);
-    let scale = exp2(m - base);
-    return Sum(top, l * scale + exp2(sink - base), scale);
-}
-
 // Where the outputs of a row start. Apart from the stores, which compilers repeat for every column.
 fn out_row(work: Work, stream: u32, row: u32) -> u32 {
     if (stream == 0u) {
@@ -76,6 +61,7 @@ fn store_quad(stream: u32, at: u32, x: vec4<f32>) {
 }
 
 fn store_lse(work: Work, stream: u32, row: u32, m: f32, l: f32) {
-    lse[work.batch * params.lse_batch + head_of(work.program, stream) * params.lse_head
-        + work.rows.first + row] = select((m + log2_of_sum(l, params.minus_infinity)) * LN_2, params.minus_infinity, l == 0.0);
+    let head = head_of(work.program, stream);
+    lse[work.batch * params.lse_batch + head * params.lse_head + work.rows.first + row] =
+        log_sum_exp(m, l, params.minus_infinity);
 }

@@ -8,9 +8,6 @@ const V_QUADS: u32 = VALUE_DIM / 4u;
 const AT_ONCE: u32 = min(STATES, SHARED / (COLS * THREADS)); // states that the tile has room for
 const SEGMENTS: u32 = 8u;                  // partial results of a reduction over invocations
 const Q_OFFERS: u32 = (2u * ROWS + SUB - 1u) / SUB; // vectors of a unit of q that a lane passes on
-const MASKED: f32 = -1.0e38;               // finite: infinities need not survive in WGSL
-const LN_2: f32 = 0.69314718055994530942;
-const LOG2_E: f32 = 1.44269504088896340736;
 
 struct Params {
     batch: u32,
@@ -26,7 +23,7 @@ struct Params {
     q_scale: f32,        // on q, so that scores come in base 2, or as the softcap takes them
     softcap: f32,        // in base 2; 0: none
     minus_infinity: f32,
-    lse_at: u32,         // where the log-sum-exps start in the workspace
+    sums_at: u32,        // where maxima and sums start in the workspace
     among_keys: u32,     // 1: positions follow from the lengths
     zero: u32,           // 0, unknown to a compiler: loops with it in their bounds stay loops
     q: Rows,             // plane: sequence
@@ -55,6 +52,15 @@ struct Program {
     sink1: f32,
     slope0: f32,       // ALiBi slopes of each output head, in base 2
     slope1: f32,
+}
+
+// Four channels of an output row.
+struct Output {
+    split: u32,
+    batch: u32,
+    head: u32,
+    row: u32,
+    column: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -9,10 +9,10 @@ fn tanh_of(x: f32) -> f32 {
     return select(far, near, abs(x) < 0.2);
 }
 
-// The caller's functions see scores in base e.
+// The caller's functions see scores in base e. What a bias hides stays hidden.
 fn hooked(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32 {
-    let modified = LOG2_E * score_mod(score * LN_2, batch, head, query, key);
-    return select(MASKED, max(modified, MASKED), mask_mod(batch, head, query, key));
+    let modified = in_base_2(score_mod(in_base_e(score), batch, head, query, key));
+    return select(modified, MASKED, score == MASKED || !mask_mod(batch, head, query, key));
 }
 
 // q · k + sum

@@ -1,6 +1,13 @@
-// One split: its result is the result.
-fn store_row(split: u32, batch: u32, head: u32, i: u32, column: u32, x: vec4<f32>) {
-    store_out(params.out.offset + batch * params.out.plane + head * params.out.head
-        + i * params.out.row + column, x);
+// One split: its result is the result. A sum of 0 has no key: the output is zero then.
+fn store_result(at: Output, x: vec4<f32>, m: f32, l: f32, sink: f32) {
+    var sum = Sum(m, l, 1.0);
+    if (SINKS) {
+        sum = with_sink(m, l, sink);
+    }
+    store_out(params.out.offset + at.batch * params.out.plane + at.head * params.out.head
+        + at.row * params.out.row + at.column,
+        select(x * (sum.scale / sum.l), vec4(0.0), sum.l == 0.0));
+    if (at.column == 0u) {
+        store_lse(at, log_sum_exp(sum.m, sum.l, params.minus_infinity));
+    }
 }
-

@@ -1,18 +1,19 @@
-@group(0) @binding(5) var<storage, read_write> partials: array<f32>; // out [splits, B, H_out, S_q, D_v], and from params.lse_at on lse [splits, B, H_out, S_q]
+// One of several splits: outputs that the merge divides by the sum of all splits, and behind them the
+// maximum and the sum of every row. The merge adds sinks, too.
 
-fn partial_row(split: u32, batch: u32, head: u32, i: u32) -> u32 {
-    return ((split * params.batch + batch) * params.heads_out + head) * params.seq_q + i;
+// Outputs [splits, B, H_out, S_q, D_v]; from params.sums_at on maxima in base 2 and sums [.., S_q, 2]
+@group(0) @binding(5) var<storage, read_write> partials: array<f32>;
+
+fn store_result(at: Output, x: vec4<f32>, m: f32, l: f32, sink: f32) {
+    let row = ((at.split * params.batch + at.batch) * params.heads_out + at.head) * params.seq_q
+        + at.row;
+    let first = row * VALUE_DIM + 4u * at.column;
+    partials[first] = x.x;
+    partials[first + 1u] = x.y;
+    partials[first + 2u] = x.z;
+    partials[first + 3u] = x.w;
+    if (at.column == 0u) {
+        partials[params.sums_at + 2u * row] = m;
+        partials[params.sums_at + 2u * row + 1u] = l;
+    }
 }
-
-fn store_row(split: u32, batch: u32, head: u32, i: u32, column: u32, x: vec4<f32>) {
-    let at = partial_row(split, batch, head, i) * VALUE_DIM + 4u * column;
-    partials[at] = x.x;
-    partials[at + 1u] = x.y;
-    partials[at + 2u] = x.z;
-    partials[at + 3u] = x.w;
-}
-
-fn store_lse(split: u32, batch: u32, head: u32, i: u32, x: f32) {
-    partials[params.lse_at + partial_row(split, batch, head, i)] = x;
-}
-

@@ -22,8 +22,6 @@ struct Sums {
 
 @group(0) @binding(5) var<storage, read_write> rows: array<Row>; // [B, heads, queries, 2]
 
-const MASKED: f32 = -1.0e38; // finite: infinities need not survive in WGSL
-
 var<workgroup> partial: array<Sums, THREADS>;
 
 // The same sums against another top.

@@ -100,7 +100,7 @@ struct Params {
     q_scale: f32,
     softcap: f32,
     minus_infinity: f32,
-    lse_at: u32,
+    sums_at: u32,
     among_keys: u32,
     zero: u32,
     q: CacheRows,
@@ -213,7 +213,7 @@ impl Decode {
         if let Some(lse) = &bindings.lse {
             checker.binding("lse", lse, Access::Write, 4 * rows)?;
         }
-        let (lse_at, workspace_bytes) = self.plan.workspace(shape);
+        let (sums_at, workspace_bytes) = self.plan.workspace(shape);
         present("workspace", self.merge.is_some(), bindings.workspace.is_some())?;
         if let Some(workspace) = &bindings.workspace {
             checker.binding("workspace", workspace, Access::Write, workspace_bytes)?;
@@ -249,13 +249,16 @@ impl Decode {
             return Ok(Dispatch::empty());
         }
         let workgroups = caps.fold_groups(groups)?;
-        if lse_at / 4 + u64::from(splits) * rows > u64::from(u32::MAX) {
+        if workspace_bytes / 4 > u64::from(u32::MAX) {
             return Err(Error::IndexOverflow { tensor: "workspace", index: workspace_bytes / 4 });
         }
         // A cap takes scores as multiples of itself, the softmax in base 2.
         let scale = f64::from(p.softmax_scale);
         let (q_scale, softcap) = match p.softcap {
-            Some(cap) => (scale / f64::from(cap), f64::from(cap) * core::f64::consts::LOG2_E),
+            Some(cap) => (
+                scale / f64::from(cap),
+                (f64::from(cap) * core::f64::consts::LOG2_E).min(f32::MAX.into()),
+            ),
             None => (scale * core::f64::consts::LOG2_E, 0.0),
         };
         let params = Params {
@@ -272,7 +275,7 @@ impl Decode {
             q_scale: q_scale as f32,
             softcap: softcap as f32,
             minus_infinity: f32::NEG_INFINITY,
-            lse_at: (lse_at / 4) as u32,
+            sums_at: (sums_at / 4) as u32,
             among_keys: u32::from(matches!(bindings.rotation, Some((_, Positions::AmongKeys)))),
             zero: 0,
             q: CacheRows::new(&bindings.q.layout, 4),
@@ -346,7 +349,7 @@ impl Decode {
         let p = self.plan.problem();
         let DecodeShape { batch, seq_q } = *shape;
         let heads = p.heads.heads().len() as u32;
-        let (lse_at, bytes) = self.plan.workspace(shape);
+        let (sums_at, bytes) = self.plan.workspace(shape);
         let part = |from: u64, to: u64| wgpu::BufferBinding {
             buffer: workspace.buffer,
             offset: workspace.offset + from,
@@ -355,11 +358,11 @@ impl Decode {
         let splits = self.plan.splits();
         let parts = MergeBindings {
             parts: Tensor {
-                binding: part(0, lse_at),
+                binding: part(0, sums_at),
                 dtype: DType::F32,
                 layout: Layout::bhsd([splits, batch * heads, seq_q, p.cache.value_dim])?,
             },
-            lse_parts: part(lse_at, bytes),
+            lse_parts: part(sums_at, bytes),
             out: bindings.out.clone(),
             lse: bindings.lse.clone(),
         };
@@ -394,7 +397,7 @@ mod tests {
         q_scale,
         softcap,
         minus_infinity,
-        lse_at,
+        sums_at,
         among_keys,
         zero,
         q,

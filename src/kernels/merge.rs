@@ -84,7 +84,7 @@ impl Merge {
     pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &MergePlan) -> Result<Self> {
         let compiler = compiler.into();
         let device = compiler.device();
-        let plan = plan.problem().plan(&crate::Capabilities::of(device))?;
+        let plan = MergePlan::new(plan.problem(), plan.state, &crate::Capabilities::of(device))?;
         Ok(Self {
             pipeline: Pipeline::new(compiler, plan.shader())?,
             sinks: uniform_buffer(device, "merge sinks", bytemuck::cast_slice(&plan.sinks()))?,
@@ -126,7 +126,7 @@ impl Merge {
         let parts_shape = [parts, all_heads, seq, p.value_dim];
         checker.tensor("parts", &bindings.parts, Access::Read, p.part_dtype, parts_shape, 4)?;
         let rows = u64::from(all_heads) * u64::from(seq);
-        let reach = 4 * rows * u64::from(parts);
+        let reach = self.plan.state_bytes() * rows * u64::from(parts);
         checker.binding("lse_parts", &bindings.lse_parts, Access::Read, reach)?;
         let out_shape = [batch, heads, seq, p.value_dim];
         checker.tensor("out", &bindings.out, Access::Write, p.out_dtype, out_shape, 4)?;

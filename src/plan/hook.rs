@@ -66,6 +66,9 @@ impl ScoreHook {
     /// heads, `query` is the query's place among the keys (its row, without a causal mask). Other
     /// names begin with `score_mod_`.
     ///
+    /// A NaN makes the row NaN, +∞ as well; −∞ takes the key's weight, and a finite number may have any
+    /// size. A key that a bias or mask hides stays hidden, whatever the function gives.
+    ///
     /// # Errors
     /// [`Error::Hook`], as [`FeatureHook::new`].
     pub fn new(wgsl: impl Into<String>) -> Result<Self> {

@@ -3,6 +3,7 @@
 use core::num::Saturating;
 
 use crate::plan::shader::{Source, stored, wgsl};
+use crate::plan::softmax::sink_in_base_2;
 use crate::plan::{Capabilities, Shader, Tier};
 use crate::{DType, Error, Result};
 
@@ -15,8 +16,9 @@ use crate::{DType, Error, Result};
 /// out = Σ e^(lse_p − M) out_p / Σ e^(lse_p − M)     lse = M + ln Σ e^(lse_p − M)     M = max lse_p
 /// ```
 ///
-/// A part that saw no key has lse −∞; its output is not read. The order of summation is that of the
-/// parts.
+/// A part that saw no key has lse −∞; its output is not read. Finite log-sum-exps may have any size:
+/// beside the largest, those that are smaller by more than f32 can tell have no weight. The order of
+/// summation is that of the parts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MergeProblem {
     /// D_v: a multiple of 4.
@@ -50,7 +52,7 @@ impl MergeProblem {
     /// [`Error::Invalid`] for numbers that no plan fits, [`Error::Limit`] where the device has too
     /// few storage bindings or invocations.
     pub fn plan(&self, capabilities: &Capabilities) -> Result<MergePlan> {
-        MergePlan::new(self, capabilities)
+        MergePlan::new(self, PartState::LogSumExp, capabilities)
     }
 
     fn check(&self) -> Result<()> {
@@ -72,19 +74,6 @@ pub(crate) fn check_sinks(sinks: &[f32]) -> Result<()> {
     Ok(())
 }
 
-/// `MASKED` of the shaders.
-const MASKED: f32 = -1.0e38;
-
-/// A sink as shaders keep it: in units of log 2, so that `exp2` serves.
-pub(crate) fn sink_in_base_2(sink: Option<&f32>) -> f32 {
-    match sink {
-        Some(&x) if x > f32::NEG_INFINITY => {
-            ((f64::from(x) * core::f64::consts::LOG2_E) as f32).max(MASKED)
-        }
-        _ => MASKED,
-    }
-}
-
 /// Sizes that change from call to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MergeShape {
@@ -98,10 +87,21 @@ pub struct MergeShape {
     pub seq: u32,
 }
 
+/// What is known of the rows of a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PartState {
+    /// Their natural log-sum-exp.
+    LogSumExp,
+    /// Maximum in base 2 and sum, by which the outputs were not divided: what decode leaves. The sum
+    /// is not lost beside a maximum of −10³⁸, so that splits merge to what one split gives.
+    Sums,
+}
+
 /// How a [`MergeProblem`] will run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MergePlan {
     pub(crate) problem: MergeProblem,
+    pub(crate) state: PartState,
     pub(crate) capabilities: Capabilities,
     shader: Shader,
 }
@@ -110,20 +110,31 @@ pub struct MergePlan {
 const WORKGROUP: u32 = 64;
 
 impl MergePlan {
-    fn new(problem: &MergeProblem, caps: &Capabilities) -> Result<Self> {
+    pub(crate) fn new(
+        problem: &MergeProblem,
+        state: PartState,
+        caps: &Capabilities,
+    ) -> Result<Self> {
         problem.check()?;
         caps.allow_stored(Tier::Merge, [problem.part_dtype, problem.out_dtype])?;
         let sink_quads = Self::sink_quads(problem);
         let files = [
             stored!(problem.part_dtype, "merge/parts"),
             stored!(problem.out_dtype, "io/out"),
-            wgsl!("finite"),
+            wgsl!("softmax"),
+            match state {
+                PartState::LogSumExp => wgsl!("merge/by_lse"),
+                PartState::Sums => wgsl!("merge/by_sums"),
+            },
             wgsl!("merge"),
         ];
         let shader = Shader {
             label: format!(
-                "merge Dv{} {}{}",
-                problem.value_dim, problem.part_dtype, problem.out_dtype
+                "merge Dv{} {}{}{}",
+                problem.value_dim,
+                problem.part_dtype,
+                problem.out_dtype,
+                if state == PartState::Sums { " sums" } else { "" },
             ),
             source: Source::new().numbers([("SINK_QUADS", sink_quads)]).files(files),
             entry: "merge",
@@ -138,7 +149,12 @@ impl MergePlan {
             subgroup: None,
         };
         caps.admit("merge", &shader)?;
-        Ok(Self { problem: problem.clone(), capabilities: caps.clone(), shader })
+        Ok(Self { problem: problem.clone(), state, capabilities: caps.clone(), shader })
+    }
+
+    /// Bytes of what is known of a row of a part.
+    pub(crate) fn state_bytes(&self) -> u64 {
+        if self.state == PartState::Sums { 8 } else { 4 }
     }
 
     /// Vectors of the table of sinks: few sizes, so that problems share a shader.
@@ -169,7 +185,7 @@ impl MergePlan {
         let rows = n(shape.batch) * n(shape.heads) * n(shape.seq);
         let row = |dtype: DType| n(p.value_dim) * Saturating(dtype.size());
         let lse = Saturating(if p.lse { 4 } else { 0 });
-        let parts = n(shape.parts) * (row(p.part_dtype) + Saturating(4));
+        let parts = n(shape.parts) * (row(p.part_dtype) + Saturating(self.state_bytes()));
         (rows * (parts + row(p.out_dtype) + lse)).0
     }
 

@@ -15,6 +15,7 @@ pub(crate) mod merge;
 pub(crate) mod rope;
 pub(crate) mod scores;
 mod shader;
+pub(crate) mod softmax;
 mod tier;
 
 pub use budget::Budget;

@@ -235,6 +235,7 @@ fn shader(problem: &ScoresProblem, tile: [u32; 4], statistics: bool) -> Shader {
     let files = [
         stored!(problem.q_dtype, "io/q"),
         stored!(problem.k_dtype, "io/k"),
+        wgsl!("softmax"),
         wgsl!("scores/tile"),
         if statistics { wgsl!("scores/statistics") } else { wgsl!("scores") },
     ];

@@ -81,6 +81,10 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
             let f16 = [problem.q_dtype, problem.out_dtype].contains(&DType::F16)
                 || serving::halves(&problem.cache);
             add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+            if let Some(merge) = plan.merge() {
+                let name = format!("merge of {problem:?}");
+                add(&mut variants, &device, problem.out_dtype == DType::F16, &name, merge.shader());
+            }
         }
     }
     // Sizes decide on the tile, and the tile on the device; the other choices are the same on any.

@@ -4,9 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::AttentionBindings;
 use crate::gpu::{Positions, RotaryParams};
-use crate::plan::attention::{
-    Alignment, AttentionPlan, AttentionShape, CutPart, Keys, Queries, in_base_2,
-};
+use crate::plan::attention::{Alignment, AttentionPlan, AttentionShape, CutPart, Keys, Queries};
+use crate::plan::softmax::in_base_2;
 use crate::{Error, Layout, Result};
 
 /// `Params` of `shaders/attention.wgsl`.
@@ -119,7 +118,7 @@ impl Params {
             align_last: u32::from(align_last),
             window: problem.window.map_or(NO_WINDOW, |window| window as i32),
             scale_log2: (f64::from(problem.softmax_scale) * core::f64::consts::LOG2_E) as f32,
-            softcap: problem.softcap.map_or(1.0, in_base_2),
+            softcap: problem.softcap.map_or(1.0, |cap| in_base_2(cap).min(f32::MAX)),
             minus_infinity: f32::NEG_INFINITY,
             store_lse: u32::from(problem.lse),
             lse_batch: if ragged_q { 0 } else { heads_out * q_rows },

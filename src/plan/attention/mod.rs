@@ -13,7 +13,6 @@ mod tile;
 pub use cost::{AttentionShape, Cost};
 pub use cut::{Cut, CutPart};
 pub use problem::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
-pub(crate) use programs::in_base_2;
 pub use tile::Tile;
 
 use crate::Result;

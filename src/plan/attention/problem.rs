@@ -2,6 +2,8 @@
 
 use super::AttentionPlan;
 use crate::plan::channels::Channels;
+use crate::plan::merge::check_sinks;
+use crate::plan::softmax::in_base_2;
 use crate::plan::{Capabilities, MaskHook, ScoreHook};
 use crate::rotary::Pairing;
 use crate::{DType, Error, HeadMap, Result};
@@ -56,7 +58,9 @@ pub enum Alignment {
 /// A tensor `[B, H_out, S_q, S_k]` that bears on every score; strides of 0 broadcast it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Bias {
-    /// f32 numbers that are added to the scaled scores; −∞ hides a key.
+    /// f32 numbers that are added to the scaled scores; −∞ hides a key. A finite number hides none,
+    /// not even the lowest (a mask of `torch.finfo(dtype).min`): beside keys without it, a key with it
+    /// has no weight; a row all of whose keys have it is the mean of their values, as in f64.
     Additive,
     /// Bytes; 0 hides a key, anything else does not.
     Mask,
@@ -242,12 +246,11 @@ impl AttentionProblem {
                 return invalid(what, "one an output head, or none", got);
             }
         }
-        if self.alibi_slopes.iter().any(|slope| !slope.is_finite()) {
-            return invalid("alibi_slopes", "finite", format!("{:?}", self.alibi_slopes));
+        if self.alibi_slopes.iter().any(|&slope| !in_base_2(slope).is_finite()) {
+            let needed = "finite, in base 2 as well (below 2.3e38)";
+            return invalid("alibi_slopes", needed, format!("{:?}", self.alibi_slopes));
         }
-        if self.sinks.iter().any(|sink| sink.is_nan() || *sink == f32::INFINITY) {
-            return invalid("sinks", "finite or −∞", format!("{:?}", self.sinks));
-        }
+        check_sinks(&self.sinks)?;
         let Self { rotate_q, head_dim, rotary_dim, pairing, .. } = *self;
         Channels::check(&self.heads, rotate_q, head_dim, rotary_dim, pairing)
     }

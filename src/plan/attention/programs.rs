@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{AttentionProblem, Outputs};
+use crate::plan::softmax::{in_base_2, sink_in_base_2};
 use crate::{Error, Phase, Result};
 
 /// One row of the shader's program table: a query head and its one or two output heads.
@@ -20,14 +21,6 @@ pub(crate) struct Program {
     pub(crate) phases: [f32; 4],
     pub(crate) sinks: [f32; 2],
     pub(crate) slopes: [f32; 2],
-}
-
-/// `MASKED` of the shader.
-const MASKED: f32 = -1.0e38;
-
-/// Scores are kept in units of log 2, so that `exp2` serves.
-pub(crate) fn in_base_2(x: f32) -> f32 {
-    (f64::from(x) * core::f64::consts::LOG2_E) as f32
 }
 
 /// The program table, and what its rows have in common.
@@ -82,10 +75,8 @@ impl Programs {
                     pad1: 0,
                     phases: [first.cos(), first.sin(), second.cos(), second.sin()]
                         .map(|x| x as f32),
-                    sinks: [lse0, lse1].map(|head| match problem.sinks.get(head as usize) {
-                        Some(&sink) if sink > f32::NEG_INFINITY => in_base_2(sink),
-                        _ => MASKED,
-                    }),
+                    sinks: [lse0, lse1]
+                        .map(|head| sink_in_base_2(problem.sinks.get(head as usize))),
                     slopes: [lse0, lse1].map(|head| {
                         problem.alibi_slopes.get(head as usize).map_or(0.0, |&x| in_base_2(x))
                     }),

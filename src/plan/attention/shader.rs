@@ -92,7 +92,7 @@ fn constants(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> So
         .flags(flags)
 }
 
-fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> [&'a str; 24] {
+fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> [&'a str; 25] {
     let out_im = match problem.outputs {
         Outputs::Merged => wgsl!("io/out_im_none"),
         Outputs::Split => stored!(problem.out_dtype, "io/out_im"),
@@ -136,6 +136,7 @@ fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> [&'a str; 24] {
         wgsl!("attention/bindings"),
         wgsl!("attention/sizes"),
         wgsl!("finite"),
+        wgsl!("softmax"),
         wgsl!("attention/load"),
         wgsl!("attention/work"),
         wgsl!("attention/score"),

@@ -10,7 +10,7 @@ pub use tile::Tile;
 
 use core::num::Saturating;
 
-use crate::plan::merge::{MergePlan, MergeProblem};
+use crate::plan::merge::{MergePlan, MergeProblem, PartState};
 use crate::plan::{Capabilities, Shader, Tier};
 use crate::{DType, Error, Result};
 pub(crate) use rows::Programs;
@@ -72,7 +72,7 @@ impl DecodePlan {
                     lse: problem.lse,
                     sinks: problem.sinks.clone(),
                 };
-                Some(merge.plan(caps)?)
+                Some(MergePlan::new(&merge, PartState::Sums, caps)?)
             }
         };
         let shader = shader::shader(problem, &programs, &tile, merge.is_some(), caps.software);
@@ -135,19 +135,17 @@ impl DecodePlan {
         self.workspace(&DecodeShape { batch: p.max_batch, seq_q: p.max_seq_q }).1
     }
 
-    /// Where the log-sum-exps start in the workspace of a call, and its bytes.
+    /// Where maxima and sums start in the workspace of a call, and its bytes.
     pub(crate) fn workspace(&self, shape: &DecodeShape) -> (u64, u64) {
-        if self.merge.is_none() {
-            return (0, 0);
-        }
+        let Some(merge) = &self.merge else { return (0, 0) };
         let n = |x: u32| Saturating(u64::from(x));
         let heads = Saturating(self.problem.heads.heads().len() as u64);
         let rows = n(self.splits) * n(shape.batch) * heads * n(shape.seq_q);
         let out = Saturating(4) * rows * n(self.problem.cache.value_dim);
         let up = |bytes: u64, to| bytes.checked_next_multiple_of(to).unwrap_or(u64::MAX);
         // The merge binds both parts on their own.
-        let lse_at = up(out.0, u64::from(self.capabilities.storage_alignment).max(16));
-        (lse_at, up((Saturating(lse_at) + Saturating(4) * rows).0, 16))
+        let sums_at = up(out.0, u64::from(self.capabilities.storage_alignment).max(16));
+        (sums_at, up((Saturating(sums_at) + Saturating(merge.state_bytes()) * rows).0, 16))
     }
 
     /// Blocks of rows that a kv head's queries are cut into.
@@ -256,7 +254,7 @@ mod tests {
         assert_eq!(plan.splits(), 4096 / 128);
         assert!(plan.merge().is_some());
         let rows = 32 * 4 * 8 * u64::from(problem.max_seq_q);
-        assert_eq!(plan.workspace_bytes(), rows * 65 * 4);
+        assert_eq!(plan.workspace_bytes(), rows * 66 * 4);
         problem.max_kv = 200;
         let short = problem.plan(&caps).unwrap();
         assert_eq!((short.splits(), short.workspace_bytes()), (1, 0));

@@ -5,6 +5,7 @@ use crate::plan::attention::Bias;
 use crate::plan::cache::CacheFormat;
 use crate::plan::channels::Channels;
 use crate::plan::merge::check_sinks;
+use crate::plan::softmax::in_base_2;
 use crate::plan::{Capabilities, MaskHook, ScoreHook};
 use crate::rotary::Pairing;
 use crate::{DType, Error, HeadMap, Result};
@@ -147,8 +148,9 @@ impl DecodeProblem {
                 return invalid(what, "one an output head, or none", got);
             }
         }
-        if self.alibi_slopes.iter().any(|slope| !slope.is_finite()) {
-            return invalid("alibi_slopes", "finite", format!("{:?}", self.alibi_slopes));
+        if self.alibi_slopes.iter().any(|&slope| !in_base_2(slope).is_finite()) {
+            let needed = "finite, in base 2 as well (below 2.3e38)";
+            return invalid("alibi_slopes", needed, format!("{:?}", self.alibi_slopes));
         }
         if self.bias.is_some() && self.cache.rolling {
             return invalid("bias", "none with a rolling cache", format!("{:?}", self.bias));

@@ -3,8 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::DecodeProblem;
-use crate::plan::attention::in_base_2;
-use crate::plan::merge::sink_in_base_2;
+use crate::plan::softmax::{in_base_2, sink_in_base_2};
 use crate::{OutputHead, Phase};
 
 /// One row of the shader's program table: a query head and its one or two output heads.

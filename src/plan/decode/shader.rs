@@ -119,7 +119,7 @@ fn files<'a>(problem: &'a DecodeProblem, tile: &Tile, partial: bool) -> Vec<&'a 
         files.push(if problem.lse { wgsl!("decode/lse") } else { wgsl!("decode/no_lse") });
     }
     files.extend([
-        wgsl!("finite"),
+        wgsl!("softmax"),
         wgsl!("cache/rows"),
         if problem.cache.paged { wgsl!("cache/paged") } else { wgsl!("cache/contiguous") },
         wgsl!("rotary"),

@@ -33,6 +33,8 @@ pub struct Case {
     /// Needed where the problem has a bias: its extent along batch, output heads and queries, 1
     /// where it is broadcast. The numbers are random.
     pub bias_extent: [u32; 3],
+    /// A number in the place of many of them, see [`variants::Scores::with`].
+    pub bias_filler: Option<f32>,
     /// Needed where the problem rotates q.
     pub rotation: Option<Rotation>,
     pub places: Places,
@@ -79,6 +81,8 @@ pub struct Reference {
     pub truth: oracle::Attended<f64>,
     pub out: Bound,
     pub lse: Bound,
+    /// The log-sum-exps of the run in f32, for bounds of some of them.
+    pub naive_lse: Vec<f32>,
 }
 
 /// The control: RoPE++ of two query heads over one kv head, causal, with log-sum-exp. D = 16 keeps
@@ -150,6 +154,7 @@ impl Case {
             kv_lens: None,
             prefix_lens: None,
             bias_extent: [2, 1, 37],
+            bias_filler: None,
             rotation: None,
             places: Places { q: gaps, k: gaps, v: gaps, out: gaps },
             cut: None,
@@ -251,6 +256,7 @@ impl Case {
         Ok(Reference {
             out: Bound::computed(&stored(&naive.out, storage), &truth.out, storage),
             lse: Bound::computed(&naive.lse, &truth.lse, DType::F32),
+            naive_lse: naive.lse,
             truth,
         })
     }

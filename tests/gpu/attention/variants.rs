@@ -18,7 +18,8 @@ impl Scores {
     pub fn of(case: &Case, kind: Bias) -> Self {
         let AttentionShape { batch, seq_q, seq_k, .. } = case.shape;
         let heads_out = case.plan.problem().heads.heads().len() as u32;
-        Self::new(kind, [batch, heads_out, seq_q, seq_k], case.bias_extent, case.seed + 3000)
+        let shape = [batch, heads_out, seq_q, seq_k];
+        Self::new(kind, shape, case.bias_extent, case.seed + 3000).with(case.bias_filler)
     }
 
     /// Random numbers, some of them hiding their key. Where an extent is 1, they are broadcast.
@@ -39,6 +40,29 @@ impl Scores {
         let random = random([batch, heads, rows, seq_k], 2.0, DType::F32, seed);
         numbers.extend(random.into_iter().map(|x| if x < -1.5 { f32::NEG_INFINITY } else { x }));
         Scores { kind, layout, numbers }
+    }
+
+    /// With this number in the place of many: all of row 0, all of row 1 but every fifth key, all of
+    /// row 2 that is not hidden, and so on.
+    pub fn with(mut self, filler: Option<f32>) -> Self {
+        let Some(filler) = filler else { return self };
+        let [.., seq_k] = self.layout.shape.map(|n| n as usize);
+        for (n, x) in self.numbers.iter_mut().skip(3).enumerate() {
+            let (row, key) = (n / seq_k, n % seq_k);
+            *x = match row % 4 {
+                0 => filler,
+                1 if key % 5 != 0 => filler,
+                2 => {
+                    if key % 3 == 0 {
+                        f32::NEG_INFINITY
+                    } else {
+                        filler
+                    }
+                }
+                _ => *x,
+            };
+        }
+        self
     }
 
     pub fn bytes(&self) -> Vec<u8> {
@@ -80,8 +104,8 @@ pub fn attend<R: Real>(
         let key = place.key as i64;
         // A query's place among the keys; without a causal mask, its row.
         let query = if problem.causal { place.position } else { place.query as i64 };
-        if problem.score_mod.is_some() {
-            score = slanted(score, place.batch, place.head, query - key);
+        if let Some(hook) = &problem.score_mod {
+            score = hooked(hook, score, [place.batch, place.head], query, key);
         }
         if problem.mask_mod.is_some() && !in_stripes(place.batch, query, key) {
             return None;
@@ -102,6 +126,48 @@ fn tanh<R: Real>(x: R) -> R {
     let one = R::from_f64(1.0);
     one - (one + one) / ((x + x).exp() + one)
 }
+
+/// A function of this file's on the host.
+pub fn hooked<R: Real>(
+    hook: &ScoreHook,
+    score: R,
+    [batch, head]: [usize; 2],
+    query: i64,
+    key: i64,
+) -> R {
+    let edge = |x: f64| R::from_f64(x);
+    match hook.wgsl() {
+        EDGY => match key {
+            5 if query % 4 == 0 => edge(f64::NAN),
+            7 => edge(f64::NEG_INFINITY),
+            8 => edge(-3e38),
+            9 => edge(f32::MIN.into()),
+            10 if query % 4 == 1 && head == 1 => edge(3e38),
+            _ => score,
+        },
+        _ => slanted(score, batch, head, query - key),
+    }
+}
+
+/// Gives all that may go wrong: NaN, −∞, and finite numbers of any size.
+pub const EDGY: &str = "
+fn score_mod(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32 {
+    // No constant is NaN or infinite.
+    let none = batch >> 31u;
+    if (key == 5 && query % 4 == 0) {
+        return bitcast<f32>(0x7fc00000u + none);
+    }
+    if (key == 7) {
+        return bitcast<f32>(0xff800000u + none);
+    }
+    if (key == 8) {
+        return -3e38;
+    }
+    if (key == 9) {
+        return bitcast<f32>(0xff7fffffu + none);
+    }
+    return select(score, 3e38, key == 10 && query % 4 == 1 && head == 1u);
+}";
 
 /// [`SLANTED`] on the host.
 pub fn slanted<R: Real>(score: R, batch: usize, head: usize, distance: i64) -> R {

@@ -15,7 +15,7 @@ use phasor_kit::{
     tolerance::{Bound, compare, stored},
 };
 
-use crate::attention::variants::{Scores, in_stripes, slanted};
+use crate::attention::variants::{Scores, hooked, in_stripes};
 use crate::harness::{HostCache, Lab, Place, Placed, Result, Slots, lab, random};
 
 /// One decode call.
@@ -37,6 +37,8 @@ pub struct Case {
     pub positions: Option<u32>,
     /// Extent of a bias along batch, output heads and rows, 1 where it is broadcast.
     pub bias_extent: [u32; 3],
+    /// A number in the place of many of its numbers, see [`Scores::with`].
+    pub bias_filler: Option<f32>,
     pub seed: u64,
 }
 
@@ -58,6 +60,7 @@ pub fn small(heads: HeadMap, kv_heads: u32, dim: u32, lens: &[u32]) -> Case {
         xpos: None,
         positions: None,
         bias_extent: [1; 3],
+        bias_filler: None,
         seed: 1,
     }
 }
@@ -215,7 +218,7 @@ impl Case {
         let [batch, heads, rows, _] = self.out_shape();
         let shape = [batch, heads, rows, self.slots.capacity()];
         let kind = self.problem.bias?;
-        Some(Scores::new(kind, shape, self.bias_extent, self.seed + 3000))
+        Some(Scores::new(kind, shape, self.bias_extent, self.seed + 3000).with(self.bias_filler))
     }
 
     fn block_table<'a>(&self, table: &'a wgpu::Buffer) -> Option<BlockTable<'a>> {
@@ -308,9 +311,9 @@ impl Case {
                 if let Some(bias) = &bias {
                     score += R::from_f64(bias.at(oracle::Place { batch: b, ..place })?.into());
                 }
-                let distance = place.position - place.key as i64;
-                if p.score_mod.is_some() {
-                    score = slanted(score, b, place.head, distance);
+                if let Some(hook) = &p.score_mod {
+                    let key = place.key as i64;
+                    score = hooked(hook, score, [b, place.head], place.position, key);
                 }
                 if p.mask_mod.is_some() && !in_stripes(b, place.position, place.key as i64) {
                     return None;
