@@ -224,6 +224,53 @@ pub enum Error {
         /// The page.
         page: u32,
     },
+    /// A pool without free pages for the rows of a step.
+    #[error("{needed} more pages are needed, but {free} are free")]
+    OutOfPages {
+        /// Pages that the rows need beside those of their sequences.
+        needed: u64,
+        /// Pages that no sequence uses.
+        free: u32,
+    },
+    /// A sequence more than the model was planned for.
+    #[error("all {sequences} sequences are in use: end one, or plan for more")]
+    NoSequence {
+        /// Sequences at a time.
+        sequences: u32,
+    },
+    /// A sequence that has ended, or lies in the caches of other layers.
+    #[error("the sequence has ended, or was started elsewhere")]
+    UnknownSequence,
+    /// A layer that the model does not have.
+    #[error("layer {layer} of {layers}")]
+    UnknownLayer {
+        /// The layer, from 0.
+        layer: usize,
+        /// Layers that there are.
+        layers: usize,
+    },
+    /// A layer without tensors of the host's.
+    #[error("layer {layer} has no tensors yet: bind them before a step begins")]
+    Unbound {
+        /// The layer, from 0.
+        layer: usize,
+    },
+    /// A step with more rows than the model was planned for.
+    #[error("the step has {needed} rows, but there is room for {available}: take several steps")]
+    TooManyRows {
+        /// New rows of all sequences together.
+        needed: u64,
+        /// Rows of a step at most.
+        available: u32,
+    },
+    /// A call at the wrong time of a step.
+    #[error("layer {layer} {why}")]
+    Order {
+        /// The layer, from 0.
+        layer: usize,
+        /// What is wrong, and what to do.
+        why: &'static str,
+    },
     /// A rope section names something this crate does not know.
     #[error("rope configuration: {key} = {value} is not known")]
     UnknownRope {

@@ -22,6 +22,7 @@ mod features;
 mod gpu;
 mod heads;
 mod kernels;
+pub mod layers;
 mod layout;
 pub mod numerics;
 pub mod oracle;

@@ -11,6 +11,7 @@ mod harness;
 mod invariants;
 mod kv_append;
 mod kv_move;
+mod layers;
 mod limits;
 mod linear_attention;
 mod merge;

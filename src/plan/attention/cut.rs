@@ -223,6 +223,12 @@ impl AttentionPlan {
         Ok(cut)
     }
 
+    /// Bytes of workspace that are enough for every call, however it is cut; 0 where the plan is not
+    /// resumable.
+    pub fn most_workspace_bytes(&self) -> u64 {
+        if self.problem.resumable { u64::from(BAND) * self.state_bytes() } else { 0 }
+    }
+
     /// Bytes of the softmax states of one workgroup.
     fn state_bytes(&self) -> u64 {
         let len = state_len(&self.programs, &self.tile, &self.problem);

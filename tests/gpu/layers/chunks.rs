@@ -1,0 +1,91 @@
+//! Calls in several pieces: chunks of a prompt, rows that decode takes 16 at a time, budgets.
+
+use phasor::layers::{Many, Model, Rows};
+use phasor::plan::Budget;
+use phasor::plan::cache::CacheType;
+
+use super::{PAGED, World, full, local, model, same};
+use crate::harness::{Result, lab};
+
+/// All rows of a prompt that comes in these steps, in every layer.
+fn prompt(world: &mut World, steps: &[u32]) -> Result<Vec<Vec<Vec<f32>>>> {
+    let sequence = world.start(5)?;
+    let mut all = vec![Vec::new(); world.tensors.len()];
+    for &rows in steps {
+        for (all, new) in all.iter_mut().zip(world.step(&[(sequence, rows)])?) {
+            all.extend(new);
+        }
+    }
+    world.end(sequence)?;
+    Ok(all)
+}
+
+#[test]
+fn budgets_and_chunks_give_the_same_bits() -> Result {
+    let model = Model { resumable: true, ..model(vec![full(), local()], PAGED) };
+    let mut world = World::new(&model)?;
+    let whole = prompt(&mut world, &[37, 20])?;
+    same(&prompt(&mut world, &[5, 32, 7, 13])?, &whole, "chunks")?;
+    let least = world.layers.least_budget();
+    assert!(world.layers.set_budget(Budget::flops(least.limit() - 1)).is_err());
+    world.layers.set_budget(least)?;
+    same(&prompt(&mut world, &[37, 20])?, &whole, "the least budget")?;
+    // One dispatch a submission.
+    let sequence = world.start(5)?;
+    let gpu = &lab().gpu;
+    world.layers.advance(&gpu.queue, &[(sequence, 37)])?;
+    let new = world.grow(&[(sequence, 37)]);
+    world.write(&new);
+    let mut parts = 0;
+    for layer in 0..2 {
+        for part in world.layers.parts(layer)? {
+            assert!(part.flops().is_none_or(|flops| flops <= least.limit()));
+            gpu.run(|encoder| part.encode(encoder));
+            parts += 1;
+        }
+    }
+    assert!(parts > 8, "{parts} parts");
+    for (got, whole) in world.read(37)?.iter().zip(&whole) {
+        same(&got[..], &whole[..37], "parts")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn quantised_caches_are_read_in_pieces() -> Result {
+    let int8 = |layer: phasor::layers::Layer| layer.stored(CacheType::Int8, CacheType::Int8);
+    let mut world = World::new(&model(vec![int8(full()), int8(local())], Rows::Contiguous))?;
+    let sequence = world.start(5)?;
+    let mut whole = world.checked(&[(sequence, 37)])?;
+    for (whole, new) in whole.iter_mut().zip(world.checked(&[(sequence, 3)])?) {
+        whole.extend(new);
+    }
+    world.checked(&[(sequence, 1)])?;
+    world.end(sequence)?;
+    same(&prompt(&mut world, &[16, 16, 5, 3])?, &whole, "pieces")?;
+    // Two at once: one has pieces, the other a token.
+    let [a, b] = [world.start(6)?, world.start(5)?];
+    let first = world.step(&[(a, 2), (b, 32)])?;
+    let both = world.step(&[(b, 5), (a, 1)])?;
+    for ((first, both), whole) in first.iter().zip(&both).zip(&whole) {
+        same(&first[2..], &whole[..32], "beside another")?;
+        same(&both[..5], &whole[32..37], "beside another")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_attends_with_many_rows_is_said() -> Result {
+    let mut caps = phasor::Capabilities::webgpu_default();
+    let many = |caps: &_, rows| -> Result<_> {
+        let plan = model(vec![full()], rows).plan(caps)?;
+        let many = plan.layer(0).and_then(|layer| layer.many.clone());
+        Ok(many.ok_or("no more rows than decode takes")?)
+    };
+    assert!(matches!(many(&caps, Rows::Contiguous)?, Many::Prefill(_)));
+    // Paged keys and a query to rotate are a buffer more than WebGPU promises.
+    assert!(matches!(many(&caps, PAGED)?, Many::Decode(_)));
+    caps.max_storage_buffers = 10;
+    assert!(matches!(many(&caps, PAGED)?, Many::Prefill(_)));
+    Ok(())
+}
