@@ -7,7 +7,7 @@ use crate::kernels::kv_append::KvAppendBindings;
 use crate::kernels::kv_move::KvMoveBindings;
 use crate::layers::memory::{Memory, buffer};
 use crate::layers::plan::DECODE_ROWS;
-use crate::layers::sequences::Move;
+use crate::layers::sequences::Pending;
 use crate::layers::step::{Group, Place, places};
 use crate::layers::{Layer, LayerKernels, ManyKernel, Model, ModelPlan};
 use crate::plan::Budget;
@@ -269,8 +269,8 @@ impl<'a> Site<'a> {
 
     /// The moves that a step begins with. Each has a block table of its own: others may have changed
     /// the sequences' since.
-    pub(super) fn moves(&self, pending: &[Move]) -> Result<Dispatch> {
-        let calls = pending.iter().map(|Move { table, batch, rows }| {
+    pub(super) fn moves(&self, pending: &[Pending]) -> Result<Dispatch> {
+        let calls = pending.iter().map(|Pending { table, batch, rows }| {
             let needed = "true in the model, for a call that moves rows of the cache";
             let Some(kernel) = &self.kernels.moves else {
                 return Err(Error::Invalid { what: "moves", needed, got: "false".into() });

@@ -34,9 +34,9 @@ pub struct LayerKernels {
 #[derive(Debug, Clone)]
 pub enum ManyKernel {
     /// One call for all rows.
-    Prefill(Attention),
+    Prefill(Box<Attention>),
     /// 16 rows a call.
-    Decode(Decode),
+    Decode(Box<Decode>),
 }
 
 #[derive(Clone, Copy)]
@@ -50,8 +50,8 @@ enum Plan<'a> {
 #[derive(Clone)]
 enum Kernel {
     Append(KvAppend),
-    Decode(Decode),
-    Prefill(Attention),
+    Decode(Box<Decode>),
+    Prefill(Box<Attention>),
     Move(KvMove),
 }
 
@@ -77,8 +77,8 @@ impl<'a> Plan<'a> {
     fn compile(&self, compiler: Compiler<'_>) -> Result<Kernel> {
         Ok(match self {
             Plan::Append(plan) => Kernel::Append(KvAppend::new(compiler, plan)?),
-            Plan::Decode(plan) => Kernel::Decode(Decode::new(compiler, plan)?),
-            Plan::Prefill(plan) => Kernel::Prefill(Attention::new(compiler, plan)?),
+            Plan::Decode(plan) => Kernel::Decode(Decode::new(compiler, plan)?.into()),
+            Plan::Prefill(plan) => Kernel::Prefill(Attention::new(compiler, plan)?.into()),
             Plan::Move(plan) => Kernel::Move(KvMove::new(compiler, plan)?),
         })
     }
@@ -104,12 +104,12 @@ pub(super) fn kernels(compiler: Compiler<'_>, kinds: &[LayerPlan]) -> Result<Vec
         _ => KvAppend::new(compiler, plan),
     };
     let decode = |plan| match find(Plan::Decode(plan)) {
-        Some(Kernel::Decode(kernel)) if kernel.plan() == plan => Ok(kernel),
+        Some(Kernel::Decode(kernel)) if kernel.plan() == plan => Ok(*kernel),
         Some(Kernel::Decode(kernel)) => kernel.reuse(compiler, plan)?.ok_or_else(missing),
         _ => Err(missing()),
     };
     let prefill = |plan| match find(Plan::Prefill(plan)) {
-        Some(Kernel::Prefill(kernel)) if kernel.plan() == plan => Ok(kernel),
+        Some(Kernel::Prefill(kernel)) if kernel.plan() == plan => Ok(*kernel),
         Some(Kernel::Prefill(kernel)) => kernel.reuse(compiler.device(), plan)?.ok_or_else(missing),
         _ => Err(missing()),
     };
@@ -122,8 +122,8 @@ pub(super) fn kernels(compiler: Compiler<'_>, kinds: &[LayerPlan]) -> Result<Vec
             append: append(&kind.append)?,
             decode: decode(&kind.decode)?,
             many: match &kind.many {
-                Some(Many::Prefill(plan)) => Some(ManyKernel::Prefill(prefill(plan)?)),
-                Some(Many::Decode(plan)) => Some(ManyKernel::Decode(decode(plan)?)),
+                Some(Many::Prefill(plan)) => Some(ManyKernel::Prefill(prefill(plan)?.into())),
+                Some(Many::Decode(plan)) => Some(ManyKernel::Decode(decode(plan)?.into())),
                 None => None,
             },
             moves: kind.moves.as_ref().map(moves).transpose()?,

@@ -39,10 +39,10 @@ pub struct LayerPlan {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Many {
     /// Prefill: one call for all rows of a sequence.
-    Prefill(AttentionPlan),
+    Prefill(Box<AttentionPlan>),
     /// Decode again, 16 rows a call: over caches that prefill does not read, and on devices that
     /// bind too few buffers for it.
-    Decode(DecodePlan),
+    Decode(Box<DecodePlan>),
 }
 
 /// Bytes on the device.
@@ -164,10 +164,10 @@ impl ModelPlan {
         let many = match model.max_rows > model.decode_rows {
             false => None,
             true => Some(match self.prefill(layer, caps)? {
-                Some(plan) => Many::Prefill(plan),
+                Some(plan) => Many::Prefill(plan.into()),
                 None => {
                     let decode = DecodeProblem { max_seq_q: DECODE_ROWS, ..decode.clone() };
-                    Many::Decode(decode.plan(caps)?)
+                    Many::Decode(decode.plan(caps)?.into())
                 }
             }),
         };

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::layers::pages::Pool;
 use crate::layers::{ModelPlan, Rows};
-use crate::plan::kv_move::CacheMove;
+use crate::plan::kv_move::Move;
 use crate::{Error, Result};
 
 /// A sequence of a [`Layers`](crate::layers::Layers), from its start to its end.
@@ -26,11 +26,11 @@ struct Slot {
 
 /// Rows that move in the caches of all layers, before anything else of the next step.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Move {
+pub(super) struct Pending {
     /// The pages of `batch` sequences, as many of each; empty where the cache is contiguous.
     pub(super) table: Vec<u32>,
     pub(super) batch: u32,
-    pub(super) rows: CacheMove,
+    pub(super) rows: Move,
 }
 
 /// A sequence of a step.
@@ -49,7 +49,7 @@ pub(super) struct Sequences {
     /// Whether there is a kernel for moves.
     moves: bool,
     /// What the next step has to move first, in this order.
-    pub(super) pending: Vec<Move>,
+    pub(super) pending: Vec<Pending>,
     /// Counts what changes a block table.
     pub(super) version: u64,
 }
@@ -180,8 +180,8 @@ impl Sequences {
             }
             None if rows > 0 => {
                 let batch = self.slots.len() as u32;
-                let rows = CacheMove::prefix(from, fork.slot, rows);
-                self.pending.push(Move { table: Vec::new(), batch, rows });
+                let rows = Move::prefix(from, fork.slot, rows);
+                self.pending.push(Pending { table: Vec::new(), batch, rows });
             }
             None => {}
         }
@@ -194,13 +194,13 @@ impl Sequences {
         self.check_rows(slot, keep.saturating_add(dropped))?;
         self.need_moves()?;
         let rows = self.rows(slot);
-        let shift = CacheMove::shift(slot, keep, dropped, rows);
+        let shift = Move::shift(slot, keep, dropped, rows);
         if dropped == 0 {
             return Ok(());
         }
         if self.pool.is_none() && shift.rows > 0 {
             let batch = self.slots.len() as u32;
-            self.pending.push(Move { table: Vec::new(), batch, rows: shift });
+            self.pending.push(Pending { table: Vec::new(), batch, rows: shift });
         } else if let Some(pool) = self.pool.as_ref().filter(|_| shift.rows > 0) {
             // Pages that are written must be this sequence's own.
             let written = (keep / pool.page_size) as usize..pool.pages(rows - dropped);
@@ -211,8 +211,8 @@ impl Sequences {
                 self.own(slot, n, rows);
             }
             let table = self.pages(slot).to_vec();
-            let rows = CacheMove { from: 0, to: 0, ..shift };
-            self.pending.push(Move { table, batch: 1, rows });
+            let rows = Move { from: 0, to: 0, ..shift };
+            self.pending.push(Pending { table, batch: 1, rows });
         }
         self.cut(slot, rows - dropped);
         Ok(())
@@ -231,8 +231,8 @@ impl Sequences {
         let old = core::mem::replace(&mut self.slots[slot as usize].pages[n], new);
         pool.release(old);
         let first = n as u32 * pool.page_size;
-        let rows = CacheMove::prefix(0, 1, rows.saturating_sub(first).min(pool.page_size));
-        self.pending.push(Move { table: vec![old, new], batch: 2, rows });
+        let rows = Move::prefix(0, 1, rows.saturating_sub(first).min(pool.page_size));
+        self.pending.push(Pending { table: vec![old, new], batch: 2, rows });
         self.version += 1;
     }
 

@@ -4,7 +4,7 @@ use crate::gpu::{BlockTable, CacheBindings, Compiler, CosSin, Dispatch};
 use crate::layers::calls::{Bound, Site};
 use crate::layers::compile::{LayerKernels, kernels};
 use crate::layers::memory::Memory;
-use crate::layers::sequences::{Active, Move, Sequence, Sequences};
+use crate::layers::sequences::{Active, Pending, Sequence, Sequences};
 use crate::layers::step::Group;
 use crate::layers::{Layer, LayerBindings, ManyKernel, ModelPlan};
 use crate::plan::Budget;
@@ -50,7 +50,7 @@ pub(super) struct Step {
     /// Place of its calls among the sets.
     pub(super) set: usize,
     /// What has to move first, and its calls in each layer.
-    pub(super) moving: Vec<Move>,
+    pub(super) moving: Vec<Pending>,
     pub(super) moves: Vec<Dispatch>,
     /// Which layers are encoded, and how many are not.
     pub(super) encoded: Vec<bool>,
@@ -191,7 +191,7 @@ impl Layers {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a budget below one workgroup's work
-    /// ([`AttentionPlan::least_budget`](crate::plan::attention::AttentionPlan::least_budget)) for the
+    /// ([`AttentionPlan::least_budget`](crate::attention::AttentionPlan::least_budget)) for the
     /// longest step; [`Error::Order`] between the beginning of a step and its last layer.
     pub fn set_budget(&mut self, budget: Budget) -> Result<()> {
         self.between_steps()?;

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 
 use phasor::{
     Capabilities, DType, HeadMap, Layout, Tensor,
+    cache::CacheType,
     layers::{Layer, LayerBindings, Layers, Model, Rows, Sequence},
     oracle::{self, AttentionInputs, Real},
-    plan::cache::CacheType,
     rotary::RopeConfig,
     wgpu,
 };
