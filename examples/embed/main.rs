@@ -22,8 +22,6 @@ use phasor::oracle::{self, AttentionInputs, Real};
 use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
 use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig};
 use phasor::{Capabilities, DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
-use phasor_kit::tolerance::{Bound, compare};
-use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use host::Host;
 
@@ -95,11 +93,11 @@ impl Layer {
 
 fn main() -> Result<()> {
     let host = Host::new()?;
-    let mut rng = SmallRng::seed_from_u64(5);
-    let mut random = |len: u32, size: f32| -> Vec<f32> {
-        (0..len).map(|_| rng.random_range(-size..size)).collect()
+    // Numbers without a pattern that matters.
+    let wave = |len: u32, step: f32, size: f32| -> Vec<f32> {
+        (0..len).map(|i| size * (i as f32 * step).sin()).collect()
     };
-    let weights = [random(PACKED * DIM * HIDDEN, 0.2), random(HIDDEN * 2 * HEADS * DIM, 0.1)];
+    let weights = [wave(PACKED * DIM * HIDDEN, 1.3, 0.2), wave(HIDDEN * 2 * HEADS * DIM, 2.1, 0.1)];
 
     // The host's buffers and passes.
     let hidden = host.buffer("hidden", SEQ * HIDDEN);
@@ -122,8 +120,8 @@ fn main() -> Result<()> {
     let table = CosSin { binding: angles.as_entire_buffer_binding(), shape: table.shape()? };
     let layer = Layer::new(&host.device, &qkv, table, &heads)?;
 
-    for frame in 0..3 {
-        let input = random(SEQ * HIDDEN, 1.0);
+    for frame in 0..3u8 {
+        let input = wave(SEQ * HIDDEN, 0.7 + f32::from(frame), 1.0);
         host.queue.write_buffer(&hidden, 0, bytemuck::cast_slice(&input));
         let mut encoder = host.device.create_command_encoder(&Default::default());
         host.pass(&mut encoder, &project);
@@ -134,9 +132,17 @@ fn main() -> Result<()> {
         let got = host.read(&y)?;
         let truth = reference::<f64>(&config, &input, &weights)?;
         let naive = reference::<f32>(&config, &input, &weights)?;
-        let bound = Bound::computed(&naive, &truth, DType::F32);
-        let stats = compare("y", &got, &truth, &bound, [1, 1, SEQ, HIDDEN])?;
-        println!("frame {frame}: error {:.1e}, at most {:.1e} allowed", stats.error, stats.bound);
+        // Twice what a naive f32 program is off by, and a rounding of the largest value.
+        let worst = |x: &[f32]| {
+            let errors = x.iter().zip(&truth).map(|(&x, truth)| (f64::from(x) - truth).abs());
+            errors.fold(0.0, |worst: f64, e| if e > worst || e.is_nan() { e } else { worst })
+        };
+        let largest = truth.iter().fold(0.0, |m: f64, t| m.max(t.abs()));
+        let (error, allowed) = (worst(&got), 2.0 * worst(&naive) + 1.2e-7 * largest);
+        println!("frame {frame}: error {error:.1e}, at most {allowed:.1e} allowed");
+        if got.len() != truth.len() || error.is_nan() || error > allowed {
+            return Err("the layer is off by more than a naive f32 program may be".into());
+        }
     }
     Ok(())
 }
@@ -188,6 +194,9 @@ fn reference<R: Real>(
         q_offset: None,
         kv_lens: None,
     })?;
-    let merged = phasor_kit::cases::swap_axes(&attended.out, [1, 2 * HEADS, SEQ, DIM]);
+    // [H, S, D] as [S, H, D].
+    let row = |h, s| &attended.out[((h * SEQ + s) * DIM) as usize..][..DIM as usize];
+    let rows = (0..SEQ).flat_map(|s| (0..2 * HEADS).map(move |h| (h, s)));
+    let merged: Vec<R> = rows.flat_map(|(h, s)| row(h, s).to_vec()).collect();
     Ok(times(&merged, &weights[1], (2 * HEADS * DIM) as usize))
 }

@@ -6,9 +6,9 @@ use phasor::{OutputHead, Phase};
 
 use crate::{
     Result,
+    distance::{self, Curves},
     layer::Layer,
-    pictures::{self, Curves, Map, MapsPicture, distance_picture},
-    progress,
+    maps::{self, Map},
     reference::Reference,
     statistics::ByDistance,
 };
@@ -19,7 +19,6 @@ type Components = [ByDistance; 2];
 /// Draws maps and curves of these query heads into a folder. With none given it takes the head
 /// whose two components differ most in how far back they look on average.
 pub fn draw(layer: &Layer, truth: &Reference<'_, f64>, chosen: &[u32], out: &Path) -> Result<()> {
-    pictures::load_font()?;
     let heads = statistics_by_head(layer, truth)?;
     let difference =
         |[real, imaginary]: &Components| (imaginary.mean_distance() - real.mean_distance()).abs();
@@ -45,20 +44,12 @@ pub fn draw(layer: &Layer, truth: &Reference<'_, f64>, chosen: &[u32], out: &Pat
         let pair = &heads[head as usize];
         let file = |kind: &str| out.join(format!("{kind}_head{head}.png"));
         draw_maps(&file("maps"), layer, truth, head, pair)?;
-        let path = file("distance");
-        let picture = distance_picture(
-            format!("How far back real and imaginary attention look: {}", layer.title),
-            format!(
-                "{} tokens, softmax weights from the f64 oracle; distances from 7 on in ranges that grow by a seventh",
-                layer.seq()
-            ),
-            vec![
-                curves(format!("head {head}"), pair),
-                curves(format!("mean of all {} heads", heads.len()), &all),
-            ],
-        );
-        pictures::save(&picture, &path)?;
-        println!("picture   {}", path.display());
+        let panels = [
+            curves(format!("head {head}"), pair),
+            curves(format!("mean of all {} heads", heads.len()), &all),
+        ];
+        let title = format!("Attention against distance: {}, {} tokens", layer.title, layer.seq());
+        distance::picture(&title, &panels).save(&file("distance"))?;
     }
     Ok(())
 }
@@ -80,33 +71,22 @@ fn draw_maps(
         ),
         weights,
     };
-    let picture = MapsPicture {
-        title: format!("Attention of {}", layer.title),
-        subtitle: "Softmax weights of a query head (real) and of the same query turned by −90° (imaginary) over the same keys".to_owned(),
-        maps: [map("real", real, &pair[0]), map("imaginary", imaginary, &pair[1])],
-        seq,
-    };
-    pictures::save(&picture, path)?;
-    println!("picture   {}", path.display());
-    Ok(())
+    let maps = [map("real", real, &pair[0]), map("imaginary", imaginary, &pair[1])];
+    maps::picture(&format!("Attention of {}", layer.title), &maps, seq).save(path)
 }
 
 fn statistics_by_head(layer: &Layer, truth: &Reference<'_, f64>) -> Result<Vec<Components>> {
     let seq = layer.seq() as usize;
-    let bar = progress::bar("attention weights, head", layer.q_heads())?;
     let heads = (0..layer.q_heads()).map(|head| {
         let weights = truth.probabilities(&components(head))?;
         let (real, imaginary) = weights.split_at(seq * seq);
-        bar.inc(1);
         Ok([real, imaginary].map(|map| {
             let mut statistics = ByDistance::new(seq);
             statistics.add(map);
             statistics
         }))
     });
-    let heads = heads.collect();
-    bar.finish_and_clear();
-    heads
+    heads.collect()
 }
 
 /// The two output heads of a query head.

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
-use phasor::{DType, Dispatch, HeadMap, Layout, Tensor, oracle, wgpu};
-use phasor_kit::gpu::Gpu;
+use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
+use phasor::rotary::{CosSin, Positions};
+use phasor::{Capabilities, DType, Dispatch, HeadMap, Layout, Tensor, oracle, wgpu};
 
-use crate::{Result, layer::Layer, progress, rotated::Rotated};
+use crate::{Result, device::Gpu, layer::Layer};
 
 /// What the GPU computed, and how long it took.
 pub struct Run {
@@ -40,7 +41,7 @@ pub struct Times {
 pub fn run(layer: &Layer) -> Result<Run> {
     let gpu = Gpu::new()?;
     let rotated = Rotated::new(&gpu, layer)?;
-    gpu.run(|encoder| rotated.dispatch.encode(encoder));
+    gpu.run(|encoder| rotated.dispatch.encode(encoder))?;
 
     let plain = Pass::new(&gpu, layer, &rotated, HeadMap::plain(layer.q_heads())?)?;
     let imaginary = Pass::new(&gpu, layer, &rotated, HeadMap::imago(layer.q_heads())?)?;
@@ -56,13 +57,59 @@ pub fn run(layer: &Layer) -> Result<Run> {
     )?;
     Ok(Run {
         times: Times { rope, plain: plain_time, two_passes, fused: fused_time },
-        adapter: gpu.capabilities().adapter,
+        adapter: Capabilities::of(&gpu.device).adapter,
         plans: vec![rotated.plan.clone(), plain.plan.clone(), fused.plan.clone()],
-        q: gpu.download(&rotated.q, DType::F32),
-        k: gpu.download(&rotated.k, DType::F32),
-        plain: plain.download(&gpu),
-        fused: fused.download(&gpu),
+        q: gpu.download(&rotated.q)?,
+        k: gpu.download(&rotated.k)?,
+        plain: plain.download(&gpu)?,
+        fused: fused.download(&gpu)?,
     })
+}
+
+/// Queries and keys on the device, rotated when the dispatch has run.
+struct Rotated {
+    plan: String,
+    /// `[B, Hq, S, D]`.
+    q: wgpu::Buffer,
+    /// `[B, Hkv, S, D]`.
+    k: wgpu::Buffer,
+    /// `[B, Hkv, S, Dv]`.
+    v: wgpu::Buffer,
+    dispatch: Dispatch,
+}
+
+impl Rotated {
+    fn new(gpu: &Gpu, layer: &Layer) -> Result<Self> {
+        let [batch, q_heads, seq, head_dim] = layer.q_shape;
+        let problem = RopeProblem {
+            pairing: layer.pairing,
+            ..RopeProblem::new(q_heads, layer.kv_heads(), head_dim)
+        };
+        let shape = RopeShape { batch, seq };
+        let plan = problem.plan(&Capabilities::of(&gpu.device))?;
+        let kernel = Rope::new(&gpu.device, &plan)?;
+
+        let table = layer.rope().table(seq, seq.into())?;
+        let table_bytes = gpu.upload(table.as_bytes());
+        let [q_in, k_in, v] =
+            [&layer.q, &layer.k, &layer.v].map(|x| gpu.upload(bytemuck::cast_slice(x)));
+        let (q, k) = (gpu.output(layer.q.len()), gpu.output(layer.k.len()));
+        let (q_layout, k_layout) = (Layout::bhsd(layer.q_shape)?, Layout::bhsd(layer.k_shape)?);
+        let bindings = RopeBindings {
+            q: Tensor::new(&q_in, DType::F32, q_layout),
+            k: Some(Tensor::new(&k_in, DType::F32, k_layout)),
+            q_out: Some(Tensor::new(&q, DType::F32, q_layout)),
+            k_out: Some(Tensor::new(&k, DType::F32, k_layout)),
+            table: CosSin {
+                binding: table_bytes.as_entire_buffer_binding(),
+                shape: table.shape()?,
+            },
+            positions: Positions::From(0),
+        };
+        let dispatch = kernel.bind(&gpu.device, &shape, &bindings)?;
+        let mib = plan.bytes(&shape) as f64 / f64::from(1 << 20);
+        Ok(Rotated { plan: format!("{plan}\n  {mib:.2} MiB moved"), q, k, v, dispatch })
+    }
 }
 
 /// One attention pass, bound to its own outputs.
@@ -84,15 +131,15 @@ impl Pass {
             ..AttentionProblem::new(heads, layer.kv_heads(), layer.head_dim())
         };
         let shape = AttentionShape::new(batch, seq, seq);
-        let plan = problem.plan(&gpu.capabilities())?;
+        let plan = problem.plan(&Capabilities::of(&gpu.device))?;
         let kernel = Attention::new(&gpu.device, &plan)?;
 
         let tensor = |buffer, shape| -> Result<Tensor<'_>> {
             Ok(Tensor::new(buffer, DType::F32, Layout::bhsd(shape)?))
         };
         let [b, h, s, d] = out_shape.map(|n| n as usize);
-        let out = gpu.output(b * h * s * d, DType::F32);
-        let lse = gpu.output(b * h * s, DType::F32);
+        let out = gpu.output(b * h * s * d);
+        let lse = gpu.output(b * h * s);
         let bindings = AttentionBindings {
             lse: Some(lse.as_entire_buffer_binding()),
             ..AttentionBindings::new(
@@ -106,11 +153,8 @@ impl Pass {
         Ok(Pass { plan: format!("{plan}\n  {}", plan.cost(&shape)), dispatch, out, lse })
     }
 
-    fn download(&self, gpu: &Gpu) -> oracle::Attended<f32> {
-        oracle::Attended {
-            out: gpu.download(&self.out, DType::F32),
-            lse: gpu.download(&self.lse, DType::F32),
-        }
+    fn download(&self, gpu: &Gpu) -> Result<oracle::Attended<f32>> {
+        Ok(oracle::Attended { out: gpu.download(&self.out)?, lse: gpu.download(&self.lse)? })
     }
 }
 
@@ -121,29 +165,26 @@ const SAMPLE: Duration = Duration::from_millis(50);
 /// Median times of running each of these lists of dispatches once, from submission to completion.
 /// The lists take turns, so that a change in the machine's load meets all of them alike.
 fn median_times<const N: usize>(gpu: &Gpu, lists: [&[&Dispatch]; N]) -> Result<[Duration; N]> {
-    let sample = |list: &[&Dispatch], runs: u32| {
+    let sample = |list: &[&Dispatch], runs: u32| -> Result<Duration> {
         let start = Instant::now();
         gpu.run(|encoder| {
             for _ in 0..runs {
                 list.iter().for_each(|dispatch| dispatch.encode(encoder));
             }
-        });
-        start.elapsed() / runs
+        })?;
+        Ok(start.elapsed() / runs)
     };
-    let bar = progress::bar("compiling and timing on the GPU", N as u32 + ROUNDS)?;
-    let runs = lists.map(|list| {
-        sample(list, 1); // compiles, on software adapters
-        bar.inc(1);
-        (SAMPLE.as_secs_f64() / sample(list, 1).as_secs_f64()).clamp(1.0, 200.0) as u32
-    });
+    let mut runs = [0; N];
+    for (runs, list) in runs.iter_mut().zip(lists) {
+        sample(list, 1)?; // compiles, on software adapters
+        *runs = (SAMPLE.as_secs_f64() / sample(list, 1)?.as_secs_f64()).clamp(1.0, 200.0) as u32;
+    }
     let mut times = [(); N].map(|()| Vec::new());
     for _ in 0..ROUNDS {
         for ((times, list), runs) in times.iter_mut().zip(lists).zip(runs) {
-            times.push(sample(list, runs));
+            times.push(sample(list, runs)?);
         }
-        bar.inc(1);
     }
-    bar.finish_and_clear();
     Ok(times.map(|mut times| {
         times.sort_unstable();
         times[times.len() / 2]

@@ -5,52 +5,90 @@
 //! all of it with the f64 oracle, and draws the attention maps of one head and the curve of
 //! attention against distance.
 
+mod device;
+mod distance;
 mod gallery;
 mod gpu;
-#[path = "../../tools/analyze/src/layer.rs"]
 mod layer;
-#[path = "../../tools/analyze/src/pictures/mod.rs"]
-#[expect(dead_code, reason = "`analyze` draws more")]
-mod pictures;
-#[path = "../../tools/analyze/src/progress.rs"]
-mod progress;
+mod maps;
+mod picture;
 mod reference;
 mod report;
-#[path = "../../tools/analyze/src/rotated.rs"]
-mod rotated;
-#[path = "../../tools/analyze/src/statistics.rs"]
 mod statistics;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use lexopt::ValueExt as _;
 
 use layer::Layer;
 use reference::Reference;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-#[derive(Parser)]
-#[command(about = "RoPE and RoPE++ attention on real queries, keys and values")]
+const HELP: &str = "\
+RoPE and RoPE++ attention on real queries, keys and values
+
+Usage: ropepp [OPTIONS]
+
+Options:
+  --input FILE    Safetensors file with un-rotated q, k and v, each [1, H, S, D]
+                  [default: a layer of SmolLM2]
+  --out DIR       Folder for the pictures [default: target/ropepp]
+  --heads N,...   Query heads to draw [default: the one whose two components differ most in
+                  how far back they look]
+  --theta X       Base of the rotary frequencies [default: what the file says]
+  -h, --help      Print this";
+
 struct Args {
-    /// Safetensors file with un-rotated q, k and v, each [1, H, S, D]
-    #[arg(long, value_name = "FILE", default_value = concat!(
-        env!("CARGO_MANIFEST_DIR"), "/tests/data/real/real_layer10.safetensors"))]
     input: PathBuf,
-    /// Folder for the pictures
-    #[arg(long, value_name = "DIR", default_value = "target/ropepp")]
     out: PathBuf,
-    /// Query heads to draw [default: the one whose two components differ most in how far back they
-    /// look]
-    #[arg(long, visible_alias = "head", value_name = "N", value_delimiter = ',')]
     heads: Vec<u32>,
-    /// Base of the rotary frequencies [default: what the file says]
-    #[arg(long)]
     theta: Option<f64>,
 }
 
+impl Args {
+    /// `None` where only the help was asked for.
+    fn parse() -> Result<Option<Self>> {
+        let data =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/real/real_layer10.safetensors");
+        let mut args = Self {
+            input: data.into(),
+            out: "target/ropepp".into(),
+            heads: Vec::new(),
+            theta: None,
+        };
+        let mut parser = lexopt::Parser::from_env();
+        while let Some(arg) = parser.next()? {
+            match arg {
+                lexopt::Arg::Long("input") => args.input = parser.value()?.into(),
+                lexopt::Arg::Long("out") => args.out = parser.value()?.into(),
+                lexopt::Arg::Long("heads" | "head") => {
+                    let list = parser.value()?.string()?;
+                    args.heads.extend(
+                        list.split(',')
+                            .map(str::parse)
+                            .collect::<std::result::Result<Vec<u32>, _>>()?,
+                    );
+                }
+                lexopt::Arg::Long("theta") => args.theta = Some(parser.value()?.parse()?),
+                lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(None),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        Ok(Some(args))
+    }
+}
+
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    let passed = match Args::parse() {
+        Ok(Some(args)) => run(&args),
+        Ok(None) => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => Err(error),
+    };
+    match passed {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -32,9 +32,9 @@ impl<'a, R: Real> Reference<'a, R> {
         };
         Ok(Reference {
             layer,
-            q: rotate(&layer.q.data, layer.q_shape)?,
-            k: rotate(&layer.k.data, layer.k_shape)?,
-            v: cast(&layer.v.data),
+            q: rotate(&layer.q, layer.q_shape)?,
+            k: rotate(&layer.k, layer.k_shape)?,
+            v: cast(&layer.v),
         })
     }
 

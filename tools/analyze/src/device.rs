@@ -41,7 +41,7 @@ impl<'a> Session<'a> {
         let plan = problem.plan(&gpu.capabilities())?;
         let plans = format!("{}\n{plan}", rotated.plan);
         let kernel = Attention::new(&gpu.device, &plan)?;
-        let q = gpu.output(layer.q.data.len(), DType::F32);
+        let q = gpu.output(layer.q.len(), DType::F32);
         let elements = |shape: [u32; 4]| shape.iter().map(|&n| n as usize).product::<usize>();
         let out = gpu.output(elements(out_shape), DType::F32);
         let lse_len = elements([1, 2 * q_heads, seq, 1]);

@@ -12,6 +12,7 @@ mod bars;
 mod device;
 mod gallery;
 mod html;
+#[path = "../../../examples/ropepp/layer.rs"]
 mod layer;
 mod layer_report;
 mod noise;
@@ -19,6 +20,7 @@ mod pictures;
 mod progress;
 mod rotated;
 mod rules;
+#[path = "../../../examples/ropepp/statistics.rs"]
 mod statistics;
 mod theory;
 
@@ -193,8 +195,8 @@ fn truncate(layer: &mut Layer, tokens: u32) -> Result<()> {
     ] {
         let [_, _, seq, dim] = shape.map(|n| n as usize);
         let kept = seq.min(tokens as usize);
-        let heads = tensor.data.chunks(seq * dim).flat_map(|head| &head[..kept * dim]);
-        tensor.data = heads.copied().collect();
+        let heads = tensor.chunks(seq * dim).flat_map(|head| &head[..kept * dim]);
+        *tensor = heads.copied().collect();
         shape[2] = kept as u32;
     }
     Ok(())

@@ -32,10 +32,9 @@ impl Rotated {
 
         let table = layer.rope().table(seq, seq.into())?;
         let table_bytes = gpu.upload_bytes(table.as_bytes());
-        let [q_in, k_in, v] =
-            [&layer.q, &layer.k, &layer.v].map(|t| gpu.upload(&t.data, DType::F32));
-        let q = gpu.output(layer.q.data.len(), DType::F32);
-        let k = gpu.output(layer.k.data.len(), DType::F32);
+        let [q_in, k_in, v] = [&layer.q, &layer.k, &layer.v].map(|t| gpu.upload(t, DType::F32));
+        let q = gpu.output(layer.q.len(), DType::F32);
+        let k = gpu.output(layer.k.len(), DType::F32);
         let (q_layout, k_layout) = (Layout::bhsd(layer.q_shape)?, Layout::bhsd(layer.k_shape)?);
         let bindings = RopeBindings {
             q: Tensor::new(&q_in, DType::F32, q_layout),

@@ -1,9 +1,10 @@
 //! Un-rotated queries, keys and values of one attention layer, and how the model rotates them.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
+use half::f16;
 use phasor::rotary::{Pairing, RopeConfig, RopeRule};
-use phasor_kit::golden::{File, Tensor};
+use safetensors::{Dtype, SafeTensors};
 
 use crate::Result;
 
@@ -12,11 +13,11 @@ pub struct Layer {
     /// Which model, layer and text, in words.
     pub title: String,
     /// `[B, Hq, S, D]`.
-    pub q: Tensor,
+    pub q: Vec<f32>,
     /// `[B, Hkv, S, D]`.
-    pub k: Tensor,
+    pub k: Vec<f32>,
     /// `[B, Hkv, S, Dv]`.
-    pub v: Tensor,
+    pub v: Vec<f32>,
     pub q_shape: [u32; 4],
     pub k_shape: [u32; 4],
     pub v_shape: [u32; 4],
@@ -30,9 +31,13 @@ impl Layer {
     /// Reads `q`, `k` and `v`; the base and the pairing come from the file's metadata (`theta`, and
     /// the entry `layout`, which says them in words). `theta` given here goes first.
     pub fn read(path: &Path, theta: Option<f64>) -> Result<Self> {
-        let file = File::read(path)?;
-        let layout = file.metadata.get("layout").map_or("", String::as_str);
-        let theta = match (theta, file.metadata.get("theta")) {
+        let bytes = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let (_, header) = SafeTensors::read_metadata(&bytes)?;
+        let file = SafeTensors::deserialize(&bytes)?;
+        let metadata = header.metadata().as_ref();
+        let entry = |key: &str| metadata.and_then(|all| all.get(key)).map(String::as_str);
+        let layout = entry("layout").unwrap_or_default();
+        let theta = match (theta, entry("theta")) {
             (Some(theta), _) => Some(theta),
             (None, Some(text)) => Some(text.parse()?),
             (None, None) => number_after("theta", layout),
@@ -41,12 +46,13 @@ impl Layer {
         let pairing =
             if layout.contains("interleaved") { Pairing::Interleaved } else { Pairing::Half };
 
-        let tensor = |name| -> Result<(Tensor, [u32; 4])> {
-            let tensor = file.tensor(name)?.clone();
-            let shape = tensor
-                .shape4()
-                .ok_or_else(|| format!("{name} is {:?}, not [B, H, S, D]", tensor.shape))?;
-            Ok((tensor, shape))
+        let tensor = |name| -> Result<(Vec<f32>, [u32; 4])> {
+            let view = file.tensor(name).map_err(|e| format!("{}: {name}: {e}", path.display()))?;
+            let shape: [usize; 4] = view
+                .shape()
+                .try_into()
+                .map_err(|_| format!("{name} is {:?}, not [B, H, S, D]", view.shape()))?;
+            Ok((floats(view.dtype(), view.data())?, shape.map(|n| n as u32)))
         };
         let ((q, q_shape), (k, k_shape), (v, v_shape)) = (tensor("q")?, tensor("k")?, tensor("v")?);
         if q_shape[0] != 1 || q_shape[2] != k_shape[2] || q_shape[2] < 2 {
@@ -54,9 +60,9 @@ impl Layer {
             return Err(format!("one sequence of two tokens or more needed, got {got}").into());
         }
 
-        let entry = |key: &str| file.metadata.get(key).map(String::as_str);
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         // The model's entry goes on with its quantisation and checksum.
-        let model = entry("model").and_then(|text| text.split(' ').next()).unwrap_or(&file.name);
+        let model = entry("model").and_then(|text| text.split(' ').next()).unwrap_or(&stem);
         let layer = entry("layer").map_or(String::new(), |layer| format!(", layer {layer}"));
         let title = format!("{model}{layer}");
         let rule = RopeRule::Default;
@@ -88,6 +94,17 @@ impl Layer {
     /// `head_dim^(−1/2)`, the same for both components.
     pub fn softmax_scale(&self) -> f64 {
         f64::from(self.head_dim()).sqrt().recip()
+    }
+}
+
+/// The elements of a tensor as f32, which is exact.
+fn floats(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>> {
+    let half = |b: &[u8]| f16::from_le_bytes([b[0], b[1]]).to_f32();
+    let single = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+    match dtype {
+        Dtype::F16 => Ok(bytes.chunks_exact(2).map(half).collect()),
+        Dtype::F32 => Ok(bytes.chunks_exact(4).map(single).collect()),
+        other => Err(format!("dtype {other:?} is not read here, only F16 and F32").into()),
     }
 }
 
