@@ -77,6 +77,13 @@ fn attention(
         if (BLOCKS && !block_visited(work.batch, work.tile, first / BLOCK_K)) {
             continue;
         }
+        if (PLACES_STAGED) {
+            if (!PV_ALIASED) {
+                workgroupBarrier(); // places of the last tile's values are read
+            }
+            stage_places(tid, work, first);
+            workgroupBarrier(); // places are staged
+        }
         // S = Q·Kᵀ, a chunk of channels at a time.
         var s: array<vec4<f32>, STATES * KEY_QUADS>;
         for (var i = 0u; i < STATES * KEY_QUADS; i++) {
@@ -285,7 +292,7 @@ fn attention(
                 seen[i] = sees(work, row, head_of(program, i / ROWS), key);
             }
             for (var j = 0u; j < COLS; j++) {
-                let x = value(work, key, j * TX + tx);
+                let x = value(work, key, rows_of_key(work, key).y, j * TX + tx);
                 let stray = select(vec4(0.0), x, not_finite(x));
                 for (var i = 0u; i < STATES; i++) {
                     acc[i * COLS + j] += select(vec4(0.0), stray, seen[i]);

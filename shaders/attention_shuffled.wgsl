@@ -16,6 +16,10 @@
 
 const ROUNDS: u32 = BLOCK_K / TY;  // keys a lane and step
 
+fn key_pairs(work: Work, key: u32, row: u32, u: u32) -> Pairs {
+    return in_members(true, u, key_half(work, key, row, u, 0u), key_half(work, key, row, u, 1u));
+}
+
 var<workgroup> queries: array<vec4<f32>, 2u * UNITS * ROWS * TY>;
 var<workgroup> outputs: array<vec4<f32>, VALUE_DIM / 4u * STATES * TY>;
 
@@ -74,6 +78,10 @@ fn attention(
         if (BLOCKS && !block_visited(work.batch, work.tile, first / BLOCK_K)) {
             continue;
         }
+        var rows: array<vec2<u32>, ROUNDS>; // of this lane's keys and values
+        for (var n = 0u; n < ROUNDS; n++) {
+            rows[n] = rows_of_key(work, first + n * TY + tid);
+        }
         // S = Q·Kᵀ
         var s: array<f32, STATES * BLOCK_K>;
         for (var i = 0u; i < STATES; i++) {
@@ -91,7 +99,7 @@ fn attention(
                 qb[r] = queries[at + TY];
             }
             for (var n = 0u; n < ROUNDS; n++) {
-                let own = key_pairs(work, first + n * TY + tid, u);
+                let own = key_pairs(work, first + n * TY + tid, rows[n].x, u);
                 for (var lane = 0u; lane < TY; lane++) {
                     let a = subgroupShuffle(own.a, lane);
                     let b = subgroupShuffle(own.b, lane);
@@ -165,7 +173,7 @@ fn attention(
                 acc[i] = alpha[i] * outputs[(column * STATES + i) * TY + tid];
             }
             for (var n = 0u; n < ROUNDS; n++) {
-                let x = value(work, first + n * TY + tid, column);
+                let x = value(work, first + n * TY + tid, rows[n].y, column);
                 let stray = not_finite(x);
                 strays = strays || any(stray);
                 let own = select(x, vec4(0.0), stray);
@@ -193,7 +201,7 @@ fn attention(
                     continue;
                 }
                 for (var column = 0u; column < VALUE_DIM / 4u + params.zero; column++) {
-                    let x = value(work, key, column);
+                    let x = value(work, key, rows_of_key(work, key).y, column);
                     let at = (column * STATES + i) * TY + tid;
                     outputs[at] += select(vec4(0.0), x, not_finite(x));
                 }

@@ -168,7 +168,7 @@ fn decode(
                             + (row_first + r) % params.programs];
                         let head = select(program.head0, program.head1, t == 1u);
                         let row = min((row_first + r) / params.programs, params.seq_q - 1u);
-                        let bias = bias_of(batch, head, row, min(key, end - 1u));
+                        let bias = bias_of(batch, head, row, slot_of(min(key, end - 1u)));
                         // Whatever the score of a hidden key is.
                         score = select(score + bias, MASKED, bias <= MASKED);
                     }

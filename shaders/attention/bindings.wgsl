@@ -31,22 +31,17 @@ struct Params {
     lse_batch: u32,           // strides of lse
     lse_head: u32,
     total_q: u32,             // rows of a ragged q
-    extent_k: u32,            // rows of a ragged k, or pages
-    table_stride: u32,        // pages that the block table has for a sequence
     place_among_keys: u32,    // 1: a query's position is its place among the keys
     blocks_batch: u32,        // strides of the block list
     blocks_row: u32,
     causal: u32,
     bundle: u32,              // lanes, a program of a batch each, that go through the tiles together
     zero: u32,                // 0, unknown to a compiler: loops with it in their bounds stay loops
-    pad0: u32,                // a struct within a uniform starts at a multiple of 16 bytes
-    pad1: u32,
     q: Quads,
-    k: Quads,
-    v: Quads,
     out: Quads,
     out_im: Quads,
     bias: Quads,              // of single entries
+    cache: Cache,             // keys and values, in a cache or as tensors
     rotary: Rotary,
 }
 
@@ -70,7 +65,7 @@ struct Program {
 @group(0) @binding(7) var<storage, read_write> lse: array<f32>;  // [B, H_out, S_q] or [H_out, rows], natural log
 
 // Queries of one sequence: the first one's row in q, and how many.
-struct Rows {
+struct QueryRows {
     first: u32,
     count: u32,
 }
@@ -78,7 +73,7 @@ struct Rows {
 // What a workgroup works on.
 struct Work {
     batch: u32,
-    rows: Rows,
+    rows: QueryRows,
     offset: i32,    // place of query 0 among the keys
     keys: u32,
     prefix: i32,    // keys that all queries see

@@ -1,15 +1,26 @@
-// Every batch has room for seq_k keys of its own.
-@group(0) @binding(10) var<storage, read> kv_lens: array<u32>; // [B] keys of each batch
+// Every sequence has room for seq_k keys of its own: in a tensor, or in a contiguous cache.
+@group(0) @binding(10) var<storage, read> kv_lens: array<u32>; // [B] keys of each sequence
 
 fn keys_of(batch: u32) -> u32 {
     return min(kv_lens[batch], params.seq_k);
 }
 
-fn k_row(batch: u32, key: u32) -> u32 {
-    return batch * params.k.batch + key * params.k.row;
+// Plane and row of a key.
+fn key_place(batch: u32, key: u32) -> vec2<u32> {
+    return vec2(batch, key);
 }
 
-fn v_row(batch: u32, key: u32) -> u32 {
-    return batch * params.v.batch + key * params.v.row;
+// Where a bias has the number of a key.
+fn slot_of(key: u32) -> u32 {
+    return key;
 }
 
+// The first key that is still there.
+fn oldest_of(keys: u32) -> u32 {
+    return 0u;
+}
+
+// The last key that a row does not see, of those before its window and those that are gone.
+fn hidden_up_to(keys: u32, before_window: i32) -> i32 {
+    return before_window;
+}

@@ -2,20 +2,31 @@
 @group(0) @binding(10) var<storage, read> cu_seqlens_k: array<u32>; // [B + 1], first row of each sequence
 
 fn first_key(batch: u32) -> u32 {
-    return min(cu_seqlens_k[batch], params.extent_k);
+    return min(cu_seqlens_k[batch], params.cache.capacity);
 }
 
 // Bad lengths are clamped: they lose keys and never leave the tensor.
 fn keys_of(batch: u32) -> u32 {
     let first = first_key(batch);
-    return min(clamp(cu_seqlens_k[batch + 1u], first, params.extent_k) - first, params.seq_k);
+    return min(clamp(cu_seqlens_k[batch + 1u], first, params.cache.capacity) - first, params.seq_k);
 }
 
-fn k_row(batch: u32, key: u32) -> u32 {
-    return (first_key(batch) + key) * params.k.row;
+// Plane and row of a key.
+fn key_place(batch: u32, key: u32) -> vec2<u32> {
+    return vec2(0u, first_key(batch) + key);
 }
 
-fn v_row(batch: u32, key: u32) -> u32 {
-    return (first_key(batch) + key) * params.v.row;
+// Where a bias has the number of a key.
+fn slot_of(key: u32) -> u32 {
+    return key;
 }
 
+// The first key that is still there.
+fn oldest_of(keys: u32) -> u32 {
+    return 0u;
+}
+
+// The last key that a row does not see, of those before its window and those that are gone.
+fn hidden_up_to(keys: u32, before_window: i32) -> i32 {
+    return before_window;
+}

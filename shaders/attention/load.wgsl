@@ -1,10 +1,10 @@
 // Rows of q, k and v, a few channels at a time.
 
-fn load_qk(is_k: bool, i: u32) -> vec4<f32> {
+fn load_qk(is_k: bool, row: u32, quad: u32) -> vec4<f32> {
     if (is_k) {
-        return load_k(i);
+        return key_quad(row, quad);
     }
-    return load_q(i);
+    return load_q(row + quad);
 }
 
 // Channels d .. d + 3 of a row; d need not be a multiple of four. Channels past the head are zero.
@@ -12,10 +12,10 @@ fn channels(is_k: bool, row: u32, d: u32) -> vec4<f32> {
     let i = d / 4u;
     let last = HEAD_DIM / 4u - 1u;
     if (ALIGNED || d % 4u == 0u) {
-        return select(vec4(0.0), load_qk(is_k, row + min(i, last)), i <= last);
+        return select(vec4(0.0), load_qk(is_k, row, min(i, last)), i <= last);
     }
-    let lo = select(vec4(0.0), load_qk(is_k, row + min(i, last)), i <= last);
-    let hi = select(vec4(0.0), load_qk(is_k, row + min(i + 1u, last)), i < last);
+    let lo = select(vec4(0.0), load_qk(is_k, row, min(i, last)), i <= last);
+    let hi = select(vec4(0.0), load_qk(is_k, row, min(i + 1u, last)), i < last);
     switch (d % 4u) {
         case 1u: { return vec4(lo.yzw, hi.x); }
         case 2u: { return vec4(lo.zw, hi.xy); }
@@ -36,7 +36,7 @@ fn half_unit(is_k: bool, row: u32, u: u32, half: u32) -> vec4<f32> {
     }
     let lane = vec4(0u, 1u, 2u, 3u);
     if (interleaved(is_k, u)) {
-        let x = load_qk(is_k, row + 2u * u + half);
+        let x = load_qk(is_k, row, 2u * u + half);
         return select(vec4(0.0), x, vec4(4u * u + 2u * half) + lane / 2u < vec4(PAIRS));
     }
     let j = 4u * u;
@@ -78,19 +78,28 @@ fn query_unit(work: Work, s: u32, u: u32) -> Pairs {
     return Pairs(x.a * c, x.b * c);
 }
 
-// Four channels of one key; of a key that does not exist, zeros, whatever memory holds.
-fn key_half(work: Work, key: u32, u: u32, half: u32) -> vec4<f32> {
-    let row = work.k_head + k_row(work.batch, min(key, work.keys - 1u));
-    return select(vec4(0.0), half_unit(true, row, u, half), key < work.keys);
+// Where the rows of a key and of its value start; of a key that does not exist, those of one that does.
+fn rows_of_key(work: Work, key: u32) -> vec2<u32> {
+    let place = key_place(work.batch, min(key, work.keys - 1u));
+    return vec2(
+        work.k_head + place.x * params.cache.k.plane + place.y * params.cache.k.row,
+        work.v_head + place.x * params.cache.v.plane + place.y * params.cache.v.row,
+    );
 }
 
-fn key_pairs(work: Work, key: u32, u: u32) -> Pairs {
-    return in_members(true, u, key_half(work, key, u, 0u), key_half(work, key, u, 1u));
+// Whether there is such a key: not past the last one, and not gone from a cache that rolls.
+fn key_exists(work: Work, key: u32) -> bool {
+    return key < work.keys && key >= oldest_of(work.keys);
 }
 
-// Four channels of the value of one key; of a key that does not exist, zeros, whatever memory holds.
-fn value(work: Work, key: u32, column: u32) -> vec4<f32> {
-    let row = work.v_head + v_row(work.batch, min(key, work.keys - 1u));
-    let x = load_v(row + min(column, VALUE_DIM / 4u - 1u));
-    return select(vec4(0.0), x, key < work.keys && column < VALUE_DIM / 4u);
+// Four channels of one key, whose row it is; of a key that does not exist, zeros, whatever memory holds.
+fn key_half(work: Work, key: u32, row: u32, u: u32, half: u32) -> vec4<f32> {
+    return select(vec4(0.0), half_unit(true, row, u, half), key_exists(work, key));
+}
+
+// Four channels of the value of one key, whose row it is; of a key that does not exist, zeros, whatever
+// memory holds.
+fn value(work: Work, key: u32, row: u32, column: u32) -> vec4<f32> {
+    let x = value_quad(row, min(column, VALUE_DIM / 4u - 1u));
+    return select(vec4(0.0), x, key_exists(work, key) && column < VALUE_DIM / 4u);
 }

@@ -1,5 +1,5 @@
 // Every batch has seq_q queries of its own.
-fn rows_of(batch: u32) -> Rows {
-    return Rows(0u, params.seq_q);
+fn rows_of(batch: u32) -> QueryRows {
+    return QueryRows(0u, params.seq_q);
 }
 

@@ -35,10 +35,10 @@ fn modified(score: vec4<f32>, work: Work, stream: u32, row: u32, key: u32) -> ve
         let query = min(row, work.rows.count - 1u);
         let keys4 = min(tile_keys(key), vec4(work.keys - 1u));
         let bias = vec4(
-            bias_of(work.batch, head, query, keys4.x),
-            bias_of(work.batch, head, query, keys4.y),
-            bias_of(work.batch, head, query, keys4.z),
-            bias_of(work.batch, head, query, keys4.w),
+            bias_of(work.batch, head, query, slot_of(keys4.x)),
+            bias_of(work.batch, head, query, slot_of(keys4.y)),
+            bias_of(work.batch, head, query, slot_of(keys4.z)),
+            bias_of(work.batch, head, query, slot_of(keys4.w)),
         );
         // Whatever the score of a hidden key is.
         s = select(s + bias, vec4(MASKED), bias <= vec4(MASKED));
@@ -59,11 +59,11 @@ fn modified(score: vec4<f32>, work: Work, stream: u32, row: u32, key: u32) -> ve
 }
 
 // Whether any row of the tile may not see some of the BLOCK_K keys from this one on: past the last
-// key, the diagonal or the window's edge.
+// key, the diagonal or the window's edge, or gone.
 fn any_hidden(work: Work, first: u32) -> bool {
     let diagonal = i32(work.tile * BLOCK_Q) + work.offset;
-    let lowest = diagonal + i32(BLOCK_Q) - params.window;
-    return first + BLOCK_K > work.keys || i32(first + BLOCK_K) - 1 > diagonal || i32(first) < lowest;
+    let hidden = hidden_up_to(work.keys, diagonal + i32(BLOCK_Q) - 1 - params.window);
+    return first + BLOCK_K > work.keys || i32(first + BLOCK_K) - 1 > diagonal || i32(first) <= hidden;
 }
 
 // Scores of a row with the keys of a quad, those that it does not see masked.
@@ -71,6 +71,7 @@ fn masked(score: vec4<f32>, work: Work, row: u32, key: u32) -> vec4<f32> {
     let place = i32(row) + work.offset;
     let limit = min(i32(work.keys), max(place + 1, work.prefix));
     let keys4 = vec4<i32>(tile_keys(key));
-    let seen = (keys4 < vec4(limit)) & (keys4 > vec4(place - params.window));
+    let hidden = hidden_up_to(work.keys, place - params.window);
+    let seen = (keys4 < vec4(limit)) & (keys4 > vec4(hidden));
     return select(vec4(MASKED), score, seen);
 }

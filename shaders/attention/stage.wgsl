@@ -22,6 +22,10 @@ fn k_slot(kq: u32, u: u32) -> u32 {
     return (kq + u) % BLOCK_KQ;
 }
 
+fn staged_half(work: Work, key: u32, u: u32, half: u32) -> vec4<f32> {
+    return key_half(work, key, key_row(work, key), u, half);
+}
+
 // Neighbouring invocations load neighbouring units, so that a key is read in whole cache lines.
 fn stage_k(tid: u32, work: Work, first: u32, unit0: u32, units: u32) {
     for (var i = tid; i < 2u * BLOCK_KQ * CHUNK_UNITS; i += THREADS) {
@@ -32,10 +36,10 @@ fn stage_k(tid: u32, work: Work, first: u32, unit0: u32, units: u32) {
             continue; // the last chunk is short
         }
         let key = first + kq;
-        let x0 = key_half(work, key, unit0 + u, half);
-        let x1 = key_half(work, key + BLOCK_KQ, unit0 + u, half);
-        let x2 = key_half(work, key + 2u * BLOCK_KQ, unit0 + u, half);
-        let x3 = key_half(work, key + 3u * BLOCK_KQ, unit0 + u, half);
+        let x0 = staged_half(work, key, unit0 + u, half);
+        let x1 = staged_half(work, key + BLOCK_KQ, unit0 + u, half);
+        let x2 = staged_half(work, key + 2u * BLOCK_KQ, unit0 + u, half);
+        let x3 = staged_half(work, key + 3u * BLOCK_KQ, unit0 + u, half);
         let c0 = vec4(x0.x, x1.x, x2.x, x3.x);
         let c1 = vec4(x0.y, x1.y, x2.y, x3.y);
         let c2 = vec4(x0.z, x1.z, x2.z, x3.z);
@@ -67,7 +71,7 @@ fn stage_v(tid: u32, work: Work, first: u32, quad0: u32) {
         let c = i / V_COLS % 4u;
         let kq = i / (4u * V_COLS);
         let key = first + quad0 + kq + c * BLOCK_KQ;
-        let x = value(work, key, column);
+        let x = value(work, key, value_row(work, key), column);
         let stray = not_finite(x);
         if (any(stray)) {
             atomicStore(&strays, 1u);

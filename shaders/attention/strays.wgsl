@@ -3,10 +3,10 @@
 fn sees(work: Work, row: u32, head: u32, key: u32) -> bool {
     let place = i32(row) + work.offset;
     let k = i32(key);
-    if (k > max(place, i32(prefix_of(work.batch)) - 1) || k <= place - params.window) {
+    if (k > max(place, i32(prefix_of(work.batch)) - 1) || k <= hidden_up_to(work.keys, place - params.window)) {
         return false;
     }
-    if (BIAS && bias_of(work.batch, head, row, key) <= MASKED) {
+    if (BIAS && bias_of(work.batch, head, row, slot_of(key)) <= MASKED) {
         return false;
     }
     if (HOOKS) {

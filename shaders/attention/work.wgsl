@@ -19,16 +19,16 @@ fn work_of(in_part: u32) -> Work {
         work.offset = i32(work.keys) - i32(work.rows.count);
     }
     let kv_head = work.program.source / params.group;
-    work.k_head = params.k.offset + kv_head * params.k.head;
-    work.v_head = params.v.offset + kv_head * params.v.head;
+    work.k_head = params.cache.k.offset + kv_head * params.cache.k.head;
+    work.v_head = params.cache.v.offset + kv_head * params.cache.v.head;
 
     let q_first = work.tile * BLOCK_Q;
     let last_row = i32(min(q_first + BLOCK_Q, work.rows.count)) - 1;
     work.prefix = i32(prefix_of(work.batch));
     let visible = min(work.keys, u32(max(last_row + work.offset + 1, work.prefix)));
     // Whole tiles before the first row's window are left out.
-    let oldest = max(i32(q_first) + work.offset - params.window + 1, 0);
-    work.start = u32(oldest) / BLOCK_K * BLOCK_K;
+    let oldest = hidden_up_to(work.keys, i32(q_first) + work.offset - params.window) + 1;
+    work.start = u32(max(oldest, 0)) / BLOCK_K * BLOCK_K;
     work.end = visible;
     if (RESUMABLE) {
         work.end = min(visible, work.start + params.end_step * BLOCK_K);

@@ -7,16 +7,6 @@ fn load_qk(is_k: bool, row: u32, quad: u32) -> vec4<f32> {
     return load_q(row + quad);
 }
 
-// Place in the cache of a sequence's key, whatever the table says.
-fn key_place(batch: u32, key: u32) -> vec2<u32> {
-    var slot = key;
-    if (params.cache.rolling != 0u) {
-        slot = key % params.cache.capacity;
-    }
-    let place = place_of(batch, slot);
-    return vec2(min(place.x, params.cache.planes - 1u), place.y);
-}
-
 // Rows first .. first + ROWS of a kv head: rotated, scaled, and with one stream turned by its
 // phase. `place` is that of row 0 of the sequence, negative where the sequence is shorter than the
 // call. Rows that do not exist are zero.

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Checker};
+use super::{Access, Checker, Tensor};
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::{Error, Layout, Result};
 
@@ -16,6 +16,13 @@ pub struct CacheTensor<'a> {
     pub stored: CacheType,
     /// `[B, H_kv, capacity, row]`, or `[pages, H_kv, page_size, row]`.
     pub layout: Layout,
+}
+
+impl<'a> From<Tensor<'a>> for CacheTensor<'a> {
+    fn from(tensor: Tensor<'a>) -> Self {
+        let Tensor { binding, dtype, layout } = tensor;
+        Self { binding, stored: dtype.into(), layout }
+    }
 }
 
 /// Which page each part of each sequence lies on.
@@ -86,6 +93,18 @@ impl CacheParams {
         access: Access,
         batch: u32,
     ) -> Result<Self> {
+        Self::named(["k_cache", "v_cache"], checker, format, cache, access, batch)
+    }
+
+    /// The same for tensors that have other names.
+    pub(crate) fn named(
+        names: [&'static str; 2],
+        checker: &mut Checker<'_>,
+        format: &CacheFormat,
+        cache: &CacheBindings<'_>,
+        access: Access,
+        batch: u32,
+    ) -> Result<Self> {
         let [planes, _, rows, _] = cache.k.layout.shape;
         let mut params = Self {
             capacity: rows,
@@ -129,8 +148,8 @@ impl CacheParams {
         }
         let planes = if format.paged { planes } else { batch };
         let sides = [
-            ("k_cache", &cache.k, format.k, format.head_dim),
-            ("v_cache", &cache.v, format.v, format.value_dim),
+            (names[0], &cache.k, format.k, format.head_dim),
+            (names[1], &cache.v, format.v, format.value_dim),
         ];
         // An append leaves values alone that are part of the keys.
         let sides = &sides[..if format.v_in_k && access == Access::Write { 1 } else { 2 }];

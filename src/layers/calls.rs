@@ -212,16 +212,9 @@ impl<'a> Site<'a> {
             Some(ManyKernel::Prefill(prefill)) if !few => {
                 let cache = self.cache(place)?;
                 let shape = AttentionShape::new(batch, rows, self.plan.capacity());
-                let kv_dtype = prefill.plan().problem().kv_dtype;
-                let [k, v] = [&cache.k, &cache.v].map(|side| Tensor {
-                    binding: side.binding.clone(),
-                    dtype: kv_dtype,
-                    layout: side.layout,
-                });
-                let out = bound.out.rows(place, 0, rows);
-                let mut bindings = AttentionBindings::new(bound.q.rows(place, 0, rows), k, v, out);
-                bindings.kv_lens = Some(self.lengths(place, place.after(place.pieces - 1)));
-                bindings.block_table = cache.block_table.map(|table| table.binding);
+                let [q, out] = [&bound.q, &bound.out].map(|side| side.rows(place, 0, rows));
+                let lens = self.lengths(place, place.after(place.pieces - 1));
+                let mut bindings = AttentionBindings::over(q, cache, lens, out);
                 bindings.rotation = self.rotation();
                 let states = &self.memory.states;
                 bindings.workspace = states.as_ref().map(|it| it.as_entire_buffer_binding());

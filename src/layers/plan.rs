@@ -1,13 +1,13 @@
 //! How a model's attention will run: kernels of every layer, memory of all.
 
 use crate::layers::{Layer, Model, Rows};
-use crate::plan::attention::{Alignment, AttentionPlan, AttentionProblem, Keys};
+use crate::plan::attention::{AttentionPlan, AttentionProblem};
 use crate::plan::cache::CacheType;
 use crate::plan::decode::{DecodePlan, DecodeProblem};
 use crate::plan::kv_append::{KvAppendPlan, KvAppendProblem};
 use crate::plan::kv_move::{KvMovePlan, KvMoveProblem};
 use crate::rotary::{Pairing, RopeConfig};
-use crate::{Capabilities, DType, Error, Layout, Result};
+use crate::{Capabilities, Error, Layout, Result};
 
 /// The most rows of a sequence that one decode call takes.
 pub(super) const DECODE_ROWS: u32 = 16;
@@ -40,8 +40,7 @@ pub struct LayerPlan {
 pub enum Many {
     /// Prefill: one call for all rows of a sequence.
     Prefill(Box<AttentionPlan>),
-    /// Decode again, 16 rows a call: over caches that prefill does not read, and on devices that
-    /// bind too few buffers for it.
+    /// Decode again, 16 rows a call: on devices that bind too few buffers for prefill.
     Decode(Box<DecodePlan>),
 }
 
@@ -180,21 +179,10 @@ impl ModelPlan {
         })
     }
 
-    /// Prefill, where it reads such a cache and the device binds enough buffers.
+    /// Prefill, where the device binds enough buffers and has room for a tile.
     fn prefill(&self, layer: &Layer, caps: &Capabilities) -> Result<Option<AttentionPlan>> {
-        let model = &self.model;
-        let kv_dtype = match (layer.k, layer.v) {
-            (CacheType::F32, CacheType::F32) => DType::F32,
-            (CacheType::F16, CacheType::F16) => DType::F16,
-            _ => return Ok(None),
-        };
-        if layer.head_dim.max(layer.value_dim) > 256 {
-            return Ok(None);
-        }
-        let default = AttentionProblem::new(layer.heads.clone(), layer.kv_heads, layer.head_dim);
-        let rope = layer.rope.as_ref();
+        let (model, rope) = (&self.model, layer.rope.as_ref());
         let problem = AttentionProblem {
-            value_dim: layer.value_dim,
             rotary_dim: rope.map_or(layer.head_dim, |rope| rope.rotary_dim),
             pairing: rope.map_or(Pairing::Half, |rope| rope.pairing),
             rotate_q: rope.is_some(),
@@ -204,19 +192,13 @@ impl ModelPlan {
             alibi_slopes: layer.alibi_slopes.clone(),
             sinks: layer.sinks.clone(),
             q_dtype: model.dtype,
-            kv_dtype,
             out_dtype: model.out_dtype,
-            keys: match model.rows {
-                Rows::Contiguous => Keys::Batched,
-                Rows::Paged { page_size, .. } => Keys::Paged { page_size },
-            },
-            alignment: Alignment::LastKey,
             resumable: model.resumable,
-            ..default
+            ..AttentionProblem::over(layer.heads.clone(), layer.format(self.paged()))
         };
         match problem.plan(caps) {
             Ok(plan) => Ok(Some(plan)),
-            Err(Error::Limit { limit: "max_storage_buffers_per_shader_stage", .. }) => Ok(None),
+            Err(Error::Limit { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -75,7 +75,7 @@ const SEPARATOR: char = '|';
 /// What a tile's speed depends on, short of sizes.
 fn describe(problem: &AttentionProblem) -> String {
     format!(
-        "attention H {}/{}/{} D {} Dv {} {} q {} kv {} out {}",
+        "attention H {}/{}/{} D {} Dv {} {} q {} k {} v {} out {}",
         problem.heads.heads().len(),
         problem.heads.q_heads(),
         problem.kv_heads,
@@ -83,7 +83,8 @@ fn describe(problem: &AttentionProblem) -> String {
         problem.value_dim,
         if problem.causal { "causal" } else { "full" },
         problem.q_dtype,
-        problem.kv_dtype,
+        problem.cache().k,
+        problem.cache().v,
         problem.out_dtype,
     )
 }

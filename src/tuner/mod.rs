@@ -31,7 +31,8 @@ use crate::kernels::attention::Attention;
 use crate::plan::attention::{
     AttentionPlan, AttentionProblem, AttentionShape, Keys, Outputs, Queries, Tile,
 };
-use crate::{Capabilities, Result};
+use crate::plan::cache::CacheType;
+use crate::{Capabilities, DType, Result};
 
 /// What a tuner found.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,7 +109,13 @@ pub fn attention(
 
 /// The problem without what needs the caller's data.
 fn dense(problem: &AttentionProblem) -> AttentionProblem {
+    let kv_dtype = match problem.cache().k {
+        CacheType::F32 => DType::F32,
+        // Of what is not a tensor, the nearest.
+        CacheType::F16 | CacheType::Int8 | CacheType::Q4 => DType::F16,
+    };
     AttentionProblem {
+        kv_dtype,
         rotate_q: false,
         bias: None,
         score_mod: None,

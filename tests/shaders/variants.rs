@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use phasor::attention::{Alignment, AttentionProblem, Keys, Outputs, Queries};
+use phasor::cache::{CacheFormat, CacheType::*};
 use phasor::linear_attention::{FeatureHook, FeatureMap, LinearAttentionProblem};
 use phasor::rope::{Direction, RopeProblem};
 use phasor::rotary::Pairing;
@@ -92,7 +93,8 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
     let chosen = devices().into_iter().take(2).map(|device| (device, attention_choices()));
     for (device, problems) in sized.chain(chosen) {
         for problem in problems {
-            let f16 = [problem.q_dtype, problem.kv_dtype, problem.out_dtype].contains(&DType::F16);
+            let f16 = [problem.q_dtype, problem.kv_dtype, problem.out_dtype].contains(&DType::F16)
+                || matches!(problem.keys, Keys::Cache(cache) if serving::halves(&cache));
             match problem.plan(&device) {
                 Ok(plan) => {
                     add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader())
@@ -115,7 +117,7 @@ fn tensors(problem: &AttentionProblem) -> u32 {
     let out_im = u32::from(problem.outputs == Outputs::Split);
     let table_and_ids = if problem.rotate_q { 2 } else { 0 };
     let lengths_of_queries = u32::from(problem.queries == Queries::Ragged);
-    let block_table = u32::from(matches!(problem.keys, Keys::Paged { .. }));
+    let block_table = u32::from(matches!(problem.keys, Keys::Cache(cache) if cache.paged));
     let bias_and_prefix = u32::from(problem.bias.is_some()) + u32::from(problem.prefix);
     let blocks = u32::from(problem.block_list) + u32::from(problem.resumable);
     6 + out_im + bias_and_prefix + blocks + table_and_ids + lengths_of_queries + block_table
@@ -306,12 +308,21 @@ fn attention_choices() -> Vec<AttentionProblem> {
         }
     }
     for queries in [Queries::Batched, Queries::Ragged] {
-        for keys in [Keys::Batched, Keys::Ragged, Keys::Paged { page_size: 16 }] {
+        let paged = CacheFormat { paged: true, ..CacheFormat::new(1, 64) };
+        for keys in [Keys::Batched, Keys::Ragged, Keys::Cache(paged)] {
             for rotate_q in [false, true] {
                 let problem = attention(&both, 64);
                 let problem = AttentionProblem { queries, keys, rotate_q, ..problem };
                 problems.push(AttentionProblem { alignment: Alignment::LastKey, ..problem });
             }
+        }
+    }
+    // Caches of every format: both sides in each storage, slots that are used again, both at once.
+    for (k, v) in [(F16, F16), (Int8, Int8), (Q4, Q4), (Int8, Q4), (F32, Int8)] {
+        for (paged, rolling) in [(false, false), (true, false), (false, true)] {
+            let cache = CacheFormat { k, v, paged, rolling, ..CacheFormat::new(1, 64) };
+            let problem = AttentionProblem::over(both.clone(), cache);
+            problems.push(AttentionProblem { bias: rolling.then_some(Bias::Mask), ..problem });
         }
     }
     for heads in [&plain, &both] {

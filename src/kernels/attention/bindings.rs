@@ -1,6 +1,9 @@
 //! The tensors of an attention call, and the checks they have to pass.
 
-use crate::gpu::{Access, Checker, CosSin, Positions, RotaryParams, Tensor, present};
+use crate::gpu::{
+    Access, CacheBindings, CacheParams, CacheTensor, Checker, CosSin, Positions, RotaryParams,
+    Tensor, present,
+};
 use crate::plan::attention::{
     Alignment, AttentionPlan, AttentionProblem, AttentionShape, Keys, Outputs, Queries,
 };
@@ -11,11 +14,9 @@ use crate::{Error, Layout, Result};
 pub struct AttentionBindings<'a> {
     /// `[B, H_q, S_q, D]`, ragged `[1, H_q, rows, D]`; read.
     pub q: Tensor<'a>,
-    /// `[B, H_kv, S_k, D]`, ragged `[1, H_kv, rows, D]`, paged `[pages, H_kv, page_size, D]`;
-    /// rotated, read.
-    pub k: Tensor<'a>,
-    /// As k, with D_v channels; read.
-    pub v: Tensor<'a>,
+    /// Rotated keys and values: tensors `[B, H_kv, S_k, D]` and `[B, H_kv, S_k, D_v]`, ragged
+    /// `[1, H_kv, rows, D]` and `[1, H_kv, rows, D_v]`, or a cache, the new rows in it already; read.
+    pub cache: CacheBindings<'a>,
     /// `[B, H_out, S_q, D_v]`, or `[B, H_q, S_q, D_v]` for split outputs, or `[1, H, rows, D_v]`
     /// where q is ragged; written.
     pub out: Tensor<'a>,
@@ -25,18 +26,16 @@ pub struct AttentionBindings<'a> {
     /// ragged, without gaps, heads in the order of the head map; written. −∞ in rows that see no
     /// key.
     pub lse: Option<wgpu::BufferBinding<'a>>,
-    /// Batched and paged keys: how many each sequence has, u32 `[B]`, read. Keys behind them are
-    /// padding and never read. Numbers above S_k count as S_k. Without it all S_k are there.
+    /// Batched keys and caches: how many keys each sequence has, u32 `[B]`, read. Keys behind them are
+    /// padding and never read. Numbers above S_k count as S_k, unless the cache rolls; then it is
+    /// needed, and counts the keys that are gone as well (below 2^29). Without it all S_k are there.
     pub kv_lens: Option<wgpu::BufferBinding<'a>>,
     /// Ragged queries: u32 `[B + 1]`, first row of each sequence, then the end; read.
     pub cu_seqlens_q: Option<wgpu::BufferBinding<'a>>,
     /// Ragged keys: u32 `[B + 1]`, first row of each sequence, then the end; read.
     pub cu_seqlens_k: Option<wgpu::BufferBinding<'a>>,
-    /// Paged keys: u32 `[B, ceil(S_k / page_size)]` without gaps, the page of each run of keys;
-    /// read. Entries past a sequence's keys are not used; one that names no page reads the last.
-    pub block_table: Option<wgpu::BufferBinding<'a>>,
     /// Bias or mask, `[B, H_out, S_q, S_k]`: layout and binding, both in elements of the bias (f32,
-    /// or bytes of a mask). Strides of 0 broadcast; keys are contiguous. Read.
+    /// or bytes of a mask). Strides of 0 broadcast; keys are contiguous, by slots in a rolling cache. Read.
     pub bias: Option<(Layout, wgpu::BufferBinding<'a>)>,
     /// Prefix-LM: u32 `[B]`, read.
     pub prefix_lens: Option<wgpu::BufferBinding<'a>>,
@@ -62,18 +61,22 @@ pub struct BlockList<'a> {
 
 impl<'a> AttentionBindings<'a> {
     /// The tensors that every call has, without the optional ones.
-    pub fn new(q: Tensor<'a>, k: Tensor<'a>, v: Tensor<'a>, out: Tensor<'a>) -> Self {
+    pub fn new(
+        q: Tensor<'a>,
+        k: impl Into<CacheTensor<'a>>,
+        v: impl Into<CacheTensor<'a>>,
+        out: Tensor<'a>,
+    ) -> Self {
+        let cache = CacheBindings { k: k.into(), v: v.into(), block_table: None };
         Self {
             q,
-            k,
-            v,
+            cache,
             out,
             out_im: None,
             lse: None,
             kv_lens: None,
             cu_seqlens_q: None,
             cu_seqlens_k: None,
-            block_table: None,
             bias: None,
             prefix_lens: None,
             block_list: None,
@@ -82,17 +85,29 @@ impl<'a> AttentionBindings<'a> {
         }
     }
 
-    /// Checks everything. What comes back are the parameters of the rotation.
+    /// Queries over a cache, of which each sequence has `kv_lens` keys.
+    pub fn over(
+        q: Tensor<'a>,
+        cache: CacheBindings<'a>,
+        kv_lens: wgpu::BufferBinding<'a>,
+        out: Tensor<'a>,
+    ) -> Self {
+        let CacheBindings { k, v, block_table } = cache;
+        let new = Self::new(q, k, v, out);
+        Self { cache: CacheBindings { block_table, ..new.cache }, kv_lens: Some(kv_lens), ..new }
+    }
+
+    /// Checks everything. What comes back are the parameters of the keys and of the rotation.
     pub(super) fn check(
         &self,
         plan: &AttentionPlan,
         checker: &mut Checker<'_>,
         shape: &AttentionShape,
         workspace_bytes: u64,
-    ) -> Result<RotaryParams> {
+    ) -> Result<(CacheParams, RotaryParams)> {
         let (problem, tile) = (plan.problem(), plan.tile());
         let AttentionShape { batch, seq_q, seq_k, .. } = *shape;
-        let (q_heads, kv_heads) = (problem.heads.q_heads(), problem.kv_heads);
+        let q_heads = problem.heads.q_heads();
         let heads_out = problem.heads.heads().len() as u32;
         let (d, dv) = (problem.head_dim, problem.value_dim);
 
@@ -100,18 +115,9 @@ impl<'a> AttentionBindings<'a> {
             Queries::Batched => (batch, seq_q),
             Queries::Ragged => (1, self.q.layout.shape[2]),
         };
-        let (kv_batch, kv_rows) = match problem.keys {
-            Keys::Batched => (batch, seq_k),
-            Keys::Ragged => (1, self.k.layout.shape[2]),
-            Keys::Paged { page_size } => (self.k.layout.shape[0], page_size),
-        };
         let q_shape = [q_batch, q_heads, q_rows, d];
         checker.tensor("q", &self.q, Access::Read, problem.q_dtype, q_shape, 4)?;
-        let kv_dtype = problem.kv_dtype;
-        let k_shape = [kv_batch, kv_heads, kv_rows, d];
-        checker.tensor("k", &self.k, Access::Read, kv_dtype, k_shape, 4)?;
-        let v_shape = [kv_batch, kv_heads, kv_rows, dv];
-        checker.tensor("v", &self.v, Access::Read, kv_dtype, v_shape, 4)?;
+        let cache = self.check_keys(problem, checker, shape)?;
         let split = problem.outputs == Outputs::Split;
         let out_shape = [q_batch, if split { q_heads } else { heads_out }, q_rows, dv];
         checker.tensor("out", &self.out, Access::Write, problem.out_dtype, out_shape, 4)?;
@@ -149,7 +155,53 @@ impl<'a> AttentionBindings<'a> {
         if let Some(workspace) = &self.workspace {
             checker.binding("workspace", workspace, Access::Write, workspace_bytes)?;
         }
-        self.check_rotation(problem, checker, shape, [q_batch, q_rows])
+        Ok((cache, self.check_rotation(problem, checker, shape, [q_batch, q_rows])?))
+    }
+
+    fn check_keys(
+        &self,
+        problem: &AttentionProblem,
+        checker: &mut Checker<'_>,
+        shape: &AttentionShape,
+    ) -> Result<CacheParams> {
+        let AttentionShape { batch, seq_q, seq_k, .. } = *shape;
+        let (format, layout) = (problem.cache(), &self.cache.k.layout);
+        let needed = match problem.keys {
+            Keys::Batched => [batch, format.kv_heads, seq_k, format.head_dim],
+            Keys::Ragged => [1, format.kv_heads, layout.shape[2], format.head_dim],
+            Keys::Cache(_) => {
+                let cache = CacheParams::new(checker, &format, &self.cache, Access::Read, batch)?;
+                let capacity = cache.capacity;
+                if seq_k > capacity || (format.rolling && seq_k < capacity) {
+                    return Err(Error::Invalid {
+                        what: "seq_k",
+                        needed: "at most the capacity of the cache, all of it where it rolls",
+                        got: format!("{seq_k} of {capacity}"),
+                    });
+                }
+                if seq_k > 0 && layout.is_empty() {
+                    return Err(Error::Shape {
+                        tensor: "k_cache",
+                        needed: [1, format.kv_heads, layout.shape[2], layout.shape[3]],
+                        got: layout.shape,
+                    });
+                }
+                if let Some(window) = problem.window.filter(|_| format.rolling)
+                    && u64::from(window) + u64::from(seq_q) > u64::from(capacity) + 1
+                {
+                    return Err(Error::Invalid {
+                        what: "window",
+                        needed: "window + seq_q - 1 <= capacity of a rolling cache",
+                        got: format!("{window} + {seq_q} - 1 of {capacity}"),
+                    });
+                }
+                return Ok(cache);
+            }
+        };
+        if layout.shape != needed {
+            return Err(Error::Shape { tensor: "k", needed, got: layout.shape });
+        }
+        CacheParams::named(["k", "v"], checker, &format, &self.cache, Access::Read, needed[0])
     }
 
     fn check_lengths(
@@ -163,31 +215,16 @@ impl<'a> AttentionBindings<'a> {
         present("cu_seqlens_q", ragged_q, self.cu_seqlens_q.is_some())?;
         let ragged_k = problem.keys == Keys::Ragged;
         present("cu_seqlens_k", ragged_k, self.cu_seqlens_k.is_some())?;
-        if ragged_k {
-            present("kv_lens", false, self.kv_lens.is_some())?;
+        if ragged_k || problem.cache().rolling {
+            present("kv_lens", !ragged_k, self.kv_lens.is_some())?;
         }
         present("prefix_lens", problem.prefix, self.prefix_lens.is_some())?;
-        let mut words = vec![
+        let words = [
             ("prefix_lens", &self.prefix_lens, batch),
             ("cu_seqlens_q", &self.cu_seqlens_q, batch + 1),
             ("cu_seqlens_k", &self.cu_seqlens_k, batch + 1),
             ("kv_lens", &self.kv_lens, batch),
         ];
-        let pages = match problem.keys {
-            Keys::Paged { page_size } => Some(u64::from(shape.seq_k.div_ceil(page_size))),
-            _ => None,
-        };
-        present("block_table", pages.is_some(), self.block_table.is_some())?;
-        if let Some(pages) = pages {
-            words.push(("block_table", &self.block_table, batch * pages));
-            if shape.seq_k > 0 && self.k.layout.is_empty() {
-                return Err(Error::Shape {
-                    tensor: "k",
-                    needed: [1, self.k.layout.shape[1], self.k.layout.shape[2], problem.head_dim],
-                    got: self.k.layout.shape,
-                });
-            }
-        }
         for (name, binding, len) in words {
             if let Some(binding) = binding {
                 if len > u64::from(u32::MAX) {
@@ -220,6 +257,8 @@ impl<'a> AttentionBindings<'a> {
                     why: "AmongKeys needs the causal mask, which says where queries stand",
                 });
             }
+            // In a rolling cache places have no end.
+            Positions::AmongKeys if problem.cache().rolling => (&counted, 1),
             // The place farthest from key 0 decides how long the table must be. Before key 0, rows see
             // a prefix or nothing.
             Positions::AmongKeys => {

@@ -7,8 +7,8 @@ mod params;
 use crate::Error;
 use crate::Result;
 use crate::gpu::{
-    Bind, COS_SIN, Checker, Compiler, Dispatch, POSITION_IDS, Pipeline, Positions, UniformArray,
-    Unused, uniform_buffer,
+    BLOCK_TABLE, Bind, COS_SIN, Checker, Compiler, Dispatch, POSITION_IDS, Pipeline, Positions,
+    UniformArray, Unused, uniform_buffer,
 };
 use crate::plan::Budget;
 use crate::plan::attention::{AttentionPlan, AttentionShape, CutPart, Keys};
@@ -38,8 +38,7 @@ mod binding {
     pub(super) const LSE: u32 = 7;
     /// kv_lens, or cu_seqlens_k of ragged keys.
     pub(super) const LENS: u32 = 10;
-    pub(super) const CU_SEQLENS_Q: u32 = 11;
-    pub(super) const BLOCK_TABLE: u32 = 12;
+    pub(super) const CU_SEQLENS_Q: u32 = 12;
     /// bias, or mask.
     pub(super) const BIAS: u32 = 13;
     pub(super) const PREFIX_LENS: u32 = 14;
@@ -130,11 +129,12 @@ impl Attention {
         let caps = &self.plan.capabilities;
         let cut = self.plan.cut(shape, budget)?;
         let mut checker = Checker::new(caps);
-        let rotary = bindings.check(&self.plan, &mut checker, shape, cut.workspace_bytes())?;
+        let (cache, rotary) =
+            bindings.check(&self.plan, &mut checker, shape, cut.workspace_bytes())?;
         if cut.parts().is_empty() || bindings.out.layout.is_empty() {
             return Ok(Dispatch::empty());
         }
-        let params = Params::new(&self.plan, shape, bindings, rotary)?;
+        let params = Params::new(&self.plan, shape, bindings, cache, rotary)?;
         let workgroups = |part: &CutPart| caps.fold_groups(part.groups.into());
         let parts = cut.parts().iter().map(|part| Ok(params.part(part, workgroups(part)?[0])));
         let params = UniformArray::new(
@@ -155,10 +155,11 @@ impl Attention {
             }
         };
         // With no keys, k and v may be empty buffers, which cannot be bound: nothing reads them.
-        let (k, v) = match bindings.k.layout.is_empty() {
-            true => (self.unused.read(), self.unused.read()),
-            false => (bindings.k.binding.clone(), bindings.v.binding.clone()),
-        };
+        let keys = &bindings.cache;
+        let [k, v] = [&keys.k, &keys.v].map(|side| match keys.k.layout.is_empty() {
+            true => self.unused.read(),
+            false => side.binding.clone(),
+        });
         let mut entries = vec![
             (binding::PARAMS, params.element(0)),
             (binding::PROGRAMS, self.programs.as_entire_buffer_binding()),
@@ -172,7 +173,7 @@ impl Attention {
         let optional = [
             (binding::OUT_IM, bindings.out_im.as_ref().map(|tensor| &tensor.binding)),
             (binding::CU_SEQLENS_Q, bindings.cu_seqlens_q.as_ref()),
-            (binding::BLOCK_TABLE, bindings.block_table.as_ref()),
+            (BLOCK_TABLE, keys.block_table.as_ref().map(|table| &table.binding)),
             (binding::BIAS, bindings.bias.as_ref().map(|(_, binding)| binding)),
             (binding::PREFIX_LENS, bindings.prefix_lens.as_ref()),
             (binding::BLOCKS, bindings.block_list.as_ref().map(|list| &list.binding)),
@@ -211,6 +212,7 @@ impl Attention {
 mod tests {
     use super::*;
     use crate::plan::attention::{Alignment, AttentionProblem, Bias, Outputs, Queries};
+    use crate::plan::cache::CacheFormat;
     use crate::reflect::wgsl_bindings;
     use crate::{Capabilities, HeadMap};
 
@@ -246,8 +248,9 @@ mod tests {
         assert_eq!(bindings_of(|p| p.rotate_q = true), with(&[lens]));
         let split = with(&[lens, (binding::OUT_IM, "out_im")]);
         assert_eq!(bindings_of(|p| p.outputs = Outputs::Split), split);
-        let paged = with(&[lens, (binding::BLOCK_TABLE, "block_table")]);
-        assert_eq!(bindings_of(|p| p.keys = Keys::Paged { page_size: 16 }), paged);
+        let paged = with(&[lens, (BLOCK_TABLE, "block_table")]);
+        let cache = CacheFormat { paged: true, ..CacheFormat::new(1, 64) };
+        assert_eq!(bindings_of(|p| p.keys = Keys::Cache(cache)), paged);
         let ragged =
             with(&[(binding::LENS, "cu_seqlens_k"), (binding::CU_SEQLENS_Q, "cu_seqlens_q")]);
         let all_ragged = bindings_of(|p| {

@@ -3,8 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::AttentionBindings;
-use crate::gpu::{Positions, RotaryParams};
-use crate::plan::attention::{Alignment, AttentionPlan, AttentionShape, CutPart, Keys, Queries};
+use crate::gpu::{CacheParams, Positions, RotaryParams};
+use crate::plan::attention::{Alignment, AttentionPlan, AttentionShape, CutPart, Queries};
 use crate::plan::softmax::in_base_2;
 use crate::{Error, Layout, Result};
 
@@ -34,22 +34,17 @@ pub(super) struct Params {
     lse_batch: u32,
     lse_head: u32,
     total_q: u32,
-    extent_k: u32,
-    table_stride: u32,
     place_among_keys: u32,
     blocks_batch: u32,
     blocks_row: u32,
     causal: u32,
     bundle: u32,
     zero: u32,
-    pad0: u32,
-    pad1: u32,
     q: Quads,
-    k: Quads,
-    v: Quads,
     out: Quads,
     out_im: Quads,
     bias: Quads,
+    cache: CacheParams,
     rotary: RotaryParams,
 }
 
@@ -80,6 +75,7 @@ impl Params {
         plan: &AttentionPlan,
         shape: &AttentionShape,
         bindings: &AttentionBindings<'_>,
+        cache: CacheParams,
         rotary: RotaryParams,
     ) -> Result<Self> {
         let problem = plan.problem();
@@ -91,13 +87,6 @@ impl Params {
             if ragged_q { quads.ragged() } else { quads }
         };
         let among_keys = matches!(bindings.rotation, Some((_, Positions::AmongKeys)));
-        let (extent_k, table_stride) = match problem.keys {
-            Keys::Batched => (0, 0),
-            Keys::Ragged => (bindings.k.layout.shape[2], 0),
-            Keys::Paged { page_size } => {
-                (bindings.k.layout.shape[0], shape.seq_k.div_ceil(page_size))
-            }
-        };
         let tiles = shape.seq_q.div_ceil(plan.tile().block_q());
         let blocks_row = shape.seq_k.div_ceil(plan.tile().block_k());
         let align_last = problem.causal && problem.alignment == Alignment::LastKey;
@@ -124,8 +113,6 @@ impl Params {
             lse_batch: if ragged_q { 0 } else { heads_out * q_rows },
             lse_head: q_rows,
             total_q: q_rows,
-            extent_k,
-            table_stride,
             place_among_keys: u32::from(among_keys),
             blocks_batch: match &bindings.block_list {
                 Some(list) if list.per_batch => tiles * blocks_row,
@@ -135,17 +122,14 @@ impl Params {
             causal: u32::from(problem.causal),
             bundle: plan.order(shape).bundle(),
             zero: 0,
-            pad0: 0,
-            pad1: 0,
             q: q(&bindings.q.layout),
-            k: Quads::new(&bindings.k.layout),
-            v: Quads::new(&bindings.v.layout),
             out: q(&bindings.out.layout),
             out_im: q(&bindings.out_im.as_ref().unwrap_or(&bindings.out).layout),
             bias: bindings.bias.as_ref().map_or(Quads::default(), |(layout, _)| {
                 let [batch, head, row] = layout.strides;
                 Quads { offset: layout.offset, batch, head, row }
             }),
+            cache,
             rotary,
         })
     }
@@ -217,22 +201,17 @@ mod tests {
         lse_batch,
         lse_head,
         total_q,
-        extent_k,
-        table_stride,
         place_among_keys,
         blocks_batch,
         blocks_row,
         causal,
         bundle,
         zero,
-        pad0,
-        pad1,
         q,
-        k,
-        v,
         out,
         out_im,
         bias,
+        cache,
         rotary
     });
 

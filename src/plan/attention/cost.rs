@@ -75,12 +75,12 @@ impl Cost {
         let tiles = n(shape.seq_q.div_ceil(plan.tile.block_q()));
         let visible = batch * Saturating(shape.visible(p.causal));
         let q = batch * n(p.heads.q_heads()) * n(shape.seq_q) * d * size(p.q_dtype);
-        let kv = batch * n(p.kv_heads) * n(shape.seq_k) * (d + dv) * size(p.kv_dtype);
+        let kv = batch * n(p.kv_heads) * n(shape.seq_k) * Saturating(p.kv_bytes());
         let rows_out = batch * heads_out * n(shape.seq_q);
         let lse = Saturating(if p.lse { 4 } else { 0 });
         let out = rows_out * (dv * size(p.out_dtype) + lse);
         let fetches = Saturating(visible.0.div_ceil(u64::from(plan.tile.block_q())));
-        let kv_requested = fetches * programs * (d + dv) * size(p.kv_dtype);
+        let kv_requested = fetches * programs * Saturating(p.kv_bytes());
         Self {
             dispatches: u32::from(rows_out.0 > 0),
             workgroups: (batch * programs * tiles).0,

@@ -127,6 +127,9 @@ impl<'a> Line<'a> {
             }
             (Alignment::LastKey, Queries::Ragged) => i64::from(shape.seq_k),
         };
+        if p.cache().rolling {
+            return self.all_steps();
+        }
         let visible = match p.causal && !p.prefix {
             true => u64::try_from(rows + offset).unwrap_or(0).min(n(shape.seq_k)),
             false => n(shape.seq_k),
@@ -134,6 +137,14 @@ impl<'a> Line<'a> {
         // A window may begin at the last key of a tile.
         let window = p.window.map_or(u64::MAX, |window| n(window) + block_q + block_k - 2);
         visible.div_ceil(block_k).min(window.div_ceil(block_k))
+    }
+
+    /// Most key tiles that any workgroup visits. What is left in a rolling cache may begin at the last
+    /// key of a tile.
+    fn all_steps(&self) -> u64 {
+        let block_k = u64::from(self.plan.tile.block_k());
+        let spare = if self.plan.problem.cache().rolling { block_k - 1 } else { 0 };
+        (u64::from(self.shape.seq_k) + spare).div_ceil(block_k)
     }
 
     /// Workgroups from `first` on, at most `most`, that fit within `budget` as they are, and the
@@ -186,7 +197,7 @@ impl AttentionPlan {
         let Ok(groups) = u32::try_from(line.groups()) else {
             return Err(Error::IndexOverflow { tensor: "workgroups", index: line.groups() });
         };
-        let all_steps = shape.seq_k.div_ceil(self.tile.block_k());
+        let all_steps = line.all_steps() as u32;
         let mut cut = Cut { parts: Vec::new(), workspace_bytes: 0 };
         let mut first_group = 0;
         while first_group < groups {

@@ -65,7 +65,9 @@ impl Memory {
             let out = u64::from(programs.streams) * u64::from(problem.value_dim / 4);
             return u32::try_from(16 * rows * (q + out)).unwrap_or(u32::MAX);
         }
+        // Where the rows of a tile's keys start.
+        let places = if problem.has_slots() { 8 * tile.block_k() } else { 0 };
         // A vector's room beside the array for the flag of values that are not finite.
-        Self::new(problem, programs, tile).len.saturating_mul(5 * 16).saturating_add(16)
+        Self::new(problem, programs, tile).len.saturating_mul(5 * 16).saturating_add(16 + places)
     }
 }

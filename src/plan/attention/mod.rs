@@ -16,6 +16,7 @@ pub use problem::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
 pub use tile::Tile;
 
 use crate::Result;
+use crate::plan::cache::CacheFormat;
 use crate::plan::{Capabilities, Quarantine, Shader, Tier};
 use programs::Programs;
 
@@ -62,8 +63,7 @@ impl AttentionPlan {
         tile: Tile,
     ) -> Result<Self> {
         tile.check(problem)?;
-        let stored = [problem.q_dtype, problem.kv_dtype, problem.out_dtype];
-        capabilities.allow_stored(Tier::Attention(tile), stored)?;
+        capabilities.allow_stored(Tier::Attention(tile), problem.stored())?;
         let shader = shader::shader(problem, &programs, &tile);
         capabilities.admit("attention", &shader)?;
         Ok(Self {
@@ -113,6 +113,7 @@ impl AttentionPlan {
 impl core::fmt::Display for AttentionPlan {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let p = &self.problem;
+        let [q, k, v, out] = p.stored();
         writeln!(
             f,
             "attention: {} query heads, {} kv heads, {} output heads, D {}, D_v {}, {}, scale {:.6}",
@@ -126,13 +127,23 @@ impl core::fmt::Display for AttentionPlan {
         )?;
         writeln!(
             f,
-            "  path: tiled, {} stream{} a pass, query {}, storage q {} kv {} out {}, arithmetic f32{}",
+            "  path: tiled, {} stream{} a pass, {}, query {}, storage q {} k {} v {} out {}, arithmetic f32{}",
             self.programs.streams,
             if self.programs.streams == 1 { "" } else { "s" },
+            match p.keys {
+                Keys::Batched => "keys in a tensor",
+                Keys::Ragged => "ragged keys",
+                Keys::Cache(CacheFormat { paged: false, rolling: false, .. }) => "contiguous cache",
+                Keys::Cache(CacheFormat { paged: true, rolling: false, .. }) => "paged cache",
+                Keys::Cache(CacheFormat { paged: false, rolling: true, .. }) => "rolling cache",
+                Keys::Cache(CacheFormat { paged: true, rolling: true, .. }) =>
+                    "rolling cache of pages",
+            },
             if p.rotate_q { "rotated in the kernel" } else { "rotated before" },
-            p.q_dtype,
-            p.kv_dtype,
-            p.out_dtype,
+            q,
+            k,
+            v,
+            out,
             if p.resumable { ", resumable between key tiles" } else { "" },
         )?;
         writeln!(f, "  tile: {}", self.tile)?;

@@ -34,8 +34,8 @@ impl Order {
     pub(super) fn new(plan: &AttentionPlan, shape: &AttentionShape) -> Self {
         let problem = &plan.problem;
         let programs = plan.programs.rows.len() as u64;
-        let row = u64::from(problem.head_dim + problem.value_dim) * problem.kv_dtype.size();
-        let heads = (CACHE_BYTES / (row * u64::from(shape.seq_k)).max(1)).max(1);
+        let bytes = problem.kv_bytes().saturating_mul(u64::from(shape.seq_k));
+        let heads = (CACHE_BYTES / bytes.max(1)).max(1);
         // Whole groups of those that read the same keys.
         let group = (programs / u64::from(problem.kv_heads)).max(1);
         let lanes = programs * u64::from(shape.batch);

@@ -1,6 +1,7 @@
 //! What an attention kernel computes, without the sizes that change from call to call.
 
 use super::AttentionPlan;
+use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::channels::Channels;
 use crate::plan::merge::check_sinks;
 use crate::plan::softmax::in_base_2;
@@ -36,12 +37,10 @@ pub enum Keys {
     Batched,
     /// `[1, H_kv, rows, D]`, one sequence behind the other, as [`Queries::Ragged`].
     Ragged,
-    /// `[pages, H_kv, page_size, D]`: key j of sequence b is row `j % page_size` of page
-    /// `block_table[b, j / page_size]`, and `kv_lens[b]` keys are there.
-    Paged {
-        /// Keys of a page, a multiple of 8.
-        page_size: u32,
-    },
+    /// In a cache that appends wrote, of any format: contiguous, paged or rolling, each side in its own
+    /// storage. Sequence b has `kv_lens[b]` keys; of a rolling cache the newest ones, as many as it has
+    /// room for, are still there.
+    Cache(CacheFormat),
 }
 
 /// Where the queries of a causal call stand among the keys.
@@ -82,9 +81,9 @@ pub struct AttentionProblem {
     pub heads: HeadMap,
     /// Heads of K and V; divides the query heads.
     pub kv_heads: u32,
-    /// D: channels of q and k, a multiple of 8 up to 256.
+    /// D: channels of q and k, a multiple of 8 up to 576.
     pub head_dim: u32,
-    /// D_v: channels of v and out, a multiple of 8 up to 256.
+    /// D_v: channels of v and out, a multiple of 8 up to 512.
     pub value_dim: u32,
     /// Channels that rotate, even, at most `head_dim`. Read only where a phase other than real or
     /// the rotation of q asks for pairs.
@@ -108,7 +107,8 @@ pub struct AttentionProblem {
     /// ALiBi slopes, one an output head, or none: `slope · (j − i − query_offset)` is added to the
     /// scaled score, after the softcap. Needs the causal mask, which says where a query stands.
     pub alibi_slopes: Vec<f32>,
-    /// A bias or mask tensor, applied after ALiBi.
+    /// A bias or mask tensor `[B, H_out, S_q, S_k]`, applied after ALiBi. Its last index is the key's
+    /// place in its sequence; in a rolling cache, its slot.
     pub bias: Option<Bias>,
     /// The caller's modification of scores, after the bias.
     pub score_mod: Option<ScoreHook>,
@@ -116,7 +116,7 @@ pub struct AttentionProblem {
     pub mask_mod: Option<MaskHook>,
     /// Whether a list says which tiles of [`Tile::block_q`](super::Tile::block_q) queries and
     /// [`Tile::block_k`](super::Tile::block_k) keys are visited at all: a mask that hides whole
-    /// tiles should not pay for them.
+    /// tiles should not pay for them. Not over a rolling cache, where tiles have no end.
     pub block_list: bool,
     /// Prefix-LM: the first `prefix_lens[b]` keys are visible to every query of sequence b,
     /// whatever the causal mask says. Not together with a window.
@@ -126,7 +126,7 @@ pub struct AttentionProblem {
     pub sinks: Vec<f32>,
     /// Storage of q.
     pub q_dtype: DType,
-    /// Storage of k and v.
+    /// Storage of k and v; a cache says its own.
     pub kv_dtype: DType,
     /// Storage of the outputs.
     pub out_dtype: DType,
@@ -134,7 +134,7 @@ pub struct AttentionProblem {
     pub queries: Queries,
     /// How the keys and values of the sequences lie.
     pub keys: Keys,
-    /// Where queries stand among the keys; [`Alignment::LastKey`] for everything ragged.
+    /// Where queries stand among the keys; [`Alignment::LastKey`] for all that is ragged or rolls.
     pub alignment: Alignment,
     /// One output tensor or one for each component.
     pub outputs: Outputs,
@@ -182,6 +182,17 @@ impl AttentionProblem {
         }
     }
 
+    /// The same over a cache that an append has written the keys of the call into: the last query of a
+    /// sequence stands at its last key, as chunks of a prompt do.
+    pub fn over(heads: HeadMap, cache: CacheFormat) -> Self {
+        Self {
+            value_dim: cache.value_dim,
+            keys: Keys::Cache(cache),
+            alignment: Alignment::LastKey,
+            ..Self::new(heads, cache.kv_heads, cache.head_dim)
+        }
+    }
+
     /// Decides how the problem runs on a device.
     ///
     /// # Errors
@@ -197,15 +208,56 @@ impl AttentionProblem {
         Channels::new(&self.heads, rotate_q, head_dim, rotary_dim, pairing)
     }
 
+    /// Keys and values as a cache would have them; tensors are one of floats.
+    pub(crate) fn cache(&self) -> CacheFormat {
+        match self.keys {
+            Keys::Cache(format) => format,
+            Keys::Batched | Keys::Ragged => CacheFormat {
+                value_dim: self.value_dim,
+                k: self.kv_dtype.into(),
+                v: self.kv_dtype.into(),
+                ..CacheFormat::new(self.kv_heads, self.head_dim)
+            },
+        }
+    }
+
+    /// Whether keys are found through a table or in slots that are used again.
+    pub(super) fn has_slots(&self) -> bool {
+        let CacheFormat { paged, rolling, .. } = self.cache();
+        paged || rolling
+    }
+
+    /// All storage types of a call.
+    pub(super) fn stored(&self) -> [CacheType; 4] {
+        let CacheFormat { k, v, .. } = self.cache();
+        [self.q_dtype.into(), k, v, self.out_dtype.into()]
+    }
+
+    /// Bytes that a key and its value take in one head.
+    pub(super) fn kv_bytes(&self) -> u64 {
+        let CacheFormat { k, v, .. } = self.cache();
+        k.row_bytes(self.head_dim) + v.row_bytes(self.value_dim)
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let invalid = |what, needed, got: String| Err(Error::Invalid { what, needed, got });
-        for (what, dim) in [("head_dim", self.head_dim), ("value_dim", self.value_dim)] {
-            if dim == 0 || dim > 256 || !dim.is_multiple_of(8) {
-                return invalid(what, "a multiple of 8 from 8 to 256", dim.to_string());
+        let cache = self.cache();
+        cache.check()?;
+        for (what, dim, cached) in [
+            ("kv_heads", self.kv_heads, cache.kv_heads),
+            ("head_dim", self.head_dim, cache.head_dim),
+            ("value_dim", self.value_dim, cache.value_dim),
+        ] {
+            if dim != cached {
+                let got = format!("{dim} over a cache of {cached}");
+                return invalid(what, "that of the cache", got);
             }
         }
+        if self.block_list && cache.rolling {
+            return invalid("block_list", "false over a rolling cache", "true".into());
+        }
         let q_heads = self.heads.q_heads();
-        if self.kv_heads == 0 || !q_heads.is_multiple_of(self.kv_heads) {
+        if !q_heads.is_multiple_of(self.kv_heads) {
             let got = format!("{} for {q_heads} query heads", self.kv_heads);
             return invalid("kv_heads", "a divisor of the query heads", got);
         }
@@ -229,13 +281,8 @@ impl AttentionProblem {
         if self.softcap.is_some_and(|cap| !(cap.is_finite() && cap > 0.0)) {
             return invalid("softcap", "finite and above 0", format!("{:?}", self.softcap));
         }
-        if let Keys::Paged { page_size } = self.keys
-            && (page_size == 0 || !page_size.is_multiple_of(8))
-        {
-            return invalid("page_size", "a multiple of 8 above 0", page_size.to_string());
-        }
-        let ragged = self.queries == Queries::Ragged || self.keys == Keys::Ragged;
-        if ragged && self.causal && self.alignment != Alignment::LastKey {
+        let differ = self.queries == Queries::Ragged || self.keys == Keys::Ragged || cache.rolling;
+        if differ && self.causal && self.alignment != Alignment::LastKey {
             let got = format!("{:?}", self.alignment);
             return invalid("alignment", "LastKey where sequences differ in length", got);
         }

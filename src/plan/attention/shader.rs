@@ -8,18 +8,16 @@ use crate::plan::shader::{Source, stored, wgsl};
 
 pub(super) fn shader(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> Shader {
     let split = problem.outputs == Outputs::Split;
+    let [q, k, v, out] = problem.stored();
     Shader {
         label: format!(
-            "attention D{} Dv{} x{} {}x{}{} {}{}{}",
+            "attention D{} Dv{} x{} {}x{}{} {q}{k}{v}{out}",
             problem.head_dim,
             problem.value_dim,
             programs.streams,
             tile.block_q(),
             tile.block_k(),
             if tile.shuffled { " shuffled" } else { "" },
-            problem.q_dtype,
-            problem.kv_dtype,
-            problem.out_dtype,
         ),
         source: constants(problem, programs, tile).files(files(problem, tile)),
         entry: "attention",
@@ -36,7 +34,7 @@ pub(super) fn shader(problem: &AttentionProblem, programs: &Programs, tile: &Til
             + u32::from(problem.resumable)
             + u32::from(problem.block_list)
             + u32::from(problem.queries == Queries::Ragged)
-            + u32::from(matches!(problem.keys, Keys::Paged { .. })),
+            + u32::from(problem.cache().paged),
     }
 }
 
@@ -78,13 +76,9 @@ fn constants(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> So
         ("PV_ALIASED", memory.pv_aliased),
         ("RED_ALIASED", memory.red_aliased),
         ("RESUMABLE", problem.resumable),
+        ("PLACES_STAGED", problem.has_slots()),
     ];
-    let page_size = match problem.keys {
-        Keys::Paged { page_size } => Some(("PAGE_SIZE", page_size)),
-        Keys::Batched | Keys::Ragged => None,
-    };
     Source::new()
-        .numbers(page_size)
         .numbers(dims)
         .numbers(channels.numbers())
         .numbers(numbers)
@@ -92,7 +86,7 @@ fn constants(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> So
         .flags(flags)
 }
 
-fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> [&'a str; 25] {
+fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> impl Iterator<Item = &'a str> {
     let out_im = match problem.outputs {
         Outputs::Merged => wgsl!("io/out_im_none"),
         Outputs::Split => stored!(problem.out_dtype, "io/out_im"),
@@ -106,10 +100,20 @@ fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> [&'a str; 25] {
         Queries::Batched => wgsl!("attention/rows_batched"),
         Queries::Ragged => wgsl!("attention/rows_ragged"),
     };
-    let keys = match problem.keys {
-        Keys::Batched => wgsl!("attention/keys_batched"),
-        Keys::Ragged => wgsl!("attention/keys_ragged"),
-        Keys::Paged { .. } => wgsl!("attention/keys_paged"),
+    let cache = problem.cache();
+    let mut keys = cache.readers();
+    match problem.keys {
+        Keys::Ragged => keys.push(wgsl!("attention/keys_ragged")),
+        _ if !problem.has_slots() => keys.push(wgsl!("attention/keys_batched")),
+        _ => {
+            keys.extend(cache.slots());
+            keys.push(wgsl!("attention/keys_cache"));
+        }
+    }
+    let places = match (tile.shuffled, problem.has_slots()) {
+        (true, _) => "",
+        (false, false) => wgsl!("attention/places_computed"),
+        (false, true) => wgsl!("attention/places_staged"),
     };
     let bias = match problem.bias {
         None => wgsl!("bias/none"),
@@ -126,13 +130,12 @@ fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> [&'a str; 25] {
     } else {
         wgsl!("attention/prefix_none")
     };
-    [
+    let others = [
         stored!(problem.q_dtype, "io/q"),
-        stored!(problem.kv_dtype, "io/k"),
-        stored!(problem.kv_dtype, "io/v"),
         stored!(problem.out_dtype, "io/out"),
         out_im,
         wgsl!("rotary"),
+        wgsl!("cache/rows"),
         wgsl!("attention/bindings"),
         wgsl!("attention/sizes"),
         wgsl!("finite"),
@@ -142,7 +145,6 @@ fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> [&'a str; 25] {
         wgsl!("attention/score"),
         query,
         rows,
-        keys,
         bias,
         prefix,
         problem.score_mod.as_ref().map_or(wgsl!("attention/score_mod_none"), |hook| hook.wgsl()),
@@ -154,9 +156,11 @@ fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> [&'a str; 25] {
             wgsl!("attention/state_none")
         },
         wgsl!("attention/strays"),
+        places,
         // The tile before the kernel and its flag: it begins where drivers put the first variable of
         // workgroup memory, and so at a multiple of 16 bytes.
         if tile.shuffled { "" } else { wgsl!("attention/stage") },
         if tile.shuffled { wgsl!("attention_shuffled") } else { wgsl!("attention") },
-    ]
+    ];
+    keys.into_iter().chain(others)
 }

@@ -53,7 +53,7 @@ pub struct DecodeProblem {
     /// after the softcap.
     pub alibi_slopes: Vec<f32>,
     /// A bias or mask tensor `[B, H_out, S_q, capacity]`, applied after ALiBi; its last index is the
-    /// key's place in its sequence. Not in a rolling cache, where places have no end.
+    /// key's slot, which is its place in its sequence unless the cache rolls.
     pub bias: Option<Bias>,
     /// The caller's modification of scores, after the bias. Its `query` is p, causal or not.
     pub score_mod: Option<ScoreHook>,
@@ -151,9 +151,6 @@ impl DecodeProblem {
         if self.alibi_slopes.iter().any(|&slope| !in_base_2(slope).is_finite()) {
             let needed = "finite, in base 2 as well (below 2.3e38)";
             return invalid("alibi_slopes", needed, format!("{:?}", self.alibi_slopes));
-        }
-        if self.bias.is_some() && self.cache.rolling {
-            return invalid("bias", "none with a rolling cache", format!("{:?}", self.bias));
         }
         check_sinks(&self.sinks)?;
         let Self { rotate_q, rotary_dim, pairing, .. } = *self;

@@ -3,7 +3,6 @@
 use super::{DecodeProblem, Programs, Tile};
 use crate::plan::Shader;
 use crate::plan::attention::Bias;
-use crate::plan::cache::CacheType;
 use crate::plan::shader::{Source, stored, wgsl};
 
 /// Storage buffers of a call that writes partial results, or its results.
@@ -100,18 +99,7 @@ fn constants(
 
 fn files<'a>(problem: &'a DecodeProblem, tile: &Tile, partial: bool) -> Vec<&'a str> {
     let mut files = vec![stored!(problem.q_dtype, "io/q")];
-    match problem.cache.k {
-        CacheType::F32 => files.extend([wgsl!("io/k_f32"), wgsl!("cache/read_k_float")]),
-        CacheType::F16 => files.extend([wgsl!("io/k_f16"), wgsl!("cache/read_k_float")]),
-        CacheType::Int8 => files.push(wgsl!("cache/read_k_int8")),
-        CacheType::Q4 => files.push(wgsl!("cache/read_k_q4")),
-    }
-    match problem.cache.v {
-        CacheType::F32 => files.extend([wgsl!("io/v_f32"), wgsl!("cache/read_v_float")]),
-        CacheType::F16 => files.extend([wgsl!("io/v_f16"), wgsl!("cache/read_v_float")]),
-        CacheType::Int8 => files.push(wgsl!("cache/read_v_int8")),
-        CacheType::Q4 => files.push(wgsl!("cache/read_v_q4")),
-    }
+    files.extend(problem.cache.readers());
     if partial {
         files.push(wgsl!("decode/store_partial"));
     } else {
@@ -121,7 +109,6 @@ fn files<'a>(problem: &'a DecodeProblem, tile: &Tile, partial: bool) -> Vec<&'a 
     files.extend([
         wgsl!("softmax"),
         wgsl!("cache/rows"),
-        if problem.cache.paged { wgsl!("cache/paged") } else { wgsl!("cache/contiguous") },
         wgsl!("rotary"),
         wgsl!("units"),
         if problem.rotate_q { wgsl!("decode/query_rotate") } else { wgsl!("decode/query_ready") },
@@ -141,5 +128,6 @@ fn files<'a>(problem: &'a DecodeProblem, tile: &Tile, partial: bool) -> Vec<&'a 
         wgsl!("decode/score"),
         wgsl!("decode"),
     ]);
+    files.extend(problem.cache.slots());
     files
 }

@@ -2,6 +2,7 @@
 //! cases are in the files beside this one, a theme each; every case differs from its table's
 //! control in one thing.
 
+mod caches;
 mod dims;
 mod features;
 mod heads;

@@ -4,6 +4,7 @@
 use phasor::attention::{
     Alignment, AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, Keys, Queries,
 };
+use phasor::cache::{BlockTable, CacheFormat};
 use phasor::rotary::{CosSin, Positions, RopeConfig};
 use phasor::{Budget, DType, Layout, MaskHook, ScoreHook, Tensor};
 
@@ -101,13 +102,12 @@ fn run(
     };
     let workspace =
         gpu.output(plan.cut(&shape, budget)?.workspace_bytes() as usize / 4, DType::F32);
-    let bindings = AttentionBindings {
+    let mut bindings = AttentionBindings {
         workspace: problem.resumable.then(|| workspace.as_entire_buffer_binding()),
         lse: Some(lse.as_entire_buffer_binding()),
         kv_lens: bind(0),
         cu_seqlens_q: bind(1),
         cu_seqlens_k: bind(2),
-        block_table: bind(3),
         prefix_lens: bind(4),
         rotation: problem.rotate_q.then_some((
             CosSin { binding: table_buffer.as_entire_buffer_binding(), shape: table.shape()? },
@@ -120,6 +120,8 @@ fn run(
             Tensor::new(&out, DType::F32, out_layout),
         )
     };
+    bindings.cache.block_table =
+        bind(3).map(|binding| BlockTable { binding, max_pages: shape.seq_k.div_ceil(PAGE) });
     let kernel = lab().attention(&plan)?;
     let dispatch = kernel.bind_within(&gpu.device, &shape, &bindings, budget)?;
     assert_eq!(dispatch.parts().len() > 10, problem.resumable);
@@ -228,7 +230,8 @@ fn ragged_and_paged(problem: &AttentionProblem) {
         (0..batch).flat_map(|b| (0..per_sequence).map(move |n| page_of(b, n))).collect();
     let (k_pool, v_pool) = (paged(1), paged(2));
     let layout = Layout::bhsd([pages, 1, PAGE, 16]).unwrap();
-    let problem = AttentionProblem { keys: Keys::Paged { page_size: PAGE }, ..cache };
+    let format = CacheFormat { paged: true, ..CacheFormat::new(1, 16) };
+    let problem = AttentionProblem { keys: Keys::Cache(format), ..cache };
     let tensors = [(&q[..], q_layout), (&k_pool[..], layout), (&v_pool[..], layout)];
     let got = run(&problem, shape, tensors, [&lens, &cu_q, &[], &table, prefixes]).unwrap();
     same_bits("ragged q over pages", &got, &wanted);

@@ -188,10 +188,7 @@ impl Case {
             q: q.tensor(),
             cache: CacheBindings {
                 k: inputs.k_cache.tensor(&k),
-                v: match p.cache.v_in_k {
-                    true => part_of(inputs.k_cache.tensor(&k), p.cache.value_dim),
-                    false => inputs.v_cache.tensor(&v),
-                },
+                v: self.values(inputs, &k, &v),
                 block_table: self.block_table(&table),
             },
             kv_lens: kv_lens.as_entire_buffer_binding(),
@@ -213,15 +210,28 @@ impl Case {
         Ok(Outcome { out: out.read(gpu)?, lse: if p.lse { lse.read(gpu)? } else { Vec::new() } })
     }
 
+    /// The values of caches that are in these buffers.
+    pub fn values<'a>(
+        &self,
+        inputs: &Inputs,
+        k: &'a wgpu::Buffer,
+        v: &'a wgpu::Buffer,
+    ) -> CacheTensor<'a> {
+        match self.problem.cache.v_in_k {
+            true => part_of(inputs.k_cache.tensor(k), self.problem.cache.value_dim),
+            false => inputs.v_cache.tensor(v),
+        }
+    }
+
     /// Over all slots of a sequence.
-    fn bias(&self) -> Option<Scores> {
+    pub fn bias(&self) -> Option<Scores> {
         let [batch, heads, rows, _] = self.out_shape();
         let shape = [batch, heads, rows, self.slots.capacity()];
         let kind = self.problem.bias?;
         Some(Scores::new(kind, shape, self.bias_extent, self.seed + 3000).with(self.bias_filler))
     }
 
-    fn block_table<'a>(&self, table: &'a wgpu::Buffer) -> Option<BlockTable<'a>> {
+    pub fn block_table<'a>(&self, table: &'a wgpu::Buffer) -> Option<BlockTable<'a>> {
         match self.slots {
             Slots::Contiguous { .. } => None,
             Slots::Paged { max_pages, .. } => {
@@ -230,7 +240,10 @@ impl Case {
         }
     }
 
-    fn rope_table(&self, gpu: &Gpu) -> Result<Option<(wgpu::Buffer, phasor::rotary::TableShape)>> {
+    pub fn rope_table(
+        &self,
+        gpu: &Gpu,
+    ) -> Result<Option<(wgpu::Buffer, phasor::rotary::TableShape)>> {
         let Some(frequencies) = self.frequencies()? else { return Ok(None) };
         let longest = self.lens.iter().copied().max().unwrap_or(0);
         let needed = self.slots.capacity().max(longest).max(self.seq_q);
@@ -309,7 +322,11 @@ impl Case {
                     score += R::from_f64(slope.into()) * R::from_f64(distance as f64);
                 }
                 if let Some(bias) = &bias {
-                    score += R::from_f64(bias.at(oracle::Place { batch: b, ..place })?.into());
+                    // By slots, where those are used again.
+                    let slots =
+                        if p.cache.rolling { self.slots.capacity() as usize } else { usize::MAX };
+                    let place = oracle::Place { batch: b, key: place.key % slots, ..place };
+                    score += R::from_f64(bias.at(place)?.into());
                 }
                 if let Some(hook) = &p.score_mod {
                     let key = place.key as i64;

@@ -1,10 +1,8 @@
 //! Sequences that are shorter than the call: their first rows have negative places, and everything
 //! that goes by places takes them as they are.
 
-use phasor::attention::{
-    Alignment, AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, Keys,
-};
-use phasor::cache::CacheType;
+use phasor::attention::{AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape};
+use phasor::cache::{CacheBindings, CacheType};
 use phasor::decode::Tile;
 use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, Xpos};
 use phasor::{DType, HeadMap, Layout, MaskHook, ScoreHook};
@@ -14,7 +12,7 @@ use crate::attention::{
     quick_tile,
     variants::{SLANTED, STRIPES},
 };
-use crate::harness::{HostCache, Place, Placed, Result, Slots, lab, run_table};
+use crate::harness::{Place, Placed, Result, Slots, lab, run_table};
 
 /// Four rows over sequences of fewer and more keys, rotated in the kernel.
 fn case(twist: impl FnOnce(&mut Case)) -> Case {
@@ -140,15 +138,10 @@ fn prefill_of_the_same_rows() {
 fn prefilled(case: &Case) -> Result<Outcome> {
     let (gpu, p, inputs) = (&lab().gpu, &case.problem, case.inputs()?);
     let problem = AttentionProblem {
-        alignment: Alignment::LastKey,
         rotate_q: true,
         lse: true,
         prefix: !p.causal,
-        keys: match case.slots {
-            Slots::Contiguous { .. } => Keys::Batched,
-            Slots::Paged { page_size, .. } => Keys::Paged { page_size },
-        },
-        ..AttentionProblem::new(p.heads.clone(), p.cache.kv_heads, p.cache.head_dim)
+        ..AttentionProblem::over(p.heads.clone(), case.format())
     };
     let tile = quick_tile(problem.head_dim);
     let plan = AttentionPlan::with_tile(&problem, &gpu.capabilities(), tile)?;
@@ -161,13 +154,15 @@ fn prefilled(case: &Case) -> Result<Outcome> {
     let prefixes = gpu.upload_u32(&vec![u32::MAX; case.lens.len()]);
     let pages = gpu.upload_u32(&case.slots.table(batch));
     let (table, shape) = case.rope_table(gpu)?.ok_or("no rotation")?;
-    let tensor = |cache: &HostCache, buffer| phasor::Tensor::new(buffer, DType::F32, cache.layout);
-    let (k, v) = (tensor(&inputs.k_cache, &k), tensor(&inputs.v_cache, &v));
-    let mut bindings = AttentionBindings::new(q.tensor(), k, v, out.tensor());
+    let cache = CacheBindings {
+        k: inputs.k_cache.tensor(&k),
+        v: inputs.v_cache.tensor(&v),
+        block_table: case.block_table(&pages),
+    };
+    let lens = lens.as_entire_buffer_binding();
+    let mut bindings = AttentionBindings::over(q.tensor(), cache, lens, out.tensor());
     bindings.lse = Some(lse.binding());
-    bindings.kv_lens = Some(lens.as_entire_buffer_binding());
     bindings.prefix_lens = (!p.causal).then(|| prefixes.as_entire_buffer_binding());
-    bindings.block_table = case.slots.paged().then(|| pages.as_entire_buffer_binding());
     let table = CosSin { binding: table.as_entire_buffer_binding(), shape };
     bindings.rotation = Some((table, Positions::AmongKeys));
     let shape = AttentionShape::new(batch, rows, case.slots.capacity());

@@ -282,6 +282,15 @@ fn biases_and_masks() {
         }
     }
     cases.push((
+        "a mask over a cache that rolls".into(),
+        case(|c| {
+            (c.seq_q, c.lens, c.tile) = (4, vec![4, 37, 130, 70], tile);
+            (c.problem.bias, c.bias_extent) = (Some(Bias::Mask), [4, 1, 4]);
+            (c.problem.window, c.problem.cache.rolling) = (Some(20), true);
+            c.slots = Slots::Contiguous { capacity: 40 };
+        }),
+    ));
+    cases.push((
         "pages, ALiBi, softcap and window beside a bias".into(),
         case(|c| {
             c.slots = Slots::Paged { page_size: 8, max_pages: 17 };

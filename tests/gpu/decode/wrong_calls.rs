@@ -2,7 +2,7 @@
 
 use phasor::cache::CacheType;
 use phasor::decode::DecodeProblem;
-use phasor::{Bias, Capabilities, Error, HeadMap};
+use phasor::{Capabilities, Error, HeadMap};
 
 use super::{Case, small};
 use crate::harness::lab;
@@ -33,7 +33,6 @@ fn problems_without_a_plan() {
         (refused(|p| p.alibi_slopes = vec![0.0; 4]), "alibi_slopes"),
         (refused(|p| p.alibi_slopes = vec![f32::NAN; 8]), "alibi_slopes"),
         (refused(|p| p.rotary_dim = 18), "rotary_dim"),
-        (refused(|p| (p.bias, p.cache.rolling) = (Some(Bias::Mask), true)), "bias"),
     ];
     for (error, expected) in whats {
         assert!(matches!(error, Error::Invalid { what, .. } if what == expected), "{error}");

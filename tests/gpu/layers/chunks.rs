@@ -52,7 +52,7 @@ fn budgets_and_chunks_give_the_same_bits() -> Result {
 }
 
 #[test]
-fn quantised_caches_are_read_in_pieces() -> Result {
+fn prompts_come_in_pieces_over_quantised_caches() -> Result {
     let layer = full().stored(CacheType::Int8, CacheType::Int8);
     let model = Model { moves: false, ..model(vec![layer], Rows::Contiguous) };
     let mut world = World::new(&model)?;

@@ -4,6 +4,7 @@
 use phasor::attention::{
     Attention, AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, Outputs,
 };
+use phasor::cache::CacheType;
 use phasor::rotary::{CosSin, Positions, RopeConfig, TableShape};
 use phasor::{DType, HeadMap, Layout, Tensor, wgpu};
 
@@ -178,17 +179,17 @@ fn shapes_strides_and_types() {
         wrong("more keys than k has", |_, c| c.shape.seq_k = 8, error!(Shape { tensor: "k", .. })),
         wrong(
             "as many kv heads as query heads",
-            |_, c| c.bindings.k.layout.shape[1] = 2,
+            |_, c| c.bindings.cache.k.layout.shape[1] = 2,
             error!(Shape { tensor: "k", .. }),
         ),
         wrong(
             "values of another length",
-            |_, c| c.bindings.v.layout.shape[2] = 6,
+            |_, c| c.bindings.cache.v.layout.shape[2] = 6,
             error!(Shape { tensor: "v", .. }),
         ),
         wrong(
             "another value_dim",
-            |_, c| c.bindings.v.layout.shape[3] = 8,
+            |_, c| c.bindings.cache.v.layout.shape[3] = 8,
             error!(Shape { tensor: "v", .. }),
         ),
         wrong(
@@ -213,12 +214,12 @@ fn shapes_strides_and_types() {
         ),
         wrong(
             "a row stride between quads",
-            |_, c| c.bindings.v.layout.strides[2] = 17,
+            |_, c| c.bindings.cache.v.layout.strides[2] = 17,
             error!(Stride { tensor: "v", what: "position stride", got: 17, .. }),
         ),
         wrong(
             "an offset between quads",
-            |_, c| c.bindings.k.layout.offset = 2,
+            |_, c| c.bindings.cache.k.layout.offset = 2,
             error!(Stride { tensor: "k", what: "offset", got: 2, .. }),
         ),
         wrong(
@@ -228,13 +229,13 @@ fn shapes_strides_and_types() {
         ),
         wrong(
             "f16 keys",
-            |_, c| c.bindings.k.dtype = DType::F16,
-            error!(DType { tensor: "k", .. }),
+            |_, c| c.bindings.cache.k.stored = CacheType::F16,
+            error!(CacheType { tensor: "k", .. }),
         ),
         wrong(
             "f16 values",
-            |_, c| c.bindings.v.dtype = DType::F16,
-            error!(DType { tensor: "v", .. }),
+            |_, c| c.bindings.cache.v.stored = CacheType::F16,
+            error!(CacheType { tensor: "v", .. }),
         ),
         wrong(
             "f16 outputs",
@@ -263,7 +264,7 @@ fn shapes_strides_and_types() {
         ),
         wrong(
             "an offset past 32 bits",
-            |_, c| c.bindings.v.layout.offset = u32::MAX - 3,
+            |_, c| c.bindings.cache.v.layout.offset = u32::MAX - 3,
             error!(IndexOverflow { tensor: "v", .. }),
         ),
         wrong(
@@ -291,12 +292,12 @@ fn bindings() {
         ),
         wrong(
             "a k that reaches too far",
-            |_, c| c.bindings.k.layout.strides[0] += 4,
+            |_, c| c.bindings.cache.k.layout.strides[0] += 4,
             error!(BindingTooSmall { tensor: "k", .. }),
         ),
         wrong(
             "a v that starts too late",
-            |_, c| c.bindings.v.layout.offset = 4,
+            |_, c| c.bindings.cache.v.layout.offset = 4,
             error!(BindingTooSmall { tensor: "v", .. }),
         ),
         wrong(
@@ -331,7 +332,7 @@ fn bindings() {
         ),
         wrong(
             "a size that is no whole word",
-            |w, c| c.bindings.k.binding = w.wrong.odd.as_entire_buffer_binding(),
+            |w, c| c.bindings.cache.k.binding = w.wrong.odd.as_entire_buffer_binding(),
             error!(Alignment { tensor: "k", what: "binding size", needed: 4, .. }),
         ),
         wrong(
@@ -364,7 +365,7 @@ fn bindings() {
         wrong(
             "out beside k and v",
             |w, c| {
-                c.bindings.k.binding = range(&w.wrong.large, 0, 4096);
+                c.bindings.cache.k.binding = range(&w.wrong.large, 0, 4096);
                 c.bindings.out.binding = range(&w.wrong.large, 4096, 4096);
             },
             error!(Overlap { a: "k", b: "out" }),

@@ -187,8 +187,8 @@ fn calls_that_are_too_large() {
                     binding: super::range(&w.wrong.larger, 0, 1 << 16),
                     ..c.bindings.out.clone()
                 };
-                c.bindings.k.layout.shape[0] = 1;
-                c.bindings.v.layout.shape[0] = 1;
+                c.bindings.cache.k.layout.shape[0] = 1;
+                c.bindings.cache.v.layout.shape[0] = 1;
             },
             error!(Limit {
                 limit: "max_compute_workgroups_per_dimension",

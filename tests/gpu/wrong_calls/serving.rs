@@ -2,8 +2,7 @@
 //! appends and decode over a paged cache.
 
 use phasor::attention::{
-    Alignment, AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, BlockList, Keys,
-    Queries,
+    AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, BlockList, Queries,
 };
 use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType};
 use phasor::decode::{Decode, DecodeBindings, DecodePlan, DecodeProblem, DecodeShape, Tile};
@@ -114,24 +113,21 @@ fn attention(w: &'static World) -> phasor::Result<AttentionCall> {
     let tensor = |buffer, shape| -> phasor::Result<Tensor<'static>> {
         Ok(Tensor::new(buffer, DType::F32, Layout::bhsd(shape)?))
     };
-    let pool = [POOL, 1, PAGE, D];
     let bias = Layout { shape: [B, 4, 5, 16], strides: [80, 0, 16], offset: 0 };
     Ok(AttentionCall {
         shape: AttentionShape::new(B, 5, 16),
         bindings: AttentionBindings {
-            kv_lens: Some(w.lens.as_entire_buffer_binding()),
             cu_seqlens_q: Some(w.cu_seqlens.as_entire_buffer_binding()),
-            block_table: Some(w.pages.as_entire_buffer_binding()),
             bias: Some((bias, w.bias.as_entire_buffer_binding())),
             prefix_lens: Some(w.lens.as_entire_buffer_binding()),
             block_list: Some(BlockList {
                 binding: w.blocks.as_entire_buffer_binding(),
                 per_batch: true,
             }),
-            ..AttentionBindings::new(
+            ..AttentionBindings::over(
                 tensor(&w.q, [1, 2, ROWS, D])?,
-                tensor(&w.k, pool)?,
-                tensor(&w.v, pool)?,
+                cache(w)?,
+                w.lens.as_entire_buffer_binding(),
                 tensor(&w.out, [1, 4, ROWS, D])?,
             )
         },
@@ -163,34 +159,42 @@ fn ragged_and_paged_attention() {
         ),
         wrong(
             "no block table",
-            |_, c| c.bindings.block_table = None,
+            |_, c| c.bindings.cache.block_table = None,
             error!(Binding { tensor: "block_table", .. }),
         ),
         wrong(
             "a block table of one sequence",
-            |w, c| c.bindings.block_table = Some(range(&w.pages, 0, 8)),
+            |w, c| {
+                c.bindings
+                    .cache
+                    .block_table
+                    .iter_mut()
+                    .for_each(|t| t.binding = range(&w.pages, 0, 8))
+            },
             error!(BindingTooSmall { tensor: "block_table", needed: 16, available: 8 }),
         ),
         wrong(
             "more keys than the block table has pages for",
-            |w, c| {
-                c.shape.seq_k = 17;
-                c.bindings.block_table = Some(w.pages.as_entire_buffer_binding());
-            },
-            error!(BindingTooSmall { tensor: "block_table", needed: 24, available: 16 }),
+            |_, c| c.shape.seq_k = 17,
+            error!(Invalid { what: "seq_k", .. }),
         ),
         wrong(
-            "pages of another size",
-            |_, c| c.bindings.k.layout.shape[2] = 4,
-            error!(Shape { tensor: "k", .. }),
+            "pages of 4 rows",
+            |_, c| c.bindings.cache.k.layout.shape[2] = 4,
+            error!(Invalid { what: "page_size", .. }),
+        ),
+        wrong(
+            "keys in f16",
+            |_, c| c.bindings.cache.k.stored = CacheType::F16,
+            error!(CacheType { tensor: "k_cache", needed: CacheType::F32, .. }),
         ),
         wrong(
             "a pool without pages",
             |_, c| {
-                c.bindings.k.layout.shape[0] = 0;
-                c.bindings.v.layout.shape[0] = 0;
+                c.bindings.cache.k.layout.shape[0] = 0;
+                c.bindings.cache.v.layout.shape[0] = 0;
             },
-            error!(Shape { tensor: "k", .. }),
+            error!(Shape { tensor: "k_cache", .. }),
         ),
         wrong("no bias", |_, c| c.bindings.bias = None, error!(Binding { tensor: "bias", .. })),
         wrong(
@@ -245,12 +249,10 @@ fn ragged_and_paged_attention() {
     ];
     let problem = AttentionProblem {
         queries: Queries::Ragged,
-        keys: Keys::Paged { page_size: PAGE },
-        alignment: Alignment::LastKey,
         bias: Some(Bias::Additive),
         prefix: true,
         block_list: true,
-        ..AttentionProblem::new(HeadMap::ropepp(2).unwrap(), 1, D)
+        ..AttentionProblem::over(HeadMap::ropepp(2).unwrap(), format())
     };
     let caps = lab().gpu.capabilities();
     let plan = match AttentionPlan::with_tile(&problem, &caps, small_tile(D)) {

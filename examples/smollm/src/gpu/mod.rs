@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use phasor::attention::{
-    Alignment, Attention as Prefill, AttentionBindings, AttentionProblem, AttentionShape, Keys,
+    Attention as Prefill, AttentionBindings, AttentionProblem, AttentionShape,
 };
 use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType, check_room};
 use phasor::decode::{Decode, DecodeBindings, DecodeProblem, DecodeShape};
@@ -53,8 +53,7 @@ pub struct OnGpu {
     chunk: u32,
     append: KvAppend,
     decode: Decode,
-    /// Reads caches of floats. Quantised ones are prefilled by `decode`, 16 rows a pass.
-    prefill: Option<Prefill>,
+    prefill: Prefill,
     /// The most that a dispatch of `prefill` computes. Where there is a limit, every dispatch is a
     /// submission of its own.
     budget: Budget,
@@ -79,9 +78,6 @@ pub struct OnGpu {
     rows: u32,
 }
 
-/// The most rows of a decode call.
-const DECODE_ROWS: u32 = 16;
-
 impl OnGpu {
     pub fn new(gpu: Gpu, weights: &Weights, options: &Options) -> Result<Self> {
         let caps = gpu.capabilities();
@@ -89,18 +85,7 @@ impl OnGpu {
         let heads = weights.heads()?;
         let format = CacheFormat { paged: options.paged, ..weights.cache(options.kv)? };
         let capacity = options.capacity.next_multiple_of(Pages::SIZE);
-        let floats = match options.kv {
-            CacheType::F32 => Some(DType::F32),
-            CacheType::F16 => Some(DType::F16),
-            _ if options.split_ms.is_some() => {
-                return Err("--split-ms cuts the prefill of float caches; quantised ones are \
-                            prefilled by decode calls, which are short"
-                    .into());
-            }
-            _ => None,
-        };
-        let most = if floats.is_some() { capacity } else { DECODE_ROWS };
-        let chunk = options.chunk.clamp(1, most);
+        let chunk = options.chunk.clamp(1, capacity);
         let (rotary_dim, pairing) = (config.rope.rotary_dim, config.rope.pairing);
 
         // What is computed, and how.
@@ -110,33 +95,18 @@ impl OnGpu {
             rotary_dim,
             pairing,
             rotate_q: true,
-            max_seq_q: if floats.is_some() { 1 } else { chunk },
             ..DecodeProblem::new(heads.clone(), format, 1, capacity)
         }
         .plan(&caps)?;
-        let prefill = match floats {
-            Some(kv_dtype) => Some(
-                AttentionProblem {
-                    rotary_dim,
-                    pairing,
-                    rotate_q: true,
-                    kv_dtype,
-                    keys: match options.paged {
-                        true => Keys::Paged { page_size: Pages::SIZE },
-                        false => Keys::Batched,
-                    },
-                    alignment: Alignment::LastKey,
-                    resumable: options.split_ms.is_some(),
-                    ..AttentionProblem::new(heads.clone(), format.kv_heads, format.head_dim)
-                }
-                .plan(&caps)?,
-            ),
-            None => None,
-        };
-        let mut plans = format!("{append}\n{decode}");
-        if let Some(prefill) = &prefill {
-            plans = format!("{plans}\n{prefill}");
+        let prefill = AttentionProblem {
+            rotary_dim,
+            pairing,
+            rotate_q: true,
+            resumable: options.split_ms.is_some(),
+            ..AttentionProblem::over(heads.clone(), format)
         }
+        .plan(&caps)?;
+        let plans = format!("{append}\n{decode}\n{prefill}");
 
         // What the engine owns.
         let buffer = |label, size, usage| buffer(&gpu.device, label, size, usage);
@@ -154,7 +124,7 @@ impl OnGpu {
         let mut on_gpu = Self {
             append: KvAppend::new(&gpu.device, &append)?,
             decode: Decode::new(&gpu.device, &decode)?,
-            prefill: prefill.map(|plan| Prefill::new(&gpu.device, &plan)).transpose()?,
+            prefill: Prefill::new(&gpu.device, &prefill)?,
             budget: Budget::UNLIMITED,
             plans,
             caches,
@@ -187,10 +157,9 @@ impl OnGpu {
 
     /// Times a full prefill call of one layer, and limits the others by what comes of it.
     fn limit(&mut self, milliseconds: f64) -> Result<()> {
-        let Some(prefill) = &self.prefill else { return Ok(()) };
         // One row would be decoded.
         let rows = self.chunk.max(2);
-        let least = prefill.plan().least_budget(&AttentionShape::new(1, rows, self.capacity));
+        let least = self.prefill.plan().least_budget(&AttentionShape::new(1, rows, self.capacity));
         let calls = self.bind(rows)?;
         let attend = &calls.first().ok_or("a model without layers")?.attend;
         let operations: u64 = attend.parts().filter_map(|part| part.flops()).sum();
@@ -235,12 +204,9 @@ impl OnGpu {
         let rotation = Some((table, Positions::AmongKeys));
         let shape = AttentionShape::new(1, rows, self.capacity);
         // Softmax states between the parts of a call; layers run one after the other.
-        let states = match &self.prefill {
-            Some(prefill) => match prefill.plan().cut(&shape, self.budget)?.workspace_bytes() {
-                0 => None,
-                size => Some(buffer(device, "states", size, wgpu::BufferUsages::STORAGE)),
-            },
-            None => None,
+        let states = match self.prefill.plan().cut(&shape, self.budget)?.workspace_bytes() {
+            0 => None,
+            size => Some(buffer(device, "states", size, wgpu::BufferUsages::STORAGE)),
         };
 
         let calls = self.caches.iter().map(|sides| {
@@ -256,21 +222,15 @@ impl OnGpu {
                     rotation: rotation.clone(),
                 },
             )?;
-            let attend = match &self.prefill {
-                Some(prefill) if rows > 1 => {
-                    let [keys, values] = [&cache.k, &cache.v].map(|side| Tensor {
-                        binding: side.binding.clone(),
-                        dtype: prefill.plan().problem().kv_dtype,
-                        layout: side.layout,
-                    });
-                    let mut bindings = AttentionBindings::new(q.clone(), keys, values, out.clone());
-                    bindings.kv_lens = Some(after.clone());
-                    bindings.block_table = cache.block_table.map(|table| table.binding);
+            let attend = match rows > 1 {
+                true => {
+                    let mut bindings =
+                        AttentionBindings::over(q.clone(), cache, after.clone(), out.clone());
                     bindings.rotation = rotation.clone();
                     bindings.workspace = states.as_ref().map(|it| it.as_entire_buffer_binding());
-                    prefill.bind_within(device, &shape, &bindings, self.budget)?
+                    self.prefill.bind_within(device, &shape, &bindings, self.budget)?
                 }
-                _ => self.decode.bind(
+                false => self.decode.bind(
                     device,
                     &DecodeShape { batch: 1, seq_q: rows },
                     &DecodeBindings {

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use phasor::attention::Keys;
 use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType};
 use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
 use phasor::rotary::Positions;
@@ -99,17 +98,6 @@ impl<'a> Cache<'a> {
             max_pages: self.capacity / PAGE,
         });
         CacheBindings { k, v, block_table }
-    }
-
-    /// K and V as the prefill kernel reads them, and how they lie.
-    pub(super) fn keys(&self) -> ([Tensor<'_>; 2], Keys) {
-        let tensors =
-            [0, 1].map(|side| Tensor::new(&self.buffers[side], DType::F32, self.layouts[side]));
-        let keys = match self.pages {
-            None => Keys::Batched,
-            Some(_) => Keys::Paged { page_size: PAGE },
-        };
-        (tensors, keys)
     }
 
     pub(super) fn table(&self) -> Option<&Table> {

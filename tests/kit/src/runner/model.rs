@@ -1,8 +1,6 @@
 //! The attention of a whole model: a cache a layer, that grows from call to call.
 
-use phasor::attention::{
-    Alignment, Attention, AttentionBindings, AttentionProblem, AttentionShape,
-};
+use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
 use phasor::decode::{Decode, DecodeBindings, DecodeProblem, DecodeShape};
 use phasor::oracle::{self, AttentionInputs, Real};
 use phasor::rotary::{Positions, RopeConfig};
@@ -134,9 +132,7 @@ impl Device<'_> {
             pairing,
             rotate_q: true,
             softmax_scale,
-            keys: first.keys().1,
-            alignment: Alignment::LastKey,
-            ..AttentionProblem::new(model.heads.clone(), kv_heads, head_dim)
+            ..AttentionProblem::over(model.heads.clone(), first.format)
         })?;
         let decode = self.decode_kernel(&DecodeProblem {
             rotary_dim,
@@ -182,11 +178,8 @@ impl Attend for OnDevice<'_> {
             };
             self.decode.bind(&gpu.device, &DecodeShape { batch, seq_q: 1 }, &bindings)?
         } else {
-            let ([k, v], _) = cache.keys();
-            let mut bindings = AttentionBindings::new(q, k, v, output);
-            bindings.kv_lens = Some(lens.as_entire_buffer_binding());
-            let block_table = cache.bind().block_table;
-            bindings.block_table = block_table.map(|table| table.binding);
+            let lens = lens.as_entire_buffer_binding();
+            let mut bindings = AttentionBindings::over(q, cache.bind(), lens, output);
             bindings.rotation = Some((table.bind(), Positions::AmongKeys));
             let shape = AttentionShape::new(batch, new, cache.capacity);
             self.prefill.bind(&gpu.device, &shape, &bindings)?
