@@ -271,6 +271,23 @@ pub enum Error {
         /// What is wrong, and what to do.
         why: &'static str,
     },
+    /// A configuration is of a model type that is not known.
+    #[error(
+        "rope configuration: model type {model_type} is not known, so neither are its pairs nor \
+         which way they turn; state a known model that it is like (Like::model)"
+    )]
+    UnknownModel {
+        /// `model_type` in the configuration.
+        model_type: String,
+    },
+    /// A configuration is of a model type without a rotary embedding that could be read.
+    #[error("rope configuration: {model_type} has none to read: {reason}")]
+    NotRotary {
+        /// `model_type` in the configuration.
+        model_type: String,
+        /// Why.
+        reason: &'static str,
+    },
     /// A rope section names something this crate does not know.
     #[error("rope configuration: {key} = {value} is not known")]
     UnknownRope {

@@ -90,8 +90,8 @@ const CONFIGS: [&str; 5] = [
     r#"{"model_type":"llama","hidden_size":4096,"num_attention_heads":32,"max_position_embeddings":131072,"rope_theta":500000.0,"rope_scaling":{"factor":8.0,"high_freq_factor":4.0,"low_freq_factor":1.0,"original_max_position_embeddings":8192,"rope_type":"llama3"}}"#,
     r#"{"model_type":"gpt_oss","head_dim":64,"max_position_embeddings":131072,"rope_parameters":{"rope_type":"yarn","rope_theta":150000,"factor":32.0,"beta_fast":32.0,"beta_slow":1.0,"truncate":false,"original_max_position_embeddings":4096}}"#,
     r#"{"model_type":"qwen2_vl","hidden_size":1536,"num_attention_heads":12,"rope_theta":1000000.0,"rope_scaling":{"type":"mrope","mrope_section":[16,24,24]}}"#,
-    r#"{"head_dim":8,"max_position_embeddings":131072,"original_max_position_embeddings":4096,"rope_theta":10000.0,"rope_scaling":{"type":"longrope","long_factor":[1.0,2.0,3.0,4.0],"short_factor":[1.0,1.0,1.0,1.0]}}"#,
-    r#"{"head_dim":64,"partial_rotary_factor":0.5,"rope_theta":10000,"rope_scaling":{"type":"dynamic","factor":2},"max_position_embeddings":2048}"#,
+    r#"{"model_type":"phi3","head_dim":8,"max_position_embeddings":131072,"original_max_position_embeddings":4096,"rope_theta":10000.0,"rope_scaling":{"type":"longrope","long_factor":[1.0,2.0,3.0,4.0],"short_factor":[1.0,1.0,1.0,1.0]}}"#,
+    r#"{"model_type":"stablelm","head_dim":64,"partial_rotary_factor":0.5,"rope_theta":10000,"rope_scaling":{"type":"dynamic","factor":2},"max_position_embeddings":2048}"#,
 ];
 
 fn golden() -> Vec<Vec<u8>> {

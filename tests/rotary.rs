@@ -3,7 +3,9 @@
 
 use std::{error::Error, path::Path};
 
-use phasor::rotary::{Axial2d, Frequencies, Pairing, PositionAxes, RopeConfig, RopeRule, Xpos};
+use phasor::rotary::{
+    Axial2d, Frequencies, Like, ModelRope, Pairing, PositionAxes, RopeConfig, RopeRule, Xpos,
+};
 use phasor_kit::golden::{File, Tensor};
 use serde_json::Value;
 
@@ -17,6 +19,12 @@ const ROTATED: f64 = 1e-5;
 fn file(name: &str) -> Result<File, Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
     File::read(&folder.join(name).with_extension("safetensors"))
+}
+
+/// The parameters of a case have keys as in a `config.json`, and no model type.
+fn described(params: &Value) -> Result<RopeConfig, Box<dyn Error>> {
+    let model = ModelRope::from_json_like(&params.to_string(), &Like::model("llama"))?;
+    Ok(model.only()?.rope.clone())
 }
 
 /// The names before `.inv_freq` (or another suffix) in a file: its cases.
@@ -115,7 +123,7 @@ fn every_rope_type_has_the_library_s_frequencies_and_scaling() -> Test {
     for case in cases(&file, ".inv_freq") {
         let (name, at_len) = case.split_once(".at_len.").unwrap_or((case, ""));
         let params = file.json(name)?;
-        let config = RopeConfig::from_model_json(&params.to_string())?;
+        let config = described(&params)?;
         let seen = params["seq_len_seen"].as_u64().ok_or("seq_len_seen")?;
         let len = if at_len.is_empty() { seen } else { at_len.parse()? };
         let frequencies = config.frequencies(len)?;
@@ -137,7 +145,7 @@ fn every_rope_type_rotates_as_the_reference_in_f64() -> Test {
     let positions = positions(&file, "positions")?;
     for case in cases(&file, ".half.q_f64") {
         let params = file.json(case)?;
-        let config = RopeConfig::from_model_json(&params.to_string())?;
+        let config = described(&params)?;
         let len = params["seq_len_seen"].as_u64().ok_or("seq_len_seen")?;
         let reference = file.tensor(&format!("{case}.inv_freq"))?;
         let scaling = file.tensor(&format!("{case}.attention_scaling"))?.f64()[0];
@@ -366,7 +374,7 @@ fn ropepp_authors_tables() -> Test {
     let positions = positions(&file, "positions")?;
     for case in cases(&file, ".k_out_f64tab") {
         let params = file.json(case)?;
-        let config = RopeConfig::from_model_json(&params.to_string())?;
+        let config = described(&params)?;
         let group = case.split('.').next().ok_or(case)?;
         let reference = file.tensor(&format!("{group}.inv_freq"))?;
         let frequencies = config.frequencies(1)?;

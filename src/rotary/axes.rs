@@ -4,7 +4,7 @@ use super::dd::Dd;
 use crate::{Error, Result};
 
 /// How the pairs are shared among position streams. A token of a text has one position; a patch of
-/// an image or a video has two or three, one a stream.
+/// an image or a video has two to four, one a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PositionAxes {
@@ -16,6 +16,9 @@ pub enum PositionAxes {
     /// M-RoPE of Qwen3-VL: pair i is driven by height if i mod 3 = 1 and i < 3·section\[1\], by
     /// width if i mod 3 = 2 and i < 3·section\[2\], else by time.
     MropeInterleaved([u32; 3]),
+    /// HunYuan's `xdrope` and any other cut of the pairs into up to four runs, driven by streams 0 to
+    /// 3; unused runs are 0 long.
+    Runs([u32; 4]),
     /// Rows are stream 0, columns stream 1; the first half of the pairs belongs to the rows, the
     /// second to the columns.
     Axial2d(Axial2d),
@@ -35,12 +38,15 @@ pub enum Axial2d {
 }
 
 impl PositionAxes {
-    /// Number of position streams: 1, 2 or 3.
+    /// Number of position streams: 1 to 4.
     pub fn streams(self) -> u32 {
         match self {
             PositionAxes::Single => 1,
             PositionAxes::Axial2d(_) => 2,
             PositionAxes::MropeSectioned(_) | PositionAxes::MropeInterleaved(_) => 3,
+            PositionAxes::Runs(sections) => {
+                sections.iter().rposition(|&n| n > 0).map_or(1, |last| last as u32 + 1)
+            }
         }
     }
 
@@ -49,13 +55,10 @@ impl PositionAxes {
         let pairs = rotary_dim / 2;
         match self {
             PositionAxes::Single => Ok(None),
-            PositionAxes::MropeSectioned(sections) => {
-                check_sections(sections, pairs)?;
-                let runs = (0u8..).zip(sections);
-                Ok(Some(runs.flat_map(|(axis, n)| (0..n).map(move |_| axis)).collect()))
-            }
+            PositionAxes::MropeSectioned(sections) => runs(&sections, pairs).map(Some),
+            PositionAxes::Runs(sections) => runs(&sections, pairs).map(Some),
             PositionAxes::MropeInterleaved(sections) => {
-                check_sections(sections, pairs)?;
+                check_sections(&sections, pairs)?;
                 let [_, height, width] = sections.map(u64::from);
                 let axis = |i: u64| match i % 3 {
                     1 if i < 3 * height => 1,
@@ -97,14 +100,20 @@ impl PositionAxes {
     }
 }
 
-fn check_sections(sections: [u32; 3], pairs: u32) -> Result<()> {
-    let sum: u64 = sections.map(u64::from).iter().sum();
+/// Stream 0 for as many pairs as the first section has, then stream 1 …
+fn runs(sections: &[u32], pairs: u32) -> Result<Vec<u8>> {
+    check_sections(sections, pairs)?;
+    Ok((0u8..).zip(sections).flat_map(|(axis, &n)| (0..n).map(move |_| axis)).collect())
+}
+
+fn check_sections(sections: &[u32], pairs: u32) -> Result<()> {
+    let sum: u64 = sections.iter().map(|&n| u64::from(n)).sum();
     if sum == u64::from(pairs) {
         return Ok(());
     }
     Err(Error::Invalid {
         what: "mrope_section",
-        needed: "three lengths that add up to rotary_dim / 2",
+        needed: "lengths that add up to rotary_dim / 2",
         got: format!("{sections:?} for {pairs} pairs"),
     })
 }

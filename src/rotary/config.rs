@@ -1,6 +1,8 @@
 //! What a model says about its rotary embedding.
 
-use super::{Frequencies, Pairing, PositionAxes, RopeRule, RopeTable, dd::Dd, frequencies::Parts};
+use super::{
+    Direction, Frequencies, Pairing, PositionAxes, RopeRule, RopeTable, dd::Dd, frequencies::Parts,
+};
 use crate::{Error, Result};
 
 /// A model's rotary embedding: head geometry, frequencies, pairing and position streams.
@@ -32,6 +34,8 @@ pub struct RopeConfig {
     pub theta: f64,
     /// Which two channels form pair `j`.
     pub pairing: Pairing,
+    /// Which way the pairs turn.
+    pub direction: Direction,
     /// How the inverse frequencies follow from θ.
     pub rule: RopeRule,
     /// Which position stream drives which pair.
@@ -50,6 +54,7 @@ impl RopeConfig {
             rotary_dim: head_dim,
             theta,
             pairing: Pairing::Half,
+            direction: Direction::Forward,
             rule: RopeRule::Default,
             axes: PositionAxes::Single,
         }
@@ -57,9 +62,9 @@ impl RopeConfig {
 
     /// The inverse frequencies, attention scaling and position streams.
     ///
-    /// `current_len` is the largest position of the call plus one. Only
-    /// [`RopeRule::Dynamic`] and [`RopeRule::LongRope`] read it; keys that are already in a cache
-    /// keep the rotation of the call that wrote them.
+    /// `current_len` is the largest position of the call plus one. Only [`RopeRule::Dynamic`],
+    /// [`RopeRule::DynamicSteps`] and [`RopeRule::LongRope`] read it; keys that are already in a
+    /// cache keep the rotation of the call that wrote them.
     ///
     /// # Errors
     /// [`Error::Invalid`] when a dimension, θ or a parameter of the rule is out of range, or the
@@ -86,6 +91,7 @@ impl RopeConfig {
         Ok(Frequencies::new(Parts {
             rotary_dim: r,
             pairing: self.pairing,
+            direction: self.direction,
             inv_freq,
             attention_scaling,
             axes,
@@ -168,7 +174,7 @@ mod tests {
         let crossed = RopeRule::Llama3 {
             factor: 8.0,
             low_freq_factor: 4.0,
-            high_freq_factor: 4.0,
+            high_freq_factor: 3.0,
             original_max_position_embeddings: 8192,
         };
         assert_eq!(refused(with_rule(crossed)), "high_freq_factor");
@@ -192,6 +198,7 @@ mod tests {
             factor: 32.0,
             original_max_position_embeddings: 4096,
             attention_factor: None,
+            mscale: None,
         };
         let config = with_rule(longrope(32, 4.0));
         let (short, long) = (config.frequencies(4096)?, config.frequencies(4097)?);
@@ -199,6 +206,54 @@ mod tests {
         assert_eq!(short.attention_scaling(), long.attention_scaling());
         assert_eq!(refused(with_rule(longrope(31, 4.0))), "short_factor");
         assert_eq!(refused(with_rule(longrope(32, 0.0))), "long_factor");
+        Ok(())
+    }
+
+    #[test]
+    fn equal_frequency_factors_are_a_step() -> Result<()> {
+        let scout = RopeRule::Llama3 {
+            factor: 16.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 1.0,
+            original_max_position_embeddings: 8192,
+        };
+        let plain = RopeConfig::new(128, 500_000.0);
+        let config = RopeConfig { rule: scout, ..plain.clone() };
+        let (scaled, plain) = (config.frequencies(1)?, plain.frequencies(1)?);
+        for (i, (got, f)) in scaled.inv_freq().iter().zip(plain.inv_freq()).enumerate() {
+            assert_eq!(*got, if i < 35 { *f } else { f / 16.0 }, "pair {i}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn dynamic_ntk_in_steps() -> Result<()> {
+        let config = RopeConfig {
+            rule: RopeRule::DynamicSteps { trained_len: 8192 },
+            ..RopeConfig::new(128, 10_000.0)
+        };
+        let second = |len| config.frequencies(len).map(|f| f.inv_freq()[1]);
+        let stretched = |alpha: f64| {
+            let theta = 10_000.0 * alpha.powf(128.0 / 126.0);
+            theta.powf(-2.0 / 128.0)
+        };
+        for (len, alpha) in
+            [(1, 1.0), (8192, 1.0), (8193, 3.0), (16384, 3.0), (16385, 7.0), (32768, 7.0)]
+        {
+            assert!((second(len)? - stretched(alpha)).abs() < 1e-14, "{len}");
+        }
+        assert!(second(u64::MAX)?.is_finite());
+        Ok(())
+    }
+
+    #[test]
+    fn backward_is_the_sign_of_the_sines() -> Result<()> {
+        let forward = RopeConfig::new(16, 10_000.0);
+        let backward = RopeConfig { direction: Direction::Backward, ..forward.clone() };
+        let (forward, backward) = (forward.table(9, 9)?, backward.table(9, 9)?);
+        for (f, b) in forward.entries().iter().zip(backward.entries()) {
+            assert_eq!([f[0], -f[1]], *b);
+        }
         Ok(())
     }
 

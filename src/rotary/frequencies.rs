@@ -1,7 +1,7 @@
 //! Inverse frequencies, and the exact reduction of `position × frequency`.
 
 use super::{
-    Pairing, RopeTable,
+    Direction, Pairing, QueryScaling, RopeTable,
     dd::{Dd, TAU},
 };
 use crate::{Error, Result};
@@ -14,6 +14,7 @@ use crate::{Error, Result};
 pub struct Frequencies {
     rotary_dim: u32,
     pairing: Pairing,
+    direction: Direction,
     /// Radians per position, rounded to f64.
     inv_freq: Vec<f64>,
     /// Turns per position, modulo one, in units of 2^-128.
@@ -21,6 +22,7 @@ pub struct Frequencies {
     attention_scaling: f64,
     axes: Option<Vec<u8>>,
     xpos: Option<Xpos>,
+    query_scaling: Option<QueryScaling>,
 }
 
 /// The length scale of xPos (arXiv 2212.10554 §3): at position t, queries are multiplied by
@@ -46,6 +48,7 @@ impl Default for Xpos {
 pub(super) struct Parts {
     pub rotary_dim: u32,
     pub pairing: Pairing,
+    pub direction: Direction,
     pub inv_freq: Vec<Dd>,
     pub attention_scaling: f64,
     pub axes: Option<Vec<u8>>,
@@ -56,11 +59,13 @@ impl Frequencies {
         Frequencies {
             rotary_dim: parts.rotary_dim,
             pairing: parts.pairing,
+            direction: parts.direction,
             inv_freq: parts.inv_freq.iter().map(|f| f.hi).collect(),
             turns: parts.inv_freq.iter().map(|&f| (f / TAU).fraction()).collect(),
             attention_scaling: parts.attention_scaling,
             axes: parts.axes,
             xpos: None,
+            query_scaling: None,
         }
     }
 
@@ -76,6 +81,15 @@ impl Frequencies {
         Ok(self)
     }
 
+    /// The same with a factor for the query of each position: the table gets a plane for queries,
+    /// which has the factor in its entries, and one for keys, which has not. It reaches only the
+    /// channels that are rotated, so the whole head must be (`rotary_dim` = `head_dim`); where it is
+    /// not, multiply the query's rows by [`QueryScaling::at`] instead.
+    pub fn with_query_scaling(mut self, scaling: QueryScaling) -> Self {
+        self.query_scaling = Some(scaling);
+        self
+    }
+
     /// Rotated channels r.
     pub fn rotary_dim(&self) -> u32 {
         self.rotary_dim
@@ -84,6 +98,12 @@ impl Frequencies {
     /// Channels of each pair.
     pub fn pairing(&self) -> Pairing {
         self.pairing
+    }
+
+    /// Which way the pairs turn. [`cos_sin`](Frequencies::cos_sin) and the tables have it in the
+    /// sign of the sine; [`inv_freq`](Frequencies::inv_freq) has not.
+    pub fn direction(&self) -> Direction {
+        self.direction
     }
 
     /// Radians per position of each of the r/2 pairs, rounded to f64. The tables are made from
@@ -102,17 +122,26 @@ impl Frequencies {
         self.axes.as_deref()
     }
 
+    /// The factor of the query of each position, if there is one.
+    pub fn query_scaling(&self) -> Option<QueryScaling> {
+        self.query_scaling
+    }
+
     /// The xPos scale, if there is one.
     pub fn xpos(&self) -> Option<Xpos> {
         self.xpos
     }
 
     /// m·cos and m·sin of `position × inv_freq[pair]`, right to a few units in the last place of
-    /// f64 (relative, near zeros too). xPos scales are not in it. A pair at or beyond r/2 belongs
+    /// f64 (relative, near zeros too). xPos and query scales are not in it. A pair at or beyond r/2 belongs
     /// to the channels that are left alone: (1, 0).
     pub fn cos_sin(&self, position: u32, pair: usize) -> (f64, f64) {
         let Some(&turns) = self.turns.get(pair) else { return (1.0, 0.0) };
         let (cos, sin) = cos_sin_turns(turns.wrapping_mul(u128::from(position)));
+        let sin = match self.direction {
+            Direction::Forward => sin,
+            Direction::Backward => -sin,
+        };
         (cos * self.attention_scaling, sin * self.attention_scaling)
     }
 

@@ -6,11 +6,13 @@
 //! (a, b)  ->  m · (a cos φ − b sin φ,  b cos φ + a sin φ)
 //! ```
 //!
+//! (and by −φ in the few models with [`Direction::Backward`]).
+//!
 //! [`RopeConfig`] says which channels are a pair ([`Pairing`]), how the frequencies follow from the
 //! base θ ([`RopeRule`], which also gives the attention scaling m), and which of a token's positions
 //! t is meant where there are several ([`PositionAxes`]). From it come [`Frequencies`], and from
-//! those the [`RopeTable`] that kernels read. With the feature `serde`, a configuration is read
-//! from a model's `config.json` by `RopeConfig::from_model_json`.
+//! those the [`RopeTable`] that kernels read. With the feature `serde`, `ModelRope` and
+//! `RopeConfig::from_model_json` read a model's `config.json`.
 //!
 //! # Sources
 //!
@@ -45,6 +47,7 @@ mod frequencies;
 #[cfg(feature = "serde")]
 mod model_json;
 mod pairing;
+mod query_scaling;
 mod rules;
 mod shape;
 mod table;
@@ -56,7 +59,10 @@ pub use crate::gpu::{CosSin, Positions};
 pub use axes::{Axial2d, PositionAxes};
 pub use config::RopeConfig;
 pub use frequencies::{Frequencies, Xpos};
-pub use pairing::Pairing;
+#[cfg(feature = "serde")]
+pub use model_json::{LayerRope, Like, ModelRope, UnrotatedLayers};
+pub use pairing::{Direction, Pairing};
+pub use query_scaling::QueryScaling;
 pub use rules::RopeRule;
 pub use shape::{TableAxes, TableShape};
 pub use table::RopeTable;

@@ -2,6 +2,18 @@
 
 use crate::{Error, Result};
 
+/// Which way a pair turns as the position grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Direction {
+    /// By +θ: (a, b) → (a cos θ − b sin θ, b cos θ + a sin θ). All models but few.
+    #[default]
+    Forward,
+    /// By −θ: (a, b) → (a cos θ + b sin θ, b cos θ − a sin θ) (nanochat). Scores of two rotated
+    /// vectors come out as under the reverse distance, so the two directions are not the same
+    /// model. It is the sign of the table's sines, hence all kernels and the oracle have it.
+    Backward,
+}
+
 /// How the `rotary_dim / 2` pairs of a head lie in memory. Pair `j` turns by the angle
 /// `position * inv_freq[j]`; its members are written `(a, b)` below, with r = `rotary_dim`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

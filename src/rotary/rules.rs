@@ -50,9 +50,16 @@ pub enum RopeRule {
         /// β > α: pairs with more rotations are left alone. 32 in the paper.
         beta: f64,
     },
+    /// Qwen's (the first) dynamic NTK, `use_dynamic_ntk`: `f_i` of θ' = θ·α^(r/(r−2)) with
+    /// α = max(2^⌈log2(n/L) + 1⌉ − 1, 1), m = 1. α grows in steps, at each doubling of the length:
+    /// 1 up to L, 3 up to 2L, 7 up to 4L …
+    DynamicSteps {
+        /// L, the length that the model was trained with (Qwen's `seq_length`).
+        trained_len: u64,
+    },
     /// LongRoPE (arXiv 2402.13753), HF `longrope`: `f_i / long_i` when n > L0, else
     /// `f_i / short_i`. m = `attention_factor`, or without one 1 for s ≤ 1 and else
-    /// √(1 + ln s / ln L0), at every length.
+    /// √(1 + ln s / ln L0), at every length; or the two of `mscale`.
     LongRope {
         /// r/2 divisors for n ≤ L0.
         short_factor: Vec<f64>,
@@ -64,16 +71,20 @@ pub enum RopeRule {
         original_max_position_embeddings: u64,
         /// m, when the model states it.
         attention_factor: Option<f64>,
+        /// m for n ≤ L0 and m for n > L0, when the model states both (Phi-3.5-MoE's
+        /// `short_mscale` and `long_mscale`). Goes before `attention_factor`.
+        mscale: Option<[f64; 2]>,
     },
     /// Llama 3.1, HF `llama3`: by wavelength λ = 2π/f_i. `f_i` for λ < L0/high, `f_i/s` for
     /// λ > L0/low, and between them `(1−t) f_i/s + t f_i` with
-    /// t = (L0/λ − low)/(high − low). m = 1.
+    /// t = (L0/λ − low)/(high − low). m = 1. With high = low it is a step: `f_i/s` for λ > L0/low,
+    /// else `f_i` (Llama 4 Scout).
     Llama3 {
         /// Context extension s > 0.
         factor: f64,
         /// `low_freq_factor`.
         low_freq_factor: f64,
-        /// `high_freq_factor` > `low_freq_factor`.
+        /// `high_freq_factor` ≥ `low_freq_factor`.
         high_freq_factor: f64,
         /// L0.
         original_max_position_embeddings: u64,
@@ -133,6 +144,16 @@ impl RopeRule {
                 let stretch = s * n / max - (s - Dd::ONE);
                 Ok((geometric(ntk_base(base, stretch, dim)?, dim), 1.0))
             }
+            RopeRule::DynamicSteps { trained_len } => {
+                length("trained_len", *trained_len)?;
+                Ok((
+                    geometric(
+                        ntk_base(base, stretch_in_steps(current_len, *trained_len), dim)?,
+                        dim,
+                    ),
+                    1.0,
+                ))
+            }
             RopeRule::Yarn(params) => params.series(base, dim),
             RopeRule::YarnRotations { factor, original_max_position_embeddings, alpha, beta } => {
                 yarn::rotations(
@@ -148,16 +169,25 @@ impl RopeRule {
                 factor,
                 original_max_position_embeddings: original,
                 attention_factor,
+                mscale,
             } => {
-                let divisors = if current_len > *original { long_factor } else { short_factor };
+                let long = current_len > *original;
+                let divisors = if long { long_factor } else { short_factor };
                 for (what, list) in [("short_factor", short_factor), ("long_factor", long_factor)] {
                     entries(what, list.len(), dim)?;
                     list.iter().try_for_each(|&x| positive(what, x).map(drop))?;
                 }
                 let inv_freq =
                     geometric(base, dim).into_iter().zip(divisors).map(|(f, &d)| f / d.into());
-                let m = longrope_scaling(*factor, *original, *attention_factor)?;
-                Ok((inv_freq.collect(), m))
+                let inv_freq = inv_freq.collect();
+                let stated = match mscale {
+                    Some(both) => {
+                        both.iter().try_for_each(|&m| positive("mscale", m).map(drop))?;
+                        Some(both[usize::from(long)])
+                    }
+                    None => *attention_factor,
+                };
+                Ok((inv_freq, longrope_scaling(*factor, *original, stated)?))
             }
             RopeRule::Llama3 {
                 factor,
@@ -168,11 +198,17 @@ impl RopeRule {
                 let s = Dd::from(positive("factor", *factor)?);
                 let original = length("original_max_position_embeddings", *original)?;
                 positive("low_freq_factor", *low)?;
-                ordered("high_freq_factor", "above low_freq_factor", *low, *high)?;
+                if low != high {
+                    ordered("high_freq_factor", "at least low_freq_factor", *low, *high)?;
+                }
                 let (low, high) = (Dd::from(*low), Dd::from(*high));
                 // t clamped to 0 … 1 is the rule's three cases in one.
                 let blend = |f: Dd| {
-                    let t = (original * f / TAU - low) / (high - low);
+                    let turns = original * f / TAU;
+                    if low == high {
+                        return if turns < low { f / s } else { f };
+                    }
+                    let t = (turns - low) / (high - low);
                     mix(f / s, f, t.max(Dd::ZERO).min(Dd::ONE))
                 };
                 Ok((geometric(base, dim).into_iter().map(blend).collect(), 1.0))
@@ -219,6 +255,13 @@ fn ntk_base(base: Dd, stretch: Dd, dim: u32) -> Result<Dd> {
         return invalid("factor", "such that the stretch of theta is positive", stretch.hi);
     }
     Ok(base * stretch.powf(Dd::ratio(f64::from(dim), f64::from(dim - 2))))
+}
+
+/// α of [`RopeRule::DynamicSteps`], exactly: the smallest power of two that holds n/L, doubled,
+/// less one.
+fn stretch_in_steps(current_len: u64, trained_len: u64) -> Dd {
+    let doublings = (0..64).find(|&k| u128::from(trained_len) << k >= u128::from(current_len));
+    Dd::from((2f64.powi(doublings.unwrap_or(64) + 1)) - 1.0)
 }
 
 fn longrope_scaling(factor: f64, original: u64, given: Option<f64>) -> Result<f64> {

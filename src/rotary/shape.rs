@@ -10,7 +10,7 @@ pub struct TableShape {
     pub positions: u32,
     /// Pairs of a head, `rotary_dim / 2`.
     pub pairs: u32,
-    /// 1, or 2 where keys have their own plane (xPos).
+    /// 1, or 2 where keys have their own plane (xPos, query scaling).
     pub planes: u32,
     /// Which position stream drives each pair; `None`: one stream for all.
     pub axes: Option<TableAxes>,

@@ -18,7 +18,15 @@ pub struct RopeTable {
 impl RopeTable {
     pub(super) fn build(frequencies: &Frequencies, positions: u32) -> Result<Self> {
         let pairs = frequencies.inv_freq().len();
-        let planes: u32 = if frequencies.xpos().is_some() { 2 } else { 1 };
+        let scaling = frequencies.query_scaling();
+        let planes = 1 + u32::from(frequencies.xpos().is_some() || scaling.is_some());
+        if scaling.is_some() && frequencies.axes().is_some() {
+            return Err(Error::Invalid {
+                what: "query scaling in a table",
+                needed: "one position stream, whose position it goes by",
+                got: "pairs driven by several".to_owned(),
+            });
+        }
         frequencies.check_scales(positions)?;
         let too_large = || Error::Invalid {
             what: "positions",
@@ -31,11 +39,15 @@ impl RopeTable {
         entries.try_reserve_exact(len).map_err(|_| too_large())?;
         for key in (0..planes).map(|plane| plane == 1) {
             for position in 0..positions {
+                let factor = match scaling {
+                    Some(scaling) if !key => scaling.at(position),
+                    _ => 1.0,
+                };
                 entries.extend((0..pairs).map(|pair| {
                     let (cos, sin) = frequencies.cos_sin(position, pair);
                     let scale = match frequencies.query_scale(position, pair) {
                         scale if key => 1.0 / scale,
-                        scale => scale,
+                        scale => scale * factor,
                     };
                     [(cos * scale) as f32, (sin * scale) as f32]
                 }));
@@ -67,7 +79,7 @@ impl RopeTable {
         self.positions
     }
 
-    /// 1; or 2 with xPos, where plane 0 is for queries and plane 1 for keys.
+    /// 1; or 2 with xPos or a query scaling, where plane 0 is for queries and plane 1 for keys.
     pub fn planes(&self) -> u32 {
         self.planes
     }

@@ -1,207 +1,263 @@
 //! Reads the rotary part of a model's `config.json`.
+//!
+//! [`table`] says what each model type does. [`locate`] finds the language model in the file and its
+//! row, [`bearing`] refuses keys that may matter and are not read, [`layers`] finds the rope section
+//! of each kind of layer, [`section`] reads its rule, [`geometry`] the numbers around it, [`scale`]
+//! the factor on the scores.
 
-mod models;
+mod bearing;
+mod geometry;
+mod layers;
+mod like;
+mod locate;
+mod python;
 mod reader;
+mod scale;
 mod section;
+mod table;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+pub use like::Like;
 
 use self::{
+    layers::{Plan, Plans},
+    locate::Language,
     reader::{Keys, unknown, wrong},
     section::Section,
+    table::{Extra, Pairs, Streams},
 };
-use super::{PositionAxes, RopeConfig, RopeRule};
-use crate::{Error, Result};
+use super::{PositionAxes, QueryScaling, RopeConfig, RopeRule};
+use crate::{Error, Result, rotary::Pairing};
 
-/// Objects in which a multi-modal model keeps the configuration of its language model.
-const NESTED: [&str; 3] = ["text_config", "language_config", "llm_config"];
+/// What a model's `config.json` says of its rotary embedding, and of the factors on its scores.
+///
+/// ```
+/// use phasor::rotary::ModelRope;
+///
+/// # fn main() -> phasor::Result<()> {
+/// let model = ModelRope::from_json(
+///     r#"{"model_type": "gemma3_text", "hidden_size": 2560, "num_attention_heads": 8,
+///         "head_dim": 256, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}"#,
+/// )?;
+/// assert_eq!(model.layer("full_attention")?.rope.theta, 1e6);
+/// assert_eq!(model.layer("sliding_attention")?.rope.theta, 1e4);
+/// assert_eq!(model.layer("full_attention")?.softmax_scale, Some(0.0625));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelRope {
+    /// Model type of the language model, whose row of the table was read.
+    pub model_type: String,
+    /// One entry a kind of layer that is rotated; one alone where all are alike.
+    pub layers: Vec<LayerRope>,
+    /// Layers that the model does not rotate, if there are such.
+    pub unrotated: Option<UnrotatedLayers>,
+    /// The rotation of the small attention that chooses keys for the large one ("lightning
+    /// indexer"), where it differs from the large one's.
+    pub indexer: Option<RopeConfig>,
+}
 
-impl RopeConfig {
-    /// Reads the rotary embedding from the text of a model's `config.json`.
+/// The rotary embedding of one kind of layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerRope {
+    /// Name in the model's `layer_types`; empty where all layers are alike.
+    pub kind: String,
+    /// The rotation.
+    pub rope: RopeConfig,
+    /// The factor on the scores, m not included; `None` where it is learned.
+    pub softmax_scale: Option<f64>,
+    /// The factor of the query by its position, if there is one.
+    pub query_scaling: Option<QueryScaling>,
+}
+
+/// Layers without a rotation (NoPE).
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnrotatedLayers {
+    /// Kinds in the model's `layer_types`.
+    pub kinds: Vec<String>,
+    /// Indices, where the model lists them.
+    pub layers: Vec<u32>,
+    /// The factor of the query by its position, if there is one.
+    pub query_scaling: Option<QueryScaling>,
+}
+
+impl ModelRope {
+    /// Reads the text of a `config.json`.
     ///
-    /// Both styles of keys are read: `rope_theta`, `rope_scaling {rope_type or type, …}` and
-    /// `partial_rotary_factor` at the top (transformers up to 4), and `rope_parameters {rope_type,
-    /// rope_theta, …}` (5 on); GPT-J's `rotary_dim`, GPT-NeoX's `rotary_pct` and
-    /// `rotary_emb_base`; `mrope_section`; and the `rope_config {yarn, factor}` that the RoPE++
-    /// authors hang on their configuration. A language model's section inside a multi-modal one is
-    /// found. The head is `qk_rope_head_dim` where there is one (latent attention), else
-    /// `head_dim`, else `hidden_size / num_attention_heads`. The pairing follows `model_type`.
+    /// Read are the keys of transformers up to 4 (`rope_theta`, `rope_scaling`, … at the top) and
+    /// from 5 (`rope_parameters`), also one section for each kind of layer; the spellings of
+    /// other model families; a language model's configuration inside a multi-modal one; and
+    /// `rope_config {yarn, factor}`, which the RoPE++ authors hang on theirs. What a file leaves
+    /// out is what the model's configuration class has by default. `rope_scaling` takes the place
+    /// of `rope_parameters` where both are there. Bare `NaN` and `Infinity` are let by.
     ///
     /// An explicit `factor` counts as written, whatever the ratio of the two lengths, as in
-    /// transformers 5 (up to 4.51 the ratio won for YaRN and LongRoPE).
+    /// transformers 5 (up to 4.51 the ratio won for YaRN and LongRoPE). For latent attention the
+    /// rotation is that of the slice of `qk_rope_head_dim` channels.
     ///
     /// # Errors
-    /// [`Error::UnknownRope`] for a type or key that this crate does not know,
-    /// [`Error::MissingRopeKey`] for one that is needed and not there, [`Error::RopeValue`] for a
-    /// value of the wrong kind or out of range, and for a model whose layer types have rotary
-    /// embeddings of their own: take
-    /// [`from_model_json_for_layer`](RopeConfig::from_model_json_for_layer) for those.
-    pub fn from_model_json(json: &str) -> Result<Self> {
-        read(&parse(json)?, None)
+    /// [`Error::UnknownModel`] for a model type that is not in the table (see [`Like`]),
+    /// [`Error::NotRotary`] for one without a rotary embedding, [`Error::UnknownRope`] for a rule
+    /// that this crate does not have or a key that may bear on the rotation and is not read,
+    /// [`Error::MissingRopeKey`] for a key that is needed and not there, [`Error::RopeValue`] for a
+    /// value of the wrong kind or out of range.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let root = parse(json)?;
+        let root = root.as_object().ok_or_else(|| wrong("config.json", "an object", &root))?;
+        read(&Language::find(root)?)
     }
 
-    /// The same for one layer type of a model that distinguishes them, as
+    /// The same for a model whose type is not in the table, or that is not what its type says: its
+    /// rotary embedding is stated to be like that of a known model.
+    ///
+    /// # Errors
+    /// Those of [`from_json`](ModelRope::from_json).
+    pub fn from_json_like(json: &str, like: &Like) -> Result<Self> {
+        let root = parse(json)?;
+        let root = root.as_object().ok_or_else(|| wrong("config.json", "an object", &root))?;
+        let mut model = read(&Language::like(root, like)?)?;
+        for layer in &mut model.layers {
+            layer.rope.pairing = like.pairing.unwrap_or(layer.rope.pairing);
+            layer.rope.direction = like.direction.unwrap_or(layer.rope.direction);
+            check(&layer.rope)?;
+        }
+        Ok(model)
+    }
+
+    /// The rotary embedding of all rotated layers.
+    ///
+    /// # Errors
+    /// [`Error::RopeValue`] where kinds of layers have rotary embeddings of their own.
+    pub fn only(&self) -> Result<&LayerRope> {
+        match self.layers.as_slice() {
+            [layer] if layer.kind.is_empty() => Ok(layer),
+            several => {
+                let names: Vec<_> = several.iter().map(|layer| layer.kind.as_str()).collect();
+                Err(wrong("the kind of layer", "named, one of those that differ", names.join(", ")))
+            }
+        }
+    }
+
+    /// The rotary embedding of the layers of a kind, as `"full_attention"` and
+    /// `"sliding_attention"` of Gemma 3.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRope`] for a kind that the model does not have or does not rotate.
+    pub fn layer(&self, kind: &str) -> Result<&LayerRope> {
+        const NO_ATTENTION: [&str; 4] = ["linear_attention", "conv", "mamba", "recurrent"];
+        if self.unrotated.iter().flat_map(|layers| &layers.kinds).any(|name| name == kind) {
+            return Err(unknown("a rotation of the layer kind", kind));
+        }
+        match self.layers.iter().find(|layer| layer.kind == kind) {
+            Some(layer) => Ok(layer),
+            None => match self.layers.as_slice() {
+                [all] if all.kind.is_empty() && !NO_ATTENTION.contains(&kind) => Ok(all),
+                _ => Err(unknown("layer type", kind)),
+            },
+        }
+    }
+}
+
+impl RopeConfig {
+    /// Reads the rotary embedding from the text of a model's `config.json`: that of
+    /// [`ModelRope::from_json`] for a model whose rotated layers are all alike.
+    ///
+    /// # Errors
+    /// Those of [`ModelRope::from_json`] and [`ModelRope::only`]: a model whose kinds of layers
+    /// differ is refused; take [`from_model_json_for_layer`](RopeConfig::from_model_json_for_layer).
+    pub fn from_model_json(json: &str) -> Result<Self> {
+        Ok(ModelRope::from_json(json)?.only()?.rope.clone())
+    }
+
+    /// The same for one kind of layer of a model that distinguishes them, as
     /// `"full_attention"` and `"sliding_attention"` of Gemma 3.
     ///
     /// # Errors
-    /// Those of [`from_model_json`](RopeConfig::from_model_json); [`Error::UnknownRope`] for a layer
-    /// type that the model does not list.
+    /// Those of [`ModelRope::from_json`] and [`ModelRope::layer`].
     pub fn from_model_json_for_layer(json: &str, layer_type: &str) -> Result<Self> {
-        read(&parse(json)?, Some(layer_type))
+        Ok(ModelRope::from_json(json)?.layer(layer_type)?.rope.clone())
     }
 }
 
 fn parse(json: &str) -> Result<Value> {
-    serde_json::from_str(json).map_err(|e| wrong("config.json", "valid JSON", e))
+    serde_json::from_str(&python::quote_special_numbers(json))
+        .map_err(|e| wrong("config.json", "valid JSON", e))
 }
 
-fn read(root: &Value, layer_type: Option<&str>) -> Result<RopeConfig> {
-    let root = root.as_object().ok_or_else(|| wrong("config.json", "an object", root))?;
-    let top = Keys { inner: root, outer: None };
-    let mut model = top;
-    for key in NESTED {
-        if let Some(inner) = top.object(key)? {
-            model = Keys { inner, outer: Some(root) };
-            break;
-        }
-    }
-    refuse_other_embeddings(model)?;
-
-    let model_type = model.text("model_type")?.unwrap_or_default();
-    let empty = Map::new();
-    let choice = choose_section(model, layer_type)?;
-    let section = Section::new(choice.section.unwrap_or(&empty), model)?;
-
-    let head_dim = head_dim(&section, layer_type)?;
-    let theta = match choice.theta {
-        Some(theta) => theta,
-        None => theta_of(&section, model_type)?,
+fn read(language: &Language) -> Result<ModelRope> {
+    geometry::admit(language)?;
+    bearing::check(language)?;
+    let plans = Plans::of(language)?;
+    let layers: Result<Vec<_>> = plans.rotated.iter().map(|plan| layer(language, plan)).collect();
+    let layers = layers?;
+    let unrotated = UnrotatedLayers {
+        kinds: plans.unrotated_kinds,
+        layers: plans.unrotated_layers,
+        query_scaling: scale::unrotated_query_scaling(language)?,
     };
+    let any = !unrotated.kinds.is_empty() || !unrotated.layers.is_empty();
+    let first = layers.first().filter(|_| language.row.half_indexer);
+    let indexer = first.map(|l| RopeConfig { pairing: Pairing::Half, ..l.rope.clone() });
+    Ok(ModelRope {
+        model_type: language.model_type.to_owned(),
+        layers,
+        unrotated: any.then_some(unrotated),
+        indexer,
+    })
+}
+
+fn layer(language: &Language, plan: &Plan) -> Result<LayerRope> {
+    let model = layers::keys_of(language, plan);
+    let section = Section::new(&plan.section, model, language)?;
+    let head = geometry::head_dims(language, plan, model, &section)?;
+    let theta = geometry::theta(language, &section)?;
     let (rule, theta) = authors_rule(&section, theta)?;
-    let config = RopeConfig {
-        head_dim,
-        rotary_dim: rotary_dim(&section, &rule, head_dim, model_type)?,
+    let rotary_dim = geometry::rotary_dim(language, &section, &rule, &head)?;
+    let rope = RopeConfig {
+        head_dim: head.head_dim,
+        rotary_dim,
         theta,
-        pairing: models::pairing(model_type, model.flag("rope_interleave")?),
-        axes: axes(&section, model_type)?,
+        pairing: pairing(language, head.slice)?,
+        direction: language.row.direction,
+        axes: axes(language, &section, rotary_dim / 2)?,
         rule,
     };
-    // What is out of range is found where it is used; here it goes by the name of a key.
-    match config.frequencies(1) {
-        Ok(_) => Ok(config),
+    check(&rope)?;
+    Ok(LayerRope {
+        kind: plan.name.clone(),
+        softmax_scale: scale::softmax_scale(language, &section, &head)?,
+        query_scaling: scale::query_scaling(language, &section)?,
+        rope,
+    })
+}
+
+/// What is out of range is found where it is used; here it goes by the name of a key.
+fn check(rope: &RopeConfig) -> Result<()> {
+    match rope.frequencies(1) {
+        Ok(_) => Ok(()),
         Err(Error::Invalid { what, needed, got }) => Err(wrong(what, needed, got)),
         Err(other) => Err(other),
     }
 }
 
-/// Models that have positions of another kind.
-fn refuse_other_embeddings(model: Keys) -> Result<()> {
-    const KEY: &str = "position_embedding_type";
-    match model.text(KEY)? {
-        None | Some("rotary" | "rope") => {}
-        Some(other) => return Err(unknown(KEY, other)),
-    }
-    if model.get("alibi").is_some_and(|alibi| alibi != &Value::Bool(false)) {
-        return Err(unknown("alibi", true));
-    }
-    Ok(())
-}
-
-/// The section that holds for a layer type, and a θ that goes before the section's.
-struct Choice<'a> {
-    section: Option<&'a Map<String, Value>>,
-    theta: Option<f64>,
-}
-
-fn choose_section<'a>(model: Keys<'a>, layer_type: Option<&str>) -> Result<Choice<'a>> {
-    const SEVERAL: &str = "one for all layers; this model has one a layer type, name it";
-    let (key, section) = match model.object("rope_parameters")? {
-        Some(section) => ("rope_parameters", Some(section)),
-        None => ("rope_scaling", model.object("rope_scaling")?),
-    };
-    if let Some(by_layer) = section.filter(|s| s.values().any(Value::is_object)) {
-        let names = || by_layer.keys().cloned().collect::<Vec<_>>().join(", ");
-        let layer_type = layer_type.ok_or_else(|| wrong(key, SEVERAL, names()))?;
-        let section = by_layer.get(layer_type).ok_or_else(|| unknown("layer type", layer_type))?;
-        let section = section
-            .as_object()
-            .ok_or_else(|| wrong(layer_type, "an object (is this layer rotated?)", section))?;
-        return Ok(Choice { section: Some(section), theta: None });
-    }
-    // Gemma 3 and ModernBERT before transformers 5: a second base for the sliding layers.
-    for (local, global) in
-        [("rope_local_base_freq", "rope_theta"), ("local_rope_theta", "global_rope_theta")]
-    {
-        let Some(theta) = model.number(local)? else { continue };
-        return match layer_type {
-            None => Err(wrong(local, SEVERAL, theta)),
-            Some("sliding_attention") => Ok(Choice { section: None, theta: Some(theta) }),
-            Some("full_attention") => Ok(Choice { section, theta: model.number(global)? }),
-            Some(other) => Err(unknown("layer type", other)),
-        };
-    }
-    Ok(Choice { section, theta: None })
-}
-
-fn head_dim(section: &Section, layer_type: Option<&str>) -> Result<u32> {
-    let model = section.model;
-    if let Some(dim) = model.dimension("qk_rope_head_dim")? {
-        return Ok(dim);
-    }
-    if layer_type == Some("full_attention")
-        && let Some(dim) = model.dimension("global_head_dim")?
-    {
-        return Ok(dim);
-    }
-    if let Some(dim) = model.dimension("head_dim")? {
-        return Ok(dim);
-    }
-    let either = |a, b| Ok(model.dimension(a)?.or(model.dimension(b)?));
-    let hidden: Option<u32> = either("hidden_size", "n_embd")?;
-    let heads: Option<u32> = either("num_attention_heads", "n_head")?;
-    match (hidden, heads) {
-        (Some(hidden), Some(heads)) if hidden.is_multiple_of(heads) => Ok(hidden / heads),
-        (Some(hidden), Some(heads)) => {
-            let got = format!("{hidden} with {heads} heads");
-            Err(wrong("hidden_size", "a multiple of num_attention_heads", got))
+fn pairing(language: &Language, slice: bool) -> Result<Pairing> {
+    let keys = language.keys;
+    Ok(match language.row.pairs {
+        // DeepSeek-V2 without latent attention is Llama's.
+        Pairs::Interleaved if language.row.extra == Extra::DeepseekV2 && !slice => Pairing::Half,
+        Pairs::Interleaved => Pairing::Interleaved,
+        Pairs::ToHalfUnless if keys.flag("rope_interleave")? == Some(false) => Pairing::Half,
+        Pairs::ToHalf | Pairs::ToHalfUnless => Pairing::InterleavedToHalf,
+        Pairs::Half
+            if language.row.extra == Extra::Nomic
+                && keys.flag("rotary_emb_interleaved")? == Some(true) =>
+        {
+            Pairing::Interleaved
         }
-        _ => Err(section.missing("head_dim")),
-    }
-}
-
-fn rotary_dim(section: &Section, rule: &RopeRule, head_dim: u32, model_type: &str) -> Result<u32> {
-    let model = section.model;
-    // Latent attention rotates a slice of its own; a proportional rule counts the share itself.
-    if model.get("qk_rope_head_dim").is_some() || matches!(rule, RopeRule::Proportional { .. }) {
-        return Ok(head_dim);
-    }
-    if let Some(dim) = model.dimension("rotary_dim")? {
-        return Ok(dim);
-    }
-    let share = match section.partial_rotary_factor()? {
-        Some(share) => share,
-        None => match model.number("rotary_pct")? {
-            Some(share) => share,
-            None => models::default_partial_rotary_factor(model_type),
-        },
-    };
-    if share > 0.0 && share <= 1.0 {
-        Ok((f64::from(head_dim) * share) as u32)
-    } else {
-        Err(wrong("partial_rotary_factor", "above 0, at most 1", share))
-    }
-}
-
-fn theta_of(section: &Section, model_type: &str) -> Result<f64> {
-    if let Some(theta) = section.keys.number("rope_theta")? {
-        return Ok(theta);
-    }
-    for key in ["rope_theta", "rotary_emb_base"] {
-        if let Some(theta) = section.model.number(key)? {
-            return Ok(theta);
-        }
-    }
-    models::default_theta(model_type).ok_or_else(|| section.missing("rope_theta"))
+        Pairs::Half => Pairing::Half,
+    })
 }
 
 /// The section's rule, or what the RoPE++ authors' `rope_config` makes of the default one: YaRN
@@ -214,7 +270,7 @@ fn authors_rule(section: &Section, theta: f64) -> Result<(RopeRule, f64)> {
     if let Some((key, value)) = own.iter().find(|(key, _)| !KNOWN.contains(&key.as_str())) {
         return Err(unknown(key, value));
     }
-    let own = Keys { inner: own, outer: None };
+    let own = Keys::of(own);
     let theta = theta * own.number("scaling_factor")?.unwrap_or(1.0);
     let factor = own.number("factor")?;
     let own_rule = match (own.flag("yarn")?.unwrap_or(false), factor) {
@@ -239,24 +295,41 @@ fn authors_rule(section: &Section, theta: f64) -> Result<(RopeRule, f64)> {
     }
 }
 
-fn axes(section: &Section, model_type: &str) -> Result<PositionAxes> {
-    let known = models::mrope_alternates(model_type);
-    let Some(sections) = section.keys.sections("mrope_section")? else {
-        // A model that is known to have streams has default sections in its code only.
-        let streams = section.rope_type == "mrope" || (known.is_some() && !model_type.is_empty());
-        return if streams {
-            Err(section.missing("mrope_section"))
-        } else {
-            Ok(PositionAxes::Single)
-        };
+fn axes(language: &Language, section: &Section, pairs: u32) -> Result<PositionAxes> {
+    const KEY: &str = "mrope_section";
+    let keys = section.keys;
+    let own = |sections: [u32; 3]| Some(sections).filter(|_| language.defaults);
+    let (own, alternates) = match language.row.streams {
+        Streams::Sectioned(sections) => (own(sections), false),
+        Streams::Alternating(sections) => (own(sections), true),
+        Streams::Runs => {
+            let spelt = if keys.get(KEY).is_some() { KEY } else { "xdrope_section" };
+            let runs = keys.sections::<4>(spelt, 1)?.ok_or_else(|| section.missing(KEY))?;
+            return Ok(PositionAxes::Runs(runs));
+        }
+        Streams::Other => {
+            return Err(unknown("position streams of", language.model_type));
+        }
+        Streams::One if keys.get(KEY).is_some() || section.rope_type == "mrope" => {
+            return Err(unknown("mrope_section of model_type", language.model_type));
+        }
+        Streams::One => return Ok(PositionAxes::Single),
     };
-    let alternates = match section.keys.flag("mrope_interleaved")? {
-        Some(given) => given,
-        None => known.ok_or_else(|| unknown("mrope_section of model_type", model_type))?,
+    let given = keys.sections::<3>(KEY, 3)?;
+    let sections = given.or(own).ok_or_else(|| section.missing(KEY))?;
+    let stated = match keys.flag("mrope_interleaved")? {
+        None => keys.flag("interleaved")?,
+        stated => stated,
     };
-    Ok(if alternates {
-        PositionAxes::MropeInterleaved(sections)
-    } else {
-        PositionAxes::MropeSectioned(sections)
-    })
+    if !stated.unwrap_or(alternates) {
+        return Ok(PositionAxes::MropeSectioned(sections));
+    }
+    if given.is_some() {
+        return Ok(PositionAxes::MropeInterleaved(sections));
+    }
+    // The class's own sections go with any head: height and width have every third pair each as
+    // far as theirs reach, and time has the rest.
+    let [_, height, width] = sections;
+    let (height, width) = (height.min((pairs + 1) / 3), width.min(pairs / 3));
+    Ok(PositionAxes::MropeInterleaved([pairs - height - width, height, width]))
 }

@@ -4,17 +4,45 @@ use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
-/// An object, and the one around it where missing keys are looked up next.
+/// An object, and what some layers have instead of its keys (`per_layer_config`).
 #[derive(Clone, Copy)]
 pub(super) struct Keys<'a> {
-    pub inner: &'a Map<String, Value>,
-    pub outer: Option<&'a Map<String, Value>>,
+    pub object: &'a Map<String, Value>,
+    pub instead: Option<&'a Map<String, Value>>,
 }
 
 impl<'a> Keys<'a> {
+    pub(super) fn of(object: &'a Map<String, Value>) -> Self {
+        Keys { object, instead: None }
+    }
+
     pub(super) fn get(self, key: &str) -> Option<&'a Value> {
         let present = |map: &'a Map<String, Value>| map.get(key).filter(|value| !value.is_null());
-        present(self.inner).or_else(|| self.outer.and_then(present))
+        self.instead.and_then(present).or_else(|| present(self.object))
+    }
+
+    /// Whether the key is there, with `null`.
+    pub(super) fn is_null(self, key: &str) -> bool {
+        self.object.get(key).is_some_and(Value::is_null)
+    }
+
+    /// The first of several spellings of a dimension.
+    pub(super) fn first_dimension(self, keys: &[&str]) -> Result<Option<u32>> {
+        keys.iter().find(|key| self.get(key).is_some()).map_or(Ok(None), |key| self.dimension(key))
+    }
+
+    /// A list of whole numbers, as flags a layer.
+    pub(super) fn flags(self, key: &str) -> Result<Option<Vec<bool>>> {
+        self.read(key, "a list of 0 and 1, one a layer", |value| {
+            let flag = |v: &Value| v.as_bool().or_else(|| v.as_u64().map(|n| n != 0));
+            value.as_array()?.iter().map(flag).collect()
+        })
+    }
+
+    pub(super) fn texts(self, key: &str) -> Result<Option<Vec<&'a str>>> {
+        self.read(key, "a list of strings", |value| {
+            value.as_array()?.iter().map(Value::as_str).collect()
+        })
     }
 
     pub(super) fn object(self, key: &str) -> Result<Option<&'a Map<String, Value>>> {
@@ -44,7 +72,7 @@ impl<'a> Keys<'a> {
 
     pub(super) fn dimension(self, key: &str) -> Result<Option<u32>> {
         self.read(key, "a whole number from 1 to 2^32 - 1", |value| {
-            let n = value.as_u64().and_then(|n| u32::try_from(n).ok())?;
+            let n = u32::try_from(value.as_u64()?).ok()?;
             (n > 0).then_some(n)
         })
     }
@@ -55,15 +83,24 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// Three pair counts.
-    pub(super) fn sections(self, key: &str) -> Result<Option<[u32; 3]>> {
-        self.read(key, "three whole numbers", |value| {
-            let list: Option<Vec<u32>> = value
-                .as_array()?
-                .iter()
-                .map(|n| n.as_u64().and_then(|n| u32::try_from(n).ok()))
-                .collect();
-            list?.try_into().ok()
+    /// Pair counts, `N` of them or, with zeros behind, fewer.
+    pub(super) fn sections<const N: usize>(
+        self,
+        key: &str,
+        fewest: usize,
+    ) -> Result<Option<[u32; N]>> {
+        let needed = if fewest < N { "one to four whole numbers" } else { "three whole numbers" };
+        self.read(key, needed, |value| {
+            let list = value.as_array()?;
+            let mut sections = [0; N];
+            if list.len() < fewest || list.len() > N {
+                return None;
+            }
+            for (section, n) in sections.iter_mut().zip(list) {
+                *section =
+                    finite(n).filter(|x| x.fract() == 0.0 && (0.0..=65536.0).contains(x))? as u32;
+            }
+            Some(sections)
         })
     }
 

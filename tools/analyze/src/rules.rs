@@ -57,6 +57,7 @@ impl Rule {
                     factor,
                     original_max_position_embeddings: original,
                     attention_factor: None,
+                    mscale: None,
                 }
             }
             Rule::Llama3 => RopeRule::Llama3 {

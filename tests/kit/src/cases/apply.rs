@@ -17,7 +17,7 @@ pub fn parse(file: &File) -> Result<Cases> {
     let described = objects(file);
     for (case, about) in &described {
         let (set, _) = case.split_once('.').ok_or_else(|| format!("{case}: no mode"))?;
-        let config = RopeConfig::from_model_json(&about.to_string())?;
+        let config = rope_of(about)?;
         let inv_freq = file.tensor(&format!("{set}.inv_freq"))?;
         let scaling = scalar(file, &format!("{set}.scaling"))?;
         cases.cases.push(Case::Frequencies(FrequenciesCase {
@@ -50,7 +50,7 @@ pub fn parse(file: &File) -> Result<Cases> {
             return Err(format!("{mode_name}: neither interleaved nor described").into());
         };
         let about = file.json(&format!("plain.{plain}"))?;
-        let config = RopeConfig::from_model_json(&about.to_string())?;
+        let config = rope_of(&about)?;
         let inv_freq = file.tensor("plain.inv_freq")?;
         let config = with_frequencies(&config, inv_freq, scalar(file, "plain.scaling")?);
         let config = RopeConfig { pairing: Pairing::Interleaved, ..config };

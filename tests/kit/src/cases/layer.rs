@@ -18,7 +18,7 @@ pub fn recognises(file: &File) -> bool {
 
 pub fn parse(file: &File) -> Result<Cases> {
     let about = file.json("config")?;
-    let config = RopeConfig::from_model_json(&about.to_string())?;
+    let config = rope_of(&about)?;
     let layer = Layer {
         q: tensor4(file, "q_proj_out")?,
         k: tensor4(file, "k_proj_out")?,

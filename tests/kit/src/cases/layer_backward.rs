@@ -1,8 +1,6 @@
 //! Gradients of the RoPE++ authors' attention layer: of its input and of its four weights. The
 //! projections are the host's part.
 
-use phasor::rotary::RopeConfig;
-
 use super::{
     AttentionCase, BackwardCase, Case, Cases, Expected, LayerBackwardCase, Matrix, Result, Variant,
     read::*, swap_axes,
@@ -59,8 +57,7 @@ fn layer(file: &File, case: &str) -> Result<LayerBackwardCase> {
     let d_output = d_output.f64();
     let heads_out = heads.heads().len() as u32;
     let d_heads = swap_axes(&w_o.back(&d_output), [batch, seq, heads_out, head_dim]);
-    let rotation =
-        rotation(RopeConfig::from_model_json(&about.to_string())?, vec![(0..seq).collect()]);
+    let rotation = rotation(rope_of(&about)?, vec![(0..seq).collect()]);
     let kv_shape = [batch, kv_heads, seq, head_dim];
     let expect = |name: &str| -> Result<Expected> {
         let name = format!("{case}.{name}");

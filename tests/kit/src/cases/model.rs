@@ -180,7 +180,7 @@ impl Model {
         }
         Ok(Self {
             norm_eps: number(&about, "rms_norm_eps")?,
-            config: RopeConfig::from_model_json(&about.to_string())?,
+            config: rope_of(&about)?,
             embedding,
             blocks,
             norm,

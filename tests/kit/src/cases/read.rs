@@ -4,12 +4,19 @@ use std::collections::BTreeSet;
 
 use phasor::{
     HeadMap,
-    rotary::{RopeConfig, RopeRule},
+    rotary::{Like, ModelRope, RopeConfig, RopeRule},
 };
 use serde_json::Value;
 
 use super::{Result, Rotation};
 use crate::golden::{File, Tensor};
+
+/// The rotary embedding that a reference file describes, with keys as in a `config.json` and no
+/// model type: half-split pairs, turned forward.
+pub fn rope_of(about: &Value) -> Result<RopeConfig> {
+    let model = ModelRope::from_json_like(&about.to_string(), &Like::model("llama"))?;
+    Ok(model.only()?.rope.clone())
+}
 
 /// `file/case`.
 pub fn case_name(file: &File, case: &str) -> String {

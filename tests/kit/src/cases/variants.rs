@@ -17,7 +17,7 @@ pub fn recognises(file: &File) -> bool {
 pub fn parse(file: &File) -> Result<Cases> {
     let mut cases = Cases::default();
     for (case, about) in objects(file) {
-        let config = RopeConfig::from_model_json(&about.to_string())?;
+        let config = rope_of(&about)?;
         frequencies(file, &case, &about, &config, &mut cases)?;
         for (layout, pairing) in [("half", Pairing::Half), ("pairs", Pairing::Interleaved)] {
             for vectors in ["q", "k"] {
