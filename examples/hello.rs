@@ -3,7 +3,7 @@
 
 use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
 use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
-use phasor::rotary::{CosSin, Positions, RopeConfig};
+use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
 use phasor::wgpu::{self, BufferUsages as Usage, util::DeviceExt as _};
 use phasor::{Capabilities, DType, HeadMap, Layout, Tensor};
 
@@ -52,8 +52,7 @@ fn main() -> Result<()> {
             k: Some(tensor(&k, kv_heads)?),
             q_out: None, // rotated where they lie
             k_out: None,
-            table,
-            positions: Positions::From(0),
+            rotation: Rotation::new(table, Positions::From(0)),
         },
     )?;
     let bindings = AttentionBindings::new(

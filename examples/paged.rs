@@ -21,7 +21,7 @@ use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheTy
 use phasor::decode::{Decode, DecodeBindings, DecodeProblem, DecodeShape};
 use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
 use phasor::oracle::{self, AttentionInputs, Real};
-use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig};
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, Rotation};
 use phasor::{Capabilities, DType, HeadMap, Layout, Tensor, wgpu};
 
 use device::Gpu;
@@ -86,8 +86,10 @@ fn main() -> Result<()> {
     let table = config.table(CAPACITY, CAPACITY.into())?;
     let angles = gpu.upload(table.as_bytes());
     let shape = table.shape()?;
-    let rotation =
-        || (CosSin { binding: angles.as_entire_buffer_binding(), shape }, Positions::AmongKeys);
+    let rotation = || {
+        let table = CosSin { binding: angles.as_entire_buffer_binding(), shape };
+        Rotation::new(table, Positions::AmongKeys)
+    };
 
     let floats = |x: &[f32]| gpu.upload(bytemuck::cast_slice(x));
     // New rows come as [1, H_kv, rows, D]; `lens` says how many are there already.

@@ -97,7 +97,7 @@ fn decode(
         for (var k = 0u; k < KEYS_EACH; k++) {
             // Keys past the last one repeat it; they are masked.
             places[k] = key_place(batch, min(first + k * THREADS + tid, end - 1u));
-            key_rows[k] = row_at(params.cache.k, places[k], kv_head);
+            key_rows[k] = row_of(params.cache.k, places[k], kv_head);
         }
         var s: array<f32, KEYS_EACH * STATES>;
         for (var i = 0u; i < KEYS_EACH * STATES; i++) {
@@ -197,7 +197,7 @@ fn decode(
         }
         workgroupBarrier(); // maxima of invocations; p and rows of v of the last step are read
         for (var k = 0u; k < KEYS_EACH; k++) {
-            value_rows[k * THREADS + tid] = row_at(params.cache.v, places[k], kv_head);
+            value_rows[k * THREADS + tid] = row_of(params.cache.v, places[k], kv_head);
         }
         for (var n = tid; n < SEGMENTS * VECS; n += THREADS) {
             var top = vec4(MASKED);

@@ -21,8 +21,8 @@ struct Params {
     rows: u32,      // packed: rows of all sequences
     plane_k: u32,   // table plane of k
     among_keys: u32, // 1: positions follow from the lengths
-    k: Rows,        // new rows; plane: sequence
-    v: Rows,
+    k: Strides,     // new rows
+    v: Strides,
     cache: Cache,
     rotary: Rotary,
 }
@@ -102,13 +102,13 @@ fn kv_append(
     }
     let head_end = min(head_first + HEADS_EACH, params.kv_heads);
     for (var head = head_first; head < head_end; head++) {
-        source.k = row_at(params.k, input, head);
-        source.v = row_at(params.v, input, head);
+        source.k = row_at(params.k, input.x, head, input.y);
+        source.v = row_at(params.v, input.x, head, input.y);
         if (piece < K_PIECES) {
-            append_key(row_at(params.cache.k, place, head), source, piece);
+            append_key(row_of(params.cache.k, place, head), source, piece);
         }
         for (var v = piece; v < V_PIECES; v += PIECES) {
-            store_value(row_at(params.cache.v, place, head), source, v);
+            store_value(row_of(params.cache.v, place, head), source, v);
         }
     }
 }

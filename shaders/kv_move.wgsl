@@ -61,12 +61,12 @@ fn kv_move(
         if (max(source.x, to.x) >= params.cache.planes) {
             continue;
         }
-        let v_from = row_at(params.cache.v, source, head);
-        let v_to = row_at(params.cache.v, to, head);
+        let v_from = row_of(params.cache.v, source, head);
+        let v_to = row_of(params.cache.v, to, head);
         for (var e = tid; e < V_ENTRIES; e += WORKGROUP) {
             v_cache[v_to + e] = v_cache[v_from + e];
         }
-        move_key(tid, row_at(params.cache.k, source, head), row_at(params.cache.k, to, head),
+        move_key(tid, row_of(params.cache.k, source, head), row_of(params.cache.k, to, head),
             work.distance);
     }
 }

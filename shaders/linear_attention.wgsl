@@ -21,14 +21,6 @@ const VALUE_QUADS: u32 = VALUE_DIM / 4u;
 const VALUE_BLOCKS: u32 = (VALUE_QUADS + BLOCK_QUADS - 1u) / BLOCK_QUADS;
 const STATE_QUADS: u32 = FEATURE_DIM * VALUE_QUADS + GROUPS; // S, then z
 
-// Where a tensor lies: offset and strides in groups of four channels.
-struct Quads {
-    offset: u32,
-    batch: u32,
-    head: u32,
-    row: u32,
-}
-
 struct Params {
     batch: u32,
     seq_q: u32,
@@ -42,10 +34,10 @@ struct Params {
     resume: u32,       // 1: the scan starts from the state bound, 0: from zero
     plane_q: u32,      // table plane of q
     plane_k: u32,      // table plane of k
-    q: Quads,
-    k: Quads,
-    v: Quads,
-    out: Quads,
+    q: Strides,
+    k: Strides,
+    v: Strides,
+    out: Strides,
     rotary: Rotary,
 }
 
@@ -55,10 +47,6 @@ struct Params {
 // loops then.
 fn zero() -> u32 {
     return select(0u, params.resume / 2u, COMPACT);
-}
-
-fn place(t: Quads, batch: u32, head: u32, row: u32) -> u32 {
-    return t.offset + batch * t.batch + head * t.head + row * t.row;
 }
 
 // Where the state before chunk `chunk` of a kv head lies in the workspace; behind the last chunk

@@ -15,14 +15,6 @@ override COLUMNS: u32;  // D_v / 4
 
 const AT_ONCE: u32 = 8u;
 
-// Where a tensor lies: offset and strides in groups of four channels.
-struct Quads {
-    offset: u32,
-    batch: u32,
-    head: u32,
-    row: u32,
-}
-
 struct Params {
     parts: u32,
     batch: u32,
@@ -32,8 +24,8 @@ struct Params {
     store_lse: u32,
     minus_infinity: f32,
     pad: u32,
-    part: Quads,         // of parts: part, head counted on over the batches, row
-    out: Quads,
+    part: Strides,         // of parts: part, head counted on over the batches, row
+    out: Strides,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -34,6 +34,7 @@ pub mod rotary;
 pub mod selftest;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod tuner;
+mod uniform;
 
 pub use dtype::DType;
 pub use error::{Error, Result};
@@ -104,7 +105,7 @@ pub mod scores {
 pub mod linear_attention {
     pub use crate::features::{Directions, RandomFeatures};
     pub use crate::kernels::linear_attention::{
-        LinearAttention, LinearAttentionBindings, RandomFeatureBindings, Rotation, State,
+        LinearAttention, LinearAttentionBindings, RandomFeatureBindings, State,
     };
     pub use crate::plan::FeatureHook;
     pub use crate::plan::linear_attention::{

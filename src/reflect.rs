@@ -1,7 +1,7 @@
-//! Proof, without a GPU, that host structs and binding numbers are those of the shaders. What
-//! stands in for "must be kept in sync" comments.
+//! Proof, without a GPU, that host structs are those of the shaders. What stands in for "must be kept
+//! in sync" comments. Binding numbers are held by `tests/shaders`.
 
-use naga::{AddressSpace, ArraySize, Handle, Module, ScalarKind, Type, TypeInner, VectorSize};
+use naga::{ArraySize, Handle, Module, ScalarKind, Type, TypeInner, VectorSize};
 
 /// A host type that a shader reads from a uniform buffer.
 pub(crate) trait Host {
@@ -30,36 +30,14 @@ leaves! {
     [[u32; 4]; 4] = "array<vec4<u32>, 4>",
 }
 
-/// Lists the fields of a `#[repr(C)]` struct for [`Host`]. A field left out does not compile.
-macro_rules! host_struct {
-    ($name:ident { $($field:ident),* $(,)? }) => {
-        impl $crate::reflect::Host for $name {
-            fn lines(at: usize, path: &str, lines: &mut Vec<String>) {
-                fn of<F: $crate::reflect::Host>(
-                    _: fn(&$name) -> &F,
-                    at: usize,
-                    path: &str,
-                    lines: &mut Vec<String>,
-                ) {
-                    F::lines(at, path, lines);
-                }
-                let _all_fields = |x: &$name| {
-                    let $name { $($field: _),* } = x;
-                };
-                let dot = if path.is_empty() { "" } else { "." };
-                $(
-                    let path_of_field = format!("{path}{dot}{}", stringify!($field));
-                    let offset = core::mem::offset_of!($name, $field);
-                    of(|x| &x.$field, at + offset, &path_of_field, lines);
-                )*
-            }
-        }
-    };
+/// Holds a [`uniform!`](crate::uniform::uniform) to the struct `name` of a shader.
+#[track_caller]
+pub(crate) fn assert_uniform<T: Host>(source: &str, name: &str) {
+    assert_eq!(host_layout::<T>(), wgsl_layout(source, name), "struct {name}");
 }
-pub(crate) use host_struct;
 
 /// The layout of a host struct, its size last.
-pub(crate) fn host_layout<T: Host>() -> Vec<String> {
+fn host_layout<T: Host>() -> Vec<String> {
     let mut lines = Vec::new();
     T::lines(0, "", &mut lines);
     lines.push(format!("{} bytes", size_of::<T>()));
@@ -67,7 +45,7 @@ pub(crate) fn host_layout<T: Host>() -> Vec<String> {
 }
 
 /// The layout of a WGSL struct, in the form of [`host_layout`].
-pub(crate) fn wgsl_layout(source: &str, name: &str) -> Vec<String> {
+fn wgsl_layout(source: &str, name: &str) -> Vec<String> {
     let module = parse(source);
     let is_it = |ty: &Type| ty.name.as_deref() == Some(name);
     let (handle, ty) = module
@@ -114,45 +92,28 @@ fn spelled(module: &Module, ty: Handle<Type>) -> String {
     }
 }
 
-/// Every buffer that a shader binds, as `(binding, name)`, in order of bindings.
-pub(crate) fn wgsl_bindings(source: &str) -> Vec<(u32, String)> {
-    let module = parse(source);
-    let mut bindings = Vec::new();
-    for (_, global) in module.global_variables.iter() {
-        let buffer = matches!(global.space, AddressSpace::Uniform | AddressSpace::Storage { .. });
-        let Some(binding) = &global.binding else {
-            assert!(!buffer, "{:?} has no binding", global.name);
-            continue;
-        };
-        assert!(buffer && binding.group == 0, "{:?} is no buffer of group 0", global.name);
-        bindings.push((binding.binding, global.name.clone().unwrap_or_default()));
-    }
-    bindings.sort();
-    bindings
-}
-
 fn parse(source: &str) -> Module {
     naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)))
 }
 
 mod tests {
     use super::*;
+    use crate::uniform::uniform;
 
-    #[repr(C)]
-    struct Inner {
-        a: u32,
-        b: f32,
+    uniform! {
+        struct Inner {
+            a: u32,
+            b: f32,
+        }
     }
 
-    #[repr(C)]
-    struct Outer {
-        x: i32,
-        y: [f32; 4],
-        inner: Inner,
+    uniform! {
+        struct Outer {
+            x: i32,
+            y: [f32; 4],
+            inner: Inner,
+        }
     }
-
-    host_struct!(Inner { a, b });
-    host_struct!(Outer { x, y, inner });
 
     #[test]
     fn layouts_name_every_scalar_and_its_place() {
@@ -171,6 +132,5 @@ mod tests {
             "96 bytes",
         ];
         assert_eq!(wgsl_layout(source, "Outer"), lines);
-        assert_eq!(wgsl_bindings(source), [(3, "outer".to_owned())]);
     }
 }

@@ -9,7 +9,7 @@ use std::alloc::System;
 use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType};
 use phasor::decode::{Decode, DecodeBindings, DecodePlan, DecodeProblem, DecodeShape, Tile};
 use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
-use phasor::rotary::{CosSin, Positions, RopeConfig};
+use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
 use phasor::{DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -167,7 +167,7 @@ impl World {
                 v: tensor(&self.new, KV_HEADS)?,
                 cache: cache.clone(),
                 lens: self.lens.as_entire_buffer_binding(),
-                rotation: Some((cos_sin.clone(), Positions::AmongKeys)),
+                rotation: Some(Rotation::new(cos_sin.clone(), Positions::AmongKeys)),
             },
         )?;
         let decode = decode.bind(
@@ -179,7 +179,7 @@ impl World {
                 kv_lens: self.kv_lens.as_entire_buffer_binding(),
                 out: tensor(&self.out, 8)?,
                 lse: None,
-                rotation: Some((cos_sin, Positions::AmongKeys)),
+                rotation: Some(Rotation::new(cos_sin, Positions::AmongKeys)),
                 bias: None,
                 workspace: Some(self.workspace.as_entire_buffer_binding()),
             },

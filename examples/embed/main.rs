@@ -20,7 +20,7 @@ mod host;
 use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
 use phasor::oracle::{self, AttentionInputs, Real};
 use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
-use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig};
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, Rotation};
 use phasor::{Capabilities, DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
 
 use host::Host;
@@ -64,8 +64,7 @@ impl Layer {
                 k: None,
                 q_out: None,
                 k_out: None,
-                table,
-                positions: Positions::From(0),
+                rotation: Rotation::new(table, Positions::From(0)),
             },
         )?;
         let plan = AttentionProblem::new(HeadMap::ropepp(HEADS)?, KV_HEADS, DIM).plan(&caps)?;

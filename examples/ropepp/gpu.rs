@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
 use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
-use phasor::rotary::{CosSin, Positions};
+use phasor::rotary::{CosSin, Positions, Rotation};
 use phasor::{Capabilities, DType, Dispatch, HeadMap, Layout, Tensor, oracle, wgpu};
 
 use crate::{Result, device::Gpu, layer::Layer};
@@ -100,11 +100,10 @@ impl Rotated {
             k: Some(Tensor::new(&k_in, DType::F32, k_layout)),
             q_out: Some(Tensor::new(&q, DType::F32, q_layout)),
             k_out: Some(Tensor::new(&k, DType::F32, k_layout)),
-            table: CosSin {
-                binding: table_bytes.as_entire_buffer_binding(),
-                shape: table.shape()?,
-            },
-            positions: Positions::From(0),
+            rotation: Rotation::new(
+                CosSin { binding: table_bytes.as_entire_buffer_binding(), shape: table.shape()? },
+                Positions::From(0),
+            ),
         };
         let dispatch = kernel.bind(&gpu.device, &shape, &bindings)?;
         let mib = plan.bytes(&shape) as f64 / f64::from(1 << 20);

@@ -1,13 +1,5 @@
 // What an attention call binds, and what a workgroup is told of its work.
 
-// Where a tensor lies: offset and strides in groups of four channels.
-struct Quads {
-    offset: u32,
-    batch: u32,
-    head: u32,
-    row: u32,
-}
-
 struct Params {
     batch: u32,
     seq_q: u32,               // most queries of a sequence
@@ -37,10 +29,10 @@ struct Params {
     causal: u32,
     bundle: u32,              // lanes, a program of a batch each, that go through the tiles together
     zero: u32,                // 0, unknown to a compiler: loops with it in their bounds stay loops
-    q: Quads,
-    out: Quads,
-    out_im: Quads,
-    bias: Quads,              // of single entries
+    q: Strides,
+    out: Strides,
+    out_im: Strides,
+    bias: Strides,              // of single entries
     cache: Cache,             // keys and values, in a cache or as tensors
     rotary: Rotary,
 }

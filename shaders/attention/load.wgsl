@@ -82,8 +82,8 @@ fn query_unit(work: Work, s: u32, u: u32) -> Pairs {
 fn rows_of_key(work: Work, key: u32) -> vec2<u32> {
     let place = key_place(work.batch, min(key, work.keys - 1u));
     return vec2(
-        work.k_head + place.x * params.cache.k.plane + place.y * params.cache.k.row,
-        work.v_head + place.x * params.cache.v.plane + place.y * params.cache.v.row,
+        work.k_head + place.x * params.cache.k.batch + place.y * params.cache.k.row,
+        work.v_head + place.x * params.cache.v.batch + place.y * params.cache.v.row,
     );
 }
 

@@ -1,14 +1,6 @@
 // Where the rows of a cache lie. Shared by the kernels that write and read it; each has a member
 // `cache: Cache` in its `params`.
 
-// Offset and strides, in groups of four channels or, quantised, in words.
-struct Rows {
-    offset: u32,
-    plane: u32, // sequence, or page
-    head: u32,
-    row: u32,
-}
-
 struct Cache {
     capacity: u32,  // slots of a sequence
     rolling: u32,   // 1: slots are used again and again
@@ -18,11 +10,12 @@ struct Cache {
     pad0: u32,
     pad1: u32,
     pad2: u32,
-    k: Rows,
-    v: Rows,
+    k: Strides,
+    v: Strides,
 }
 
-fn row_at(rows: Rows, place: vec2<u32>, head: u32) -> u32 {
-    return rows.offset + place.x * rows.plane + head * rows.head + place.y * rows.row;
+// Row of a plane: a sequence, or a page.
+fn row_of(side: Strides, place: vec2<u32>, head: u32) -> u32 {
+    return row_at(side, place.x, head, place.y);
 }
 

@@ -26,19 +26,11 @@ struct Params {
     sums_at: u32,        // where maxima and sums start in the workspace
     among_keys: u32,     // 1: positions follow from the lengths
     zero: u32,           // 0, unknown to a compiler: loops with it in their bounds stay loops
-    q: Rows,             // plane: sequence
-    out: Rows,
+    q: Strides,
+    out: Strides,
     cache: Cache,
-    bias: Entries,
+    bias: Strides,       // of single entries
     rotary: Rotary,
-}
-
-// Offset and strides of single entries.
-struct Entries {
-    offset: u32,
-    batch: u32,
-    head: u32,
-    row: u32,
 }
 
 // A query head, and its one or two output heads. The table holds `programs` rows a kv head.

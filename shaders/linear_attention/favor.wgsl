@@ -7,13 +7,6 @@
 
 override WORKGROUP: u32; // THREADS
 
-struct Quads {
-    offset: u32,
-    batch: u32,
-    head: u32,
-    row: u32,
-}
-
 struct Params {
     batch: u32,
     heads: u32,
@@ -23,7 +16,7 @@ struct Params {
     is_query: u32,
     key_offset: f32,  // −c of the keys
     scale: f32,       // D^(−1/4)
-    x: Quads,
+    x: Strides,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -41,7 +41,7 @@ fn value(batch: u32, kv_head: u32, s: u32, column: u32) -> vec4<f32> {
     if (s >= params.seq_k || column >= VALUE_QUADS) {
         return vec4(0.0);
     }
-    return load_v(place(params.v, batch, kv_head, s) + column);
+    return load_v(row_at(params.v, batch, kv_head, s) + column);
 }
 
 struct Features {
@@ -51,7 +51,7 @@ struct Features {
 
 // Of a query; rows past the last one repeat it and are never stored.
 fn query(batch: u32, head: Head, s: u32, unit: u32) -> Features {
-    let row = place(params.q, batch, head.source, min(s, params.seq_q - 1u));
+    let row = row_at(params.q, batch, head.source, min(s, params.seq_q - 1u));
     let c = channels_read(unit);
     let a = load_q(row + c.x / 4u)[c.x % 4u];
     let b = load_q(row + c.y / 4u)[c.y % 4u];
@@ -69,7 +69,7 @@ fn key(batch: u32, kv_head: u32, s: u32, unit: u32) -> Features {
     if (s >= params.seq_k) {
         return Features(vec2(0.0), vec2(0.0));
     }
-    let x = key_features(place(params.k, batch, kv_head, s), unit);
+    let x = key_features(row_at(params.k, batch, kv_head, s), unit);
     return Features(rotate(x, params.plane_k, batch, s, unit), x);
 }
 
@@ -272,7 +272,7 @@ fn outputs(
             if (s < params.seq_q) {
                 // Without any key there is nothing to divide: the output is 0.
                 let inverse = select(1.0 / sum[e], 0.0, sum[e] == 0.0);
-                let row = place(params.out, batch, slot, s);
+                let row = row_at(params.out, batch, slot, s);
                 for (var j = 0u; j < COLS; j++) {
                     let column = column0 + j * TX + tx;
                     if (column < VALUE_QUADS) {

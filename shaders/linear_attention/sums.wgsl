@@ -19,7 +19,7 @@ fn rotated_key(batch: u32, kv_head: u32, key: u32, unit: u32) -> vec2<f32> {
     if (key >= params.seq_k) {
         return vec2(0.0);
     }
-    let x = key_features(place(params.k, batch, kv_head, key), unit);
+    let x = key_features(row_at(params.k, batch, kv_head, key), unit);
     return rotate(x, params.plane_k, batch, key, unit);
 }
 
@@ -63,7 +63,7 @@ fn sums(
             let column = column0 + i % BLOCK_QUADS;
             var y = vec4(0.0);
             if (key < params.seq_k && column < VALUE_QUADS) {
-                y = load_v(place(params.v, batch, kv_head, key) + column);
+                y = load_v(row_at(params.v, batch, kv_head, key) + column);
             }
             value_tile[i] = y;
         }
@@ -106,7 +106,7 @@ fn sums(
         for (var group = group0 + tid; group < group_end; group += THREADS) {
             var z = vec4(0.0);
             for (var key = chunk * BLOCK; key < last; key++) {
-                let x = load_k(place(params.k, batch, kv_head, key) + group);
+                let x = load_k(row_at(params.k, batch, kv_head, key) + group);
                 z += vec4(feature_map(x.x), feature_map(x.y), feature_map(x.z), feature_map(x.w));
             }
             workspace[state + FEATURE_DIM * VALUE_QUADS + group] = z;

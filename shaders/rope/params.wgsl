@@ -12,10 +12,10 @@ struct Params {
     gain: f32,           // 1, or 1 / m² where the rotation is undone
     direction: f32,      // sign of the angle
     pad: u32,
-    q_in: vec4<u32>,     // offset, batch, head and row stride
-    k_in: vec4<u32>,
-    q_out: vec4<u32>,
-    k_out: vec4<u32>,
+    q_in: Strides,
+    k_in: Strides,
+    q_out: Strides,
+    k_out: Strides,
     rotary: Rotary,
 }
 
@@ -28,15 +28,11 @@ struct Row {
     write: u32,
 }
 
-fn at(strides: vec4<u32>, batch: u32, head: u32, s: u32) -> u32 {
-    return strides.x + batch * strides.y + head * strides.z + s * strides.w;
-}
-
 fn row_in(is_k: bool, batch: u32, head: u32, s: u32) -> Row {
     if (is_k) {
-        return Row(true, at(params.k_in, batch, head, s), at(params.k_out, batch, head, s));
+        return Row(true, row_at(params.k_in, batch, head, s), row_at(params.k_out, batch, head, s));
     }
-    return Row(false, at(params.q_in, batch, head, s), at(params.q_out, batch, head, s));
+    return Row(false, row_at(params.q_in, batch, head, s), row_at(params.q_out, batch, head, s));
 }
 
 // Heads are counted on from q to k.

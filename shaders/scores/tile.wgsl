@@ -15,14 +15,6 @@ const UNITS: u32 = HEAD_DIM / 2u;
 const STEP: u32 = 4u;                   // units staged at once
 const STATES: u32 = ROWS * COLS;
 
-// Where a tensor lies: offset and strides in groups of four channels.
-struct Quads {
-    offset: u32,
-    batch: u32,
-    head: u32,
-    row: u32,
-}
-
 struct Params {
     batch: u32,
     heads: u32,            // chosen ones
@@ -44,8 +36,8 @@ struct Params {
     component: u32,        // entries from the real to the imaginary part
     scale: f32,
     minus_infinity: f32,
-    q: Quads,
-    k: Quads,
+    q: Strides,
+    k: Strides,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

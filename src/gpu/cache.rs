@@ -1,9 +1,8 @@
 //! K and V caches as kernels bind them.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::{Access, Checker, Tensor};
+use super::{Access, Checker, Strides, Tensor, present};
 use crate::plan::cache::{CacheFormat, CacheType};
+use crate::uniform::uniform;
 use crate::{Error, Layout, Result};
 
 /// K or V of a cache, in a range of a buffer. As [`Tensor`](super::Tensor), but quantised rows are
@@ -47,40 +46,19 @@ pub struct CacheBindings<'a> {
     pub block_table: Option<BlockTable<'a>>,
 }
 
-/// Binding of `block_table` in `shaders/cache/paged.wgsl`.
-pub(crate) const BLOCK_TABLE: u32 = 11;
-
-/// `Cache` of `shaders/cache/rows.wgsl`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
-pub(crate) struct CacheParams {
-    pub(crate) capacity: u32,
-    pub(crate) rolling: u32,
-    pub(crate) planes: u32,
-    pub(crate) page_size: u32,
-    pub(crate) max_pages: u32,
-    pub(crate) pad0: u32,
-    pub(crate) pad1: u32,
-    pub(crate) pad2: u32,
-    pub(crate) k: CacheRows,
-    pub(crate) v: CacheRows,
-}
-
-/// `Rows` of `shaders/cache/rows.wgsl`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
-pub(crate) struct CacheRows {
-    pub(crate) offset: u32,
-    pub(crate) plane: u32,
-    pub(crate) head: u32,
-    pub(crate) row: u32,
-}
-
-impl CacheRows {
-    /// Offset and strides in the unit that the shader counts in.
-    pub(crate) fn new(layout: &Layout, unit: u32) -> Self {
-        let [plane, head, row] = layout.strides.map(|stride| stride / unit);
-        Self { offset: layout.offset / unit, plane, head, row }
+uniform! {
+    /// `Cache` of `shaders/cache/rows.wgsl`.
+    pub(crate) struct CacheParams {
+        pub(crate) capacity: u32,
+        pub(crate) rolling: u32,
+        pub(crate) planes: u32,
+        pub(crate) page_size: u32,
+        pub(crate) max_pages: u32,
+        pub(crate) pad0: u32,
+        pub(crate) pad1: u32,
+        pub(crate) pad2: u32,
+        pub(crate) k: Strides,
+        pub(crate) v: Strides,
     }
 }
 
@@ -112,39 +90,13 @@ impl CacheParams {
             planes,
             page_size: rows,
             max_pages: 1,
-            pad0: 0,
-            pad1: 0,
-            pad2: 0,
-            k: CacheRows::new(&cache.k.layout, format.k.unit()),
-            v: CacheRows::new(&cache.v.layout, format.v.unit()),
+            k: Strides::new(&cache.k.layout, format.k.unit()),
+            v: Strides::new(&cache.v.layout, format.v.unit()),
+            ..Self::default()
         };
-        match (&cache.block_table, format.paged) {
-            (None, true) => {
-                let why = "missing, though the cache is paged";
-                return Err(Error::Binding { tensor: "block_table", why });
-            }
-            (Some(_), false) => {
-                let why = "given, but the cache is not paged";
-                return Err(Error::Binding { tensor: "block_table", why });
-            }
-            (Some(table), true) => {
-                if rows == 0 || !rows.is_multiple_of(8) {
-                    let (what, needed) = ("page_size", "a multiple of 8 rows");
-                    return Err(Error::Invalid { what, needed, got: rows.to_string() });
-                }
-                let entries = u64::from(batch) * u64::from(table.max_pages);
-                let capacity = u64::from(table.max_pages) * u64::from(rows);
-                params.capacity = match u32::try_from(entries.max(capacity)) {
-                    Ok(_) => table.max_pages * rows,
-                    Err(_) => {
-                        let index = entries.max(capacity);
-                        return Err(Error::IndexOverflow { tensor: "block_table", index });
-                    }
-                };
-                params.max_pages = table.max_pages;
-                checker.binding("block_table", &table.binding, Access::Read, 4 * entries)?;
-            }
-            (None, false) => {}
+        present("block_table", format.paged, cache.block_table.is_some())?;
+        if let Some(table) = &cache.block_table {
+            params.paged(checker, table, batch)?;
         }
         let planes = if format.paged { planes } else { batch };
         let sides = [
@@ -164,20 +116,26 @@ impl CacheParams {
         }
         Ok(params)
     }
+    /// Counts the slots of a sequence by its pages.
+    fn paged(
+        &mut self,
+        checker: &mut Checker<'_>,
+        table: &BlockTable<'_>,
+        batch: u32,
+    ) -> Result<()> {
+        let rows = self.page_size;
+        if rows == 0 || !rows.is_multiple_of(8) {
+            let (what, needed) = ("page_size", "a multiple of 8 rows");
+            return Err(Error::Invalid { what, needed, got: rows.to_string() });
+        }
+        let entries = u64::from(batch) * u64::from(table.max_pages);
+        let capacity = u64::from(table.max_pages) * u64::from(rows);
+        let index = entries.max(capacity);
+        if u32::try_from(index).is_err() {
+            return Err(Error::IndexOverflow { tensor: "block_table", index });
+        }
+        self.capacity = table.max_pages * rows;
+        self.max_pages = table.max_pages;
+        checker.binding("block_table", &table.binding, Access::Read, 4 * entries)
+    }
 }
-
-#[cfg(test)]
-crate::reflect::host_struct!(CacheRows { offset, plane, head, row });
-#[cfg(test)]
-crate::reflect::host_struct!(CacheParams {
-    capacity,
-    rolling,
-    planes,
-    page_size,
-    max_pages,
-    pad0,
-    pad1,
-    pad2,
-    k,
-    v,
-});

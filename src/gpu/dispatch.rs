@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Pipeline, Tensor};
+use super::Call;
 use crate::plan::Shader;
 use crate::{Error, Result};
 
@@ -50,23 +50,15 @@ pub struct BoundBuffer {
     pub size: Option<u64>,
 }
 
-/// What a kernel hands over to make a [`Dispatch`].
-pub(crate) struct Bind<'a> {
-    pub(crate) label: &'a str,
-    pub(crate) pipeline: &'a Pipeline,
-    pub(crate) entries: &'a [(u32, wgpu::BufferBinding<'a>)],
-    pub(crate) workgroups: [u32; 2],
-}
-
 impl Dispatch {
     /// A call that computes nothing, since its output has no elements.
     pub(crate) fn empty() -> Self {
         Self { work: Vec::new() }
     }
 
-    pub(crate) fn new(device: &wgpu::Device, bind: &Bind<'_>) -> Self {
-        let entries: Vec<_> = bind
-            .entries
+    pub(super) fn new(device: &wgpu::Device, call: &Call<'_>, workgroups: [u32; 2]) -> Self {
+        let Call { pipeline, entries } = call;
+        let bind_group_entries: Vec<_> = entries
             .iter()
             .map(|(binding, buffer)| wgpu::BindGroupEntry {
                 binding: *binding,
@@ -74,22 +66,19 @@ impl Dispatch {
             })
             .collect();
         let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(bind.label),
-            layout: &bind.pipeline.layout,
-            entries: &entries,
+            label: Some(pipeline.shader.entry),
+            layout: &pipeline.layout,
+            entries: &bind_group_entries,
         });
-        let bindings = bind.entries.iter().map(|(binding, bound)| BoundBuffer {
+        let bindings = entries.iter().map(|(binding, bound)| BoundBuffer {
             binding: *binding,
             buffer: bound.buffer.clone(),
             offset: bound.offset,
             size: bound.size.map(u64::from),
         });
-        let step = Arc::new(Step {
-            shader: bind.pipeline.shader.clone(),
-            workgroups: bind.workgroups,
-            bindings: bindings.collect(),
-        });
-        let pipeline = bind.pipeline.pipeline.clone();
+        let shader = pipeline.shader.clone();
+        let step = Arc::new(Step { shader, workgroups, bindings: bindings.collect() });
+        let pipeline = pipeline.pipeline.clone();
         Self { work: vec![Work { pipeline, bind_group, step, flops: None }] }
     }
 
@@ -201,6 +190,18 @@ impl UniformArray {
     }
 }
 
+/// The parameters of a call.
+///
+/// # Errors
+/// As [`uniform_buffer`].
+pub(crate) fn params_buffer<T: bytemuck::Pod>(
+    device: &wgpu::Device,
+    label: &'static str,
+    params: &T,
+) -> Result<wgpu::Buffer> {
+    uniform_buffer(device, label, bytemuck::bytes_of(params))
+}
+
 /// A small uniform buffer with its contents in place. Each call has its own: one shared buffer
 /// written through the queue would give two calls of one submission the same parameters.
 ///
@@ -232,30 +233,22 @@ pub(crate) fn uniform_buffer(
 /// Stand-ins for the bindings that a shader declares and a call does not use. One to be read and
 /// one to be written, since a buffer cannot be both within a dispatch.
 #[derive(Debug, Clone)]
-pub(crate) struct Unused {
+pub(super) struct Unused {
     read: wgpu::Buffer,
     written: wgpu::Buffer,
 }
 
 impl Unused {
-    pub(crate) fn new(device: &wgpu::Device) -> Result<Self> {
+    pub(super) fn new(device: &wgpu::Device) -> Result<Self> {
         let make = |label| uniform_buffer(device, label, &[0; 16]);
         Ok(Self { read: make("unused input")?, written: make("unused output")? })
     }
 
-    pub(crate) fn read(&self) -> wgpu::BufferBinding<'_> {
+    pub(super) fn read(&self) -> wgpu::BufferBinding<'_> {
         self.read.as_entire_buffer_binding()
     }
 
-    pub(crate) fn written(&self) -> wgpu::BufferBinding<'_> {
+    pub(super) fn written(&self) -> wgpu::BufferBinding<'_> {
         self.written.as_entire_buffer_binding()
-    }
-
-    pub(crate) fn or_read<'a>(&'a self, tensor: Option<&Tensor<'a>>) -> wgpu::BufferBinding<'a> {
-        tensor.map_or_else(|| self.read(), |tensor| tensor.binding.clone())
-    }
-
-    pub(crate) fn or_written<'a>(&'a self, tensor: Option<&Tensor<'a>>) -> wgpu::BufferBinding<'a> {
-        tensor.map_or_else(|| self.written(), |tensor| tensor.binding.clone())
     }
 }

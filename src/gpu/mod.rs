@@ -16,19 +16,23 @@
 //! | several threads | kernels, plans and dispatches are `Send + Sync`, as wgpu's types are: bind and record at once |
 
 mod cache;
+mod call;
 mod capabilities;
 mod dispatch;
 mod pipeline;
 mod rotary;
+mod strides;
 mod tensor;
 
-pub(crate) use cache::{BLOCK_TABLE, CacheParams, CacheRows};
+pub(crate) use cache::CacheParams;
 pub use cache::{BlockTable, CacheBindings, CacheTensor};
-pub(crate) use dispatch::{Bind, UniformArray, Unused, uniform_buffer};
+pub(crate) use call::Call;
 pub use dispatch::{BoundBuffer, Dispatch, Part, Step};
+pub(crate) use dispatch::{UniformArray, params_buffer, uniform_buffer};
 pub use pipeline::Compiler;
 pub(crate) use pipeline::Pipeline;
-pub(crate) use rotary::{COS_SIN, POSITION_IDS, RotaryParams};
-pub use rotary::{CosSin, Positions};
+pub use rotary::{CosSin, Positions, Rotation};
+pub(crate) use rotary::{Reach, RotaryParams};
+pub(crate) use strides::Strides;
 pub use tensor::Tensor;
 pub(crate) use tensor::{Access, Checker, present};

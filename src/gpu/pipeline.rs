@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::uniform_buffer;
+use super::Call;
+use super::dispatch::Unused;
 use crate::Result;
-use crate::plan::Shader;
+use crate::plan::{Capabilities, Shader};
 
 /// What compiles kernels: a device, and wgpu's pipeline cache where the caller keeps one.
 ///
@@ -51,6 +52,11 @@ impl<'a> Compiler<'a> {
     pub(crate) fn device(&self) -> &'a wgpu::Device {
         self.device
     }
+
+    /// What the device offers.
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        Capabilities::of(self.device)
+    }
 }
 
 impl<'a> From<&'a wgpu::Device> for Compiler<'a> {
@@ -62,9 +68,10 @@ impl<'a> From<&'a wgpu::Device> for Compiler<'a> {
 /// A compute pipeline, the layout of its one bind group, and what it was compiled from.
 #[derive(Debug, Clone)]
 pub(crate) struct Pipeline {
-    pub(crate) pipeline: wgpu::ComputePipeline,
-    pub(crate) layout: wgpu::BindGroupLayout,
-    pub(crate) shader: Arc<Shader>,
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+    pub(super) shader: Arc<Shader>,
+    pub(super) unused: Unused,
 }
 
 impl Pipeline {
@@ -72,9 +79,9 @@ impl Pipeline {
     /// [`Error::Device`](crate::Error::Device) where the device is lost or out of memory.
     pub(crate) fn new(compiler: Compiler<'_>, shader: &Shader) -> Result<Self> {
         let device = compiler.device;
-        // wgpu takes the layout of a lost device's pipeline for a mistake of the caller's: asked
-        // for a buffer first, it says what is wrong.
-        uniform_buffer(device, "a kernel", &[0; 16])?;
+        // Before the pipeline: wgpu takes the layout of a lost device's pipeline for a mistake of the
+        // caller's, and asked for a buffer first, it says what is wrong.
+        let unused = Unused::new(device)?;
         let module = module(device, shader);
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&shader.label),
@@ -91,7 +98,12 @@ impl Pipeline {
             cache: compiler.cache,
         });
         let layout = pipeline.get_bind_group_layout(0);
-        Ok(Self { pipeline, layout, shader: Arc::new(shader.clone()) })
+        Ok(Self { pipeline, layout, shader: Arc::new(shader.clone()), unused })
+    }
+
+    /// A dispatch of it, to be given its bindings.
+    pub(crate) fn call(&self) -> Call<'_> {
+        Call::new(self)
     }
 }
 

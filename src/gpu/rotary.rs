@@ -1,9 +1,8 @@
 //! The cos/sin table and the positions of a call, as kernels bind them.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::{Access, Checker};
+use super::{Access, Checker, present};
 use crate::rotary::TableShape;
+use crate::uniform::uniform;
 use crate::{Error, Result};
 
 /// A table of cosines and sines on the device: the bytes of a
@@ -39,35 +38,139 @@ pub enum Positions<'a> {
     },
 }
 
-/// Binding of `cos_sin` in `shaders/rotary.wgsl`.
-pub(crate) const COS_SIN: u32 = 8;
-/// Binding of `position_ids` in `shaders/rotary.wgsl`.
-pub(crate) const POSITION_IDS: u32 = 9;
+/// How the rows of a call rotate.
+#[derive(Debug, Clone)]
+pub struct Rotation<'a> {
+    /// cos and sin of every position.
+    pub table: CosSin<'a>,
+    /// The position of each row.
+    pub positions: Positions<'a>,
+}
 
-/// `Rotary` of `shaders/rotary.wgsl`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
-pub(crate) struct RotaryParams {
-    pub(crate) first_position: u32,
-    pub(crate) use_ids: u32,
-    pub(crate) ids_stream_stride: u32,
-    pub(crate) ids_batch_stride: u32,
-    pub(crate) table_positions: u32,
-    pub(crate) pairs: u32,
-    pub(crate) use_axes: u32,
-    pub(crate) planes: u32,
-    pub(crate) axes: [[u32; 4]; 4],
+impl<'a> Rotation<'a> {
+    /// Rows at `positions`, by `table`.
+    pub fn new(table: CosSin<'a>, positions: Positions<'a>) -> Self {
+        Self { table, positions }
+    }
+
+    /// Whether positions are places among the keys.
+    pub(crate) fn among_keys(&self) -> bool {
+        matches!(self.positions, Positions::AmongKeys)
+    }
+
+    /// The table's plane of keys: its second one, where it has two.
+    pub(crate) fn plane_k(&self) -> u32 {
+        self.table.shape.planes.saturating_sub(1)
+    }
+}
+
+/// The rows of a call whose positions are looked up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reach {
+    /// Batches and rows that ids are given for.
+    pub(crate) ids: [u32; 2],
+    /// Most rows of a sequence, where they are counted.
+    pub(crate) rows: u32,
+    /// Positions that rows may have by their place among the keys; `None` where they have no such
+    /// place.
+    pub(crate) places: Option<u32>,
+}
+
+impl Reach {
+    /// Rows that have no place among keys.
+    pub(crate) fn rows(batch: u32, rows: u32) -> Self {
+        Self { ids: [batch, rows], rows, places: None }
+    }
+}
+
+uniform! {
+    /// `Rotary` of `shaders/rotary.wgsl`.
+    pub(crate) struct RotaryParams {
+        first_position: u32,
+        use_ids: u32,
+        ids_stream_stride: u32,
+        ids_batch_stride: u32,
+        table_positions: u32,
+        pairs: u32,
+        use_axes: u32,
+        planes: u32,
+        axes: [[u32; 4]; 4],
+    }
 }
 
 impl RotaryParams {
-    /// Checks the table and the positions of a call with `batch` times `seq` rows.
+    /// Checks the rotation of a call that needs one, or none.
+    pub(crate) fn optional(
+        checker: &mut Checker<'_>,
+        rotation: Option<&Rotation<'_>>,
+        rotary_dim: Option<u32>,
+        reach: Reach,
+    ) -> Result<Self> {
+        present("rotation", rotary_dim.is_some(), rotation.is_some())?;
+        match (rotation, rotary_dim) {
+            (Some(Rotation { table, positions }), Some(rotary_dim)) => {
+                Self::new(checker, table, positions, rotary_dim, reach)
+            }
+            _ => Ok(Self::default()),
+        }
+    }
+
+    /// Checks the table and the positions of a call.
     pub(crate) fn new(
         checker: &mut Checker<'_>,
         table: &CosSin<'_>,
         positions: &Positions<'_>,
         rotary_dim: u32,
-        [batch, seq]: [u32; 2],
+        reach: Reach,
     ) -> Result<Self> {
+        let mut params = Self::of_table(checker, table, rotary_dim)?;
+        let needed = match positions {
+            Positions::From(first) => {
+                params.first_position = *first;
+                u64::from(*first) + u64::from(reach.rows)
+            }
+            Positions::AmongKeys => match reach.places {
+                Some(places) => places.into(),
+                None => {
+                    return Err(Error::Binding {
+                        tensor: "positions",
+                        why: "AmongKeys needs an attention call with a causal mask",
+                    });
+                }
+            },
+            Positions::Ids { binding, batch_stride, stream_stride } => {
+                params.use_ids = 1;
+                params.ids_batch_stride = *batch_stride;
+                params.ids_stream_stride = *stream_stride;
+                let streams = table.shape.axes.as_ref().map_or(1, |axes| axes.streams);
+                let entries = params.ids(streams, reach.ids);
+                if entries > u64::from(u32::MAX) {
+                    return Err(Error::IndexOverflow { tensor: "position_ids", index: entries });
+                }
+                checker.binding("position_ids", binding, Access::Read, 4 * entries)?;
+                1
+            }
+        };
+        let available = u64::from(table.shape.positions);
+        if needed > available {
+            return Err(Error::TableTooShort { needed: needed - 1, available });
+        }
+        Ok(params)
+    }
+
+    /// Entries of the position ids that a call reads.
+    fn ids(&self, streams: u32, [batch, rows]: [u32; 2]) -> u64 {
+        // A call without rows reads no id.
+        if batch == 0 || rows == 0 {
+            return 0;
+        }
+        let n = u64::from;
+        let streams = n(streams.saturating_sub(1)) * n(self.ids_stream_stride);
+        let batches = n(batch - 1) * n(self.ids_batch_stride);
+        streams.saturating_add(batches).saturating_add(n(rows))
+    }
+
+    fn of_table(checker: &mut Checker<'_>, table: &CosSin<'_>, rotary_dim: u32) -> Result<Self> {
         let shape = &table.shape;
         if shape.pairs != rotary_dim / 2 {
             return Err(Error::Shape {
@@ -94,65 +197,9 @@ impl RotaryParams {
             planes: shape.planes,
             ..Self::default()
         };
-        let streams = match &shape.axes {
-            Some(axes) => {
-                params.use_axes = 1;
-                params.axes = axes.packed;
-                axes.streams
-            }
-            None => 1,
-        };
-        let needed = match positions {
-            Positions::From(first) => {
-                params.first_position = *first;
-                u64::from(*first) + u64::from(seq)
-            }
-            Positions::AmongKeys => {
-                return Err(Error::Binding {
-                    tensor: "positions",
-                    why: "AmongKeys needs an attention call with a causal mask",
-                });
-            }
-            Positions::Ids { binding, batch_stride, stream_stride } => {
-                params.use_ids = 1;
-                params.ids_batch_stride = *batch_stride;
-                params.ids_stream_stride = *stream_stride;
-                let n = u64::from;
-                // A call without rows reads no id.
-                let reach = match batch == 0 || seq == 0 {
-                    true => 0,
-                    false => {
-                        let streams = n(streams.saturating_sub(1)) * n(*stream_stride);
-                        let batches = n(batch - 1) * n(*batch_stride);
-                        streams.saturating_add(batches).saturating_add(n(seq))
-                    }
-                };
-                if reach > n(u32::MAX) {
-                    return Err(Error::IndexOverflow { tensor: "position_ids", index: reach });
-                }
-                checker.binding("position_ids", binding, Access::Read, 4 * reach)?;
-                1
-            }
-        };
-        if needed > u64::from(shape.positions) {
-            return Err(Error::TableTooShort {
-                needed: needed - 1,
-                available: u64::from(shape.positions),
-            });
+        if let Some(axes) = &shape.axes {
+            (params.use_axes, params.axes) = (1, axes.packed);
         }
         Ok(params)
     }
 }
-
-#[cfg(test)]
-crate::reflect::host_struct!(RotaryParams {
-    first_position,
-    use_ids,
-    ids_stream_stride,
-    ids_batch_stride,
-    table_positions,
-    pairs,
-    use_axes,
-    planes,
-    axes,
-});

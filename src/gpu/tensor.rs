@@ -1,5 +1,6 @@
 //! A tensor over a range of the caller's buffer, and the checks it has to pass.
 
+use super::Strides;
 use crate::plan::Capabilities;
 use crate::plan::attention::Bias;
 use crate::{DType, Error, Layout, Result};
@@ -167,19 +168,37 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    /// Checks a bias or mask, whose layout counts its own entries.
+    /// Checks a binding that a call must have where the problem needs it, and nowhere else.
+    pub(crate) fn optional(
+        &mut self,
+        name: &'static str,
+        needed: bool,
+        binding: Option<&wgpu::BufferBinding<'_>>,
+        access: Access,
+        reach: u64,
+    ) -> Result<()> {
+        present(name, needed, binding.is_some())?;
+        binding.map_or(Ok(()), |binding| self.binding(name, binding, access, reach))
+    }
+
+    /// Checks a bias or mask, whose layout counts its own entries, and tells where they lie.
     pub(crate) fn bias(
         &mut self,
-        kind: Bias,
-        (layout, binding): &(Layout, wgpu::BufferBinding<'_>),
+        kind: Option<Bias>,
+        bias: Option<&(Layout, wgpu::BufferBinding<'_>)>,
         needed: [u32; 4],
-    ) -> Result<()> {
+    ) -> Result<Strides> {
+        present("bias", kind.is_some(), bias.is_some())?;
+        let (Some(kind), Some((layout, binding))) = (kind, bias) else {
+            return Ok(Strides::default());
+        };
         if layout.shape != needed {
             return Err(Error::Shape { tensor: "bias", needed, got: layout.shape });
         }
         let elements = layout.last_index("bias")?.map_or(0, |last| u64::from(last) + 1);
         let size = if kind == Bias::Additive { 4 } else { 1 };
         // Masks are read by words.
-        self.binding("bias", binding, Access::Read, (elements * size).next_multiple_of(4))
+        self.binding("bias", binding, Access::Read, (elements * size).next_multiple_of(4))?;
+        Ok(Strides::new(layout, 1))
     }
 }

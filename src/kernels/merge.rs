@@ -1,12 +1,12 @@
 //! Merges attention over parts of the keys on the device: compiles a [`MergePlan`], binds tensors.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::gpu::{
-    Access, Bind, Checker, Compiler, Dispatch, Pipeline, Tensor, Unused, present, uniform_buffer,
+    Access, Checker, Compiler, Dispatch, Pipeline, Strides, Tensor, params_buffer, uniform_buffer,
 };
+use crate::plan::binding;
 use crate::plan::merge::{MergePlan, MergeShape};
-use crate::{Error, Layout, Result};
+use crate::uniform::uniform;
+use crate::{Error, Result};
 
 /// A compiled merge. It belongs to the device it was made on and is cheap to clone.
 #[derive(Debug, Clone)]
@@ -14,7 +14,6 @@ pub struct Merge {
     plan: MergePlan,
     pipeline: Pipeline,
     sinks: wgpu::Buffer,
-    unused: Unused,
 }
 
 /// The tensors of one merge.
@@ -32,46 +31,19 @@ pub struct MergeBindings<'a> {
     pub lse: Option<wgpu::BufferBinding<'a>>,
 }
 
-/// Binding numbers, by the names of the shader's files.
-mod binding {
-    pub(super) const PARAMS: u32 = 0;
-    pub(super) const SINKS: u32 = 1;
-    pub(super) const PARTS: u32 = 2;
-    pub(super) const LSE_PARTS: u32 = 3;
-    pub(super) const OUT: u32 = 5;
-    pub(super) const LSE: u32 = 7;
-}
-
-/// `Params` of `shaders/merge.wgsl`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
-struct Params {
-    parts: u32,
-    batch: u32,
-    heads: u32,
-    seq: u32,
-    groups_x: u32,
-    store_lse: u32,
-    minus_infinity: f32,
-    pad: u32,
-    part: Quads,
-    out: Quads,
-}
-
-/// `Quads` of `shaders/merge.wgsl`: offset and strides in groups of four channels.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
-struct Quads {
-    offset: u32,
-    batch: u32,
-    head: u32,
-    row: u32,
-}
-
-impl Quads {
-    fn new(layout: &Layout) -> Self {
-        let [batch, head, row] = layout.strides.map(|stride| stride / 4);
-        Self { offset: layout.offset / 4, batch, head, row }
+uniform! {
+    /// `Params` of `shaders/merge.wgsl`.
+    struct Params {
+        parts: u32,
+        batch: u32,
+        heads: u32,
+        seq: u32,
+        groups_x: u32,
+        store_lse: u32,
+        minus_infinity: f32,
+        pad: u32,
+        part: Strides,
+        out: Strides,
     }
 }
 
@@ -83,12 +55,11 @@ impl Merge {
     /// when it is lost or out of memory.
     pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &MergePlan) -> Result<Self> {
         let compiler = compiler.into();
-        let device = compiler.device();
-        let plan = MergePlan::new(plan.problem(), plan.state, &crate::Capabilities::of(device))?;
+        let plan = plan.on(compiler.capabilities())?;
+        let sinks = plan.sinks();
         Ok(Self {
             pipeline: Pipeline::new(compiler, plan.shader())?,
-            sinks: uniform_buffer(device, "merge sinks", bytemuck::cast_slice(&plan.sinks()))?,
-            unused: Unused::new(device)?,
+            sinks: uniform_buffer(compiler.device(), "sinks", bytemuck::cast_slice(&sinks))?,
             plan,
         })
     }
@@ -110,8 +81,42 @@ impl Merge {
         shape: &MergeShape,
         bindings: &MergeBindings<'_>,
     ) -> Result<Dispatch> {
+        let groups = self.plan.groups(shape)?;
+        self.check(shape, bindings)?;
+        if groups == 0 {
+            return Ok(Dispatch::empty());
+        }
+        let workgroups = self.plan.capabilities.fold_groups(groups)?;
+        let params = Params {
+            parts: shape.parts,
+            batch: shape.batch,
+            heads: shape.heads,
+            seq: shape.seq,
+            groups_x: workgroups[0],
+            store_lse: self.plan.problem().lse.into(),
+            minus_infinity: f32::NEG_INFINITY,
+            pad: 0,
+            part: Strides::new(&bindings.parts.layout, 4),
+            out: Strides::new(&bindings.out.layout, 4),
+        };
+        let params = params_buffer(device, "merge params", &params)?;
+        // Without parts there is nothing to read, and perhaps nothing that could be bound.
+        let [parts, lse_parts] = [&bindings.parts.binding, &bindings.lse_parts]
+            .map(|part| Some(part).filter(|_| shape.parts > 0));
+        let call = self
+            .pipeline
+            .call()
+            .bind(binding::PARAMS, params.as_entire_buffer_binding())
+            .bind(binding::SINKS, self.sinks.as_entire_buffer_binding())
+            .read(binding::PARTS, parts)
+            .read(binding::LSE_PARTS, lse_parts)
+            .tensor(binding::OUT, &bindings.out)
+            .written(binding::LSE, bindings.lse.as_ref());
+        Ok(call.dispatch(device, workgroups))
+    }
+
+    fn check(&self, shape: &MergeShape, bindings: &MergeBindings<'_>) -> Result<()> {
         let p = self.plan.problem();
-        let caps = &self.plan.capabilities;
         let MergeShape { parts, batch, heads, seq } = *shape;
         if !p.sinks.is_empty() && p.sinks.len() != heads as usize {
             return Err(Error::Invalid {
@@ -120,9 +125,8 @@ impl Merge {
                 got: format!("{} for {heads} heads", p.sinks.len()),
             });
         }
-        let groups = self.plan.groups(shape)?;
-        let mut checker = Checker::new(caps);
-        let all_heads = batch * heads;
+        let mut checker = Checker::new(&self.plan.capabilities);
+        let all_heads = batch.saturating_mul(heads);
         let parts_shape = [parts, all_heads, seq, p.value_dim];
         checker.tensor("parts", &bindings.parts, Access::Read, p.part_dtype, parts_shape, 4)?;
         let rows = u64::from(all_heads) * u64::from(seq);
@@ -130,42 +134,7 @@ impl Merge {
         checker.binding("lse_parts", &bindings.lse_parts, Access::Read, reach)?;
         let out_shape = [batch, heads, seq, p.value_dim];
         checker.tensor("out", &bindings.out, Access::Write, p.out_dtype, out_shape, 4)?;
-        present("lse", p.lse, bindings.lse.is_some())?;
-        if let Some(lse) = &bindings.lse {
-            checker.binding("lse", lse, Access::Write, 4 * rows)?;
-        }
-        if groups == 0 {
-            return Ok(Dispatch::empty());
-        }
-        let workgroups = caps.fold_groups(groups)?;
-        let params = Params {
-            parts,
-            batch,
-            heads,
-            seq,
-            groups_x: workgroups[0],
-            store_lse: u32::from(p.lse),
-            minus_infinity: f32::NEG_INFINITY,
-            pad: 0,
-            part: Quads::new(&bindings.parts.layout),
-            out: Quads::new(&bindings.out.layout),
-        };
-        let params = uniform_buffer(device, "merge params", bytemuck::bytes_of(&params))?;
-        // Without parts there is nothing to read, and perhaps nothing that could be bound.
-        let (part, lse_parts) = match parts {
-            0 => (self.unused.read(), self.unused.read()),
-            _ => (bindings.parts.binding.clone(), bindings.lse_parts.clone()),
-        };
-        let entries = [
-            (binding::PARAMS, params.as_entire_buffer_binding()),
-            (binding::SINKS, self.sinks.as_entire_buffer_binding()),
-            (binding::PARTS, part),
-            (binding::LSE_PARTS, lse_parts),
-            (binding::OUT, bindings.out.binding.clone()),
-            (binding::LSE, bindings.lse.clone().unwrap_or_else(|| self.unused.written())),
-        ];
-        let bind = Bind { label: "merge", pipeline: &self.pipeline, entries: &entries, workgroups };
-        Ok(Dispatch::new(device, &bind))
+        checker.optional("lse", p.lse, bindings.lse.as_ref(), Access::Write, 4 * rows)
     }
 }
 
@@ -174,42 +143,11 @@ mod tests {
     use super::*;
     use crate::Capabilities;
     use crate::plan::merge::MergeProblem;
-    use crate::reflect::{host_layout, host_struct, wgsl_bindings, wgsl_layout};
+    use crate::reflect::assert_uniform;
 
-    host_struct!(Quads { offset, batch, head, row });
-    host_struct!(Params {
-        parts,
-        batch,
-        heads,
-        seq,
-        groups_x,
-        store_lse,
-        minus_infinity,
-        pad,
-        part,
-        out,
-    });
-
-    fn source() -> String {
+    #[test]
+    fn params_are_the_shaders() {
         let plan = MergeProblem::new(64).plan(&Capabilities::webgpu_default()).unwrap();
-        plan.shader().source.clone()
-    }
-
-    #[test]
-    fn host_struct_is_the_shaders() {
-        assert_eq!(host_layout::<Params>(), wgsl_layout(&source(), "Params"));
-    }
-
-    #[test]
-    fn binding_numbers_are_the_shaders() {
-        let all = [
-            (binding::PARAMS, "params"),
-            (binding::SINKS, "sinks"),
-            (binding::PARTS, "parts"),
-            (binding::LSE_PARTS, "lse_parts"),
-            (binding::OUT, "out"),
-            (binding::LSE, "lse"),
-        ];
-        assert_eq!(wgsl_bindings(&source()), all.map(|(n, name)| (n, name.to_owned())));
+        assert_uniform::<Params>(&plan.shader().source, "Params");
     }
 }

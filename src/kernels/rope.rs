@@ -1,20 +1,21 @@
 //! Rotation on the device: compiles a [`RopePlan`], binds tensors to it.
 
-use bytemuck::{Pod, Zeroable};
-
+#[cfg(doc)]
+use crate::Error;
+use crate::Result;
 use crate::gpu::{
-    Access, Bind, COS_SIN, Checker, Compiler, CosSin, Dispatch, POSITION_IDS, Pipeline, Positions,
-    RotaryParams, Tensor, Unused, uniform_buffer,
+    Access, Checker, Compiler, Dispatch, Pipeline, Reach, RotaryParams, Rotation, Strides, Tensor,
+    params_buffer, present,
 };
+use crate::plan::binding;
 use crate::plan::rope::{Direction, RopePlan, RopeShape};
-use crate::{Error, Layout, Result};
+use crate::uniform::uniform;
 
 /// A compiled rotation. It belongs to the device it was made on and is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Rope {
     plan: RopePlan,
     pipeline: Pipeline,
-    unused: Unused,
 }
 
 /// The tensors of one rotation. In place, `q_out` and `k_out` are `None`, and `q` and `k` are
@@ -29,42 +30,31 @@ pub struct RopeBindings<'a> {
     pub q_out: Option<Tensor<'a>>,
     /// `[B, H_k, S, D]`, written.
     pub k_out: Option<Tensor<'a>>,
-    /// cos and sin of every position.
-    pub table: CosSin<'a>,
-    /// The position of each row.
-    pub positions: Positions<'a>,
+    /// Table and positions.
+    pub rotation: Rotation<'a>,
 }
 
-/// Binding numbers, by the names of `shaders/rope`.
-mod binding {
-    pub(super) const PARAMS: u32 = 0;
-    pub(super) const Q_IN: u32 = 2;
-    pub(super) const K_IN: u32 = 3;
-    pub(super) const Q_OUT: u32 = 5;
-    pub(super) const K_OUT: u32 = 6;
-}
-
-/// `Params` of `shaders/rope/params.wgsl`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
-struct Params {
-    batch: u32,
-    seq: u32,
-    heads_q: u32,
-    heads_k: u32,
-    groups_x: u32,
-    head_blocks: u32,
-    blocks: u32,
-    plane_q: u32,
-    plane_k: u32,
-    gain: f32,
-    direction: f32,
-    pad: u32,
-    q_in: [u32; 4],
-    k_in: [u32; 4],
-    q_out: [u32; 4],
-    k_out: [u32; 4],
-    rotary: RotaryParams,
+uniform! {
+    /// `Params` of `shaders/rope/params.wgsl`.
+    struct Params {
+        batch: u32,
+        seq: u32,
+        heads_q: u32,
+        heads_k: u32,
+        groups_x: u32,
+        head_blocks: u32,
+        blocks: u32,
+        plane_q: u32,
+        plane_k: u32,
+        gain: f32,
+        direction: f32,
+        pad: u32,
+        q_in: Strides,
+        k_in: Strides,
+        q_out: Strides,
+        k_out: Strides,
+        rotary: RotaryParams,
+    }
 }
 
 impl Rope {
@@ -75,10 +65,8 @@ impl Rope {
     /// when it is lost or out of memory.
     pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &RopePlan) -> Result<Self> {
         let compiler = compiler.into();
-        let device = compiler.device();
-        let plan = plan.problem().plan(&crate::Capabilities::of(device))?;
-        let pipeline = Pipeline::new(compiler, plan.shader())?;
-        Ok(Self { pipeline, unused: Unused::new(device)?, plan })
+        let plan = plan.on(compiler.capabilities())?;
+        Ok(Self { pipeline: Pipeline::new(compiler, plan.shader())?, plan })
     }
 
     /// The plan that runs.
@@ -98,21 +86,40 @@ impl Rope {
         shape: &RopeShape,
         bindings: &RopeBindings<'_>,
     ) -> Result<Dispatch> {
-        let p = self.plan.problem();
-        let caps = &self.plan.capabilities;
-        let mut checker = Checker::new(caps);
-        let RopeShape { batch, seq } = *shape;
-        let given = |tensor, is: bool, should: bool, missing, extra| match (is, should) {
-            (false, true) => Err(Error::Binding { tensor, why: missing }),
-            (true, false) => Err(Error::Binding { tensor, why: extra }),
-            _ => Ok(()),
+        let rotary = self.check(shape, bindings)?;
+        let (blocks, groups) = self.plan.groups(shape);
+        if groups == 0 {
+            return Ok(Dispatch::empty());
+        }
+        let workgroups = self.plan.capabilities.fold_groups(groups)?;
+        let params = Params {
+            groups_x: workgroups[0],
+            blocks: blocks as u32,
+            rotary,
+            ..self.params(shape, bindings)
         };
-        let (has_k, apart) = (p.k_heads > 0, !p.in_place);
-        given("k", bindings.k.is_some(), has_k, "missing: k_heads > 0", "given: k_heads = 0")?;
-        let (missing, extra) = ("missing: the plan is not in place", "given: no such output");
-        given("q_out", bindings.q_out.is_some(), apart, missing, extra)?;
-        given("k_out", bindings.k_out.is_some(), apart && has_k, missing, extra)?;
+        let params = params_buffer(device, "rope params", &params)?;
+        let call = self.pipeline.call().bind(binding::PARAMS, params.as_entire_buffer_binding());
+        let k = bindings.k.as_ref().map(|k| &k.binding);
+        let call = match (&bindings.q_out, &bindings.k_out) {
+            (Some(q_out), k_out) => call
+                .tensor(binding::Q_IN, &bindings.q)
+                .read(binding::K_IN, k)
+                .tensor(binding::Q_OUT, q_out)
+                .written(binding::K_OUT, k_out.as_ref().map(|k_out| &k_out.binding)),
+            (None, _) => call.tensor(binding::Q_OUT, &bindings.q).written(binding::K_OUT, k),
+        };
+        Ok(call.rotation(Some(&bindings.rotation)).dispatch(device, workgroups))
+    }
 
+    fn check(&self, shape: &RopeShape, bindings: &RopeBindings<'_>) -> Result<RotaryParams> {
+        let p = self.plan.problem();
+        let RopeShape { batch, seq } = *shape;
+        let (has_k, apart) = (p.k_heads > 0, !p.in_place);
+        present("k", has_k, bindings.k.is_some())?;
+        present("q_out", apart, bindings.q_out.is_some())?;
+        present("k_out", apart && has_k, bindings.k_out.is_some())?;
+        let mut checker = Checker::new(&self.plan.capabilities);
         let access = if p.in_place { Access::Write } else { Access::Read };
         let tensors = [
             ("q", Some(&bindings.q), access, p.q_heads),
@@ -126,79 +133,42 @@ impl Rope {
                 checker.tensor(name, tensor, access, p.dtype, dims, self.plan.alignment)?;
             }
         }
-        let rotary = RotaryParams::new(
-            &mut checker,
-            &bindings.table,
-            &bindings.positions,
-            p.rotary_dim,
-            [batch, seq],
-        )?;
-        let (blocks, groups) = self.plan.groups(shape);
-        if groups == 0 {
-            return Ok(Dispatch::empty());
-        }
-        let workgroups = caps.fold_groups(groups)?;
+        let Rotation { table, positions } = &bindings.rotation;
+        let reach = Reach::rows(batch, seq);
+        RotaryParams::new(&mut checker, table, positions, p.rotary_dim, reach)
+    }
 
-        let last_plane = bindings.table.shape.planes.saturating_sub(1);
+    /// All but the rotation and the numbers of workgroups.
+    fn params(&self, shape: &RopeShape, bindings: &RopeBindings<'_>) -> Params {
+        let p = self.plan.problem();
         let (gain, direction, plane_q, plane_k) = match p.direction {
-            Direction::Forward => (1.0, 1.0, 0, last_plane),
+            Direction::Forward => (1.0, 1.0, 0, bindings.rotation.plane_k()),
             // xPos: the plane of keys holds the reciprocal scale, which is what q needs to go back.
-            Direction::Inverse => (p.attention_scaling.powi(-2) as f32, -1.0, last_plane, 0),
+            Direction::Inverse => {
+                (p.attention_scaling.powi(-2) as f32, -1.0, bindings.rotation.plane_k(), 0)
+            }
         };
         let strides = |tensor: Option<&Tensor<'_>>| {
-            tensor.map_or([0; 4], |t| entries_of(&t.layout, self.plan.unit))
+            tensor.map_or(Strides::default(), |t| Strides::new(&t.layout, self.plan.unit))
         };
-        let q = strides(Some(&bindings.q));
-        let k = strides(bindings.k.as_ref());
-        let params = Params {
-            batch,
-            seq,
+        let (q, k) = (strides(Some(&bindings.q)), strides(bindings.k.as_ref()));
+        Params {
+            batch: shape.batch,
+            seq: shape.seq,
             heads_q: p.q_heads,
             heads_k: p.k_heads,
-            groups_x: workgroups[0],
             head_blocks: self.plan.head_blocks(),
-            blocks: blocks as u32,
             plane_q,
             plane_k,
             gain,
             direction,
-            pad: 0,
             q_in: q,
             k_in: k,
             q_out: if p.in_place { q } else { strides(bindings.q_out.as_ref()) },
             k_out: if p.in_place { k } else { strides(bindings.k_out.as_ref()) },
-            rotary,
-        };
-        let params = uniform_buffer(device, "rope params", bytemuck::bytes_of(&params))?;
-        let mut entries = vec![
-            (binding::PARAMS, params.as_entire_buffer_binding()),
-            (COS_SIN, bindings.table.binding.clone()),
-            (
-                POSITION_IDS,
-                match &bindings.positions {
-                    Positions::Ids { binding, .. } => binding.clone(),
-                    _ => self.unused.read(),
-                },
-            ),
-        ];
-        if p.in_place {
-            entries.push((binding::Q_OUT, bindings.q.binding.clone()));
-            entries.push((binding::K_OUT, self.unused.or_written(bindings.k.as_ref())));
-        } else {
-            entries.push((binding::Q_IN, bindings.q.binding.clone()));
-            entries.push((binding::K_IN, self.unused.or_read(bindings.k.as_ref())));
-            entries.push((binding::Q_OUT, self.unused.or_written(bindings.q_out.as_ref())));
-            entries.push((binding::K_OUT, self.unused.or_written(bindings.k_out.as_ref())));
+            ..Params::default()
         }
-        let bind = Bind { label: "rope", pipeline: &self.pipeline, entries: &entries, workgroups };
-        Ok(Dispatch::new(device, &bind))
     }
-}
-
-/// Offset and strides in entries of `unit` elements.
-fn entries_of(layout: &Layout, unit: u32) -> [u32; 4] {
-    let [batch, head, row] = layout.strides;
-    [layout.offset, batch, head, row].map(|x| x / unit)
 }
 
 #[cfg(test)]
@@ -206,52 +176,14 @@ mod tests {
     use super::*;
     use crate::Capabilities;
     use crate::plan::rope::RopeProblem;
-    use crate::reflect::{host_layout, host_struct, wgsl_bindings, wgsl_layout};
-
-    host_struct!(Params {
-        batch,
-        seq,
-        heads_q,
-        heads_k,
-        groups_x,
-        head_blocks,
-        blocks,
-        plane_q,
-        plane_k,
-        gain,
-        direction,
-        pad,
-        q_in,
-        k_in,
-        q_out,
-        k_out,
-        rotary,
-    });
-
-    fn source(in_place: bool, aligned: bool) -> String {
-        let mut problem = RopeProblem::new(2, 1, 64);
-        (problem.in_place, problem.aligned) = (in_place, aligned);
-        problem.plan(&Capabilities::webgpu_default()).unwrap().shader().source.clone()
-    }
+    use crate::reflect::assert_uniform;
 
     #[test]
-    fn host_struct_is_the_shaders() {
+    fn params_are_the_shaders() {
         for aligned in [false, true] {
-            let wgsl = wgsl_layout(&source(false, aligned), "Params");
-            assert_eq!(host_layout::<Params>(), wgsl);
-        }
-    }
-
-    #[test]
-    fn binding_numbers_are_the_shaders() {
-        let inputs = [(binding::Q_IN, "q_in"), (binding::K_IN, "k_in")];
-        let outputs = [(binding::Q_OUT, "q_out"), (binding::K_OUT, "k_out")];
-        let table = [(COS_SIN, "cos_sin"), (POSITION_IDS, "position_ids")];
-        for (in_place, aligned) in [(false, false), (false, true), (true, false), (true, true)] {
-            let inputs = inputs.into_iter().filter(|_| !in_place);
-            let all = [(binding::PARAMS, "params")].into_iter().chain(inputs);
-            let all = all.chain(outputs).chain(table).map(|(n, name)| (n, name.to_owned()));
-            assert_eq!(wgsl_bindings(&source(in_place, aligned)), all.collect::<Vec<_>>());
+            let problem = RopeProblem { aligned, ..RopeProblem::new(2, 1, 64) };
+            let plan = problem.plan(&Capabilities::webgpu_default()).unwrap();
+            assert_uniform::<Params>(&plan.shader().source, "Params");
         }
     }
 }

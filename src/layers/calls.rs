@@ -1,6 +1,8 @@
 //! The calls of a layer: what the host binds, and what a step makes of it.
 
-use crate::gpu::{Access, BlockTable, CacheBindings, Checker, CosSin, Dispatch, Positions, Tensor};
+use crate::gpu::{
+    Access, BlockTable, CacheBindings, Checker, Dispatch, Positions, Rotation, Tensor,
+};
 use crate::kernels::attention::AttentionBindings;
 use crate::kernels::decode::{Decode, DecodeBindings};
 use crate::kernels::kv_append::KvAppendBindings;
@@ -189,8 +191,8 @@ impl<'a> Site<'a> {
     }
 
     /// Positions follow from the lengths.
-    fn rotation(&self) -> Option<(CosSin<'a>, Positions<'a>)> {
-        Some((self.memory.table(self.layer)?, Positions::AmongKeys))
+    fn rotation(&self) -> Option<Rotation<'a>> {
+        Some(Rotation::new(self.memory.table(self.layer)?, Positions::AmongKeys))
     }
 
     fn append(&self, bound: &Bound, place: &Place) -> Result<Dispatch> {
@@ -278,11 +280,11 @@ impl<'a> Site<'a> {
                 max_pages: table.len() as u32 / batch,
             });
             let cache = self.memory.cache(self.plan, self.layer, [0, *batch], block_table)?;
-            let rotation = match kernel.plan().problem().rotate {
+            let table = match kernel.plan().problem().rotate {
                 true => self.memory.table(self.layer),
                 false => None,
             };
-            kernel.bind(self.device, *batch, &[*rows], &KvMoveBindings { cache, rotation })
+            kernel.bind(self.device, *batch, &[*rows], &KvMoveBindings { cache, table })
         });
         Ok(Dispatch::sequence(calls.collect::<Result<Vec<_>>>()?))
     }

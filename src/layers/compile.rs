@@ -110,7 +110,7 @@ pub(super) fn kernels(compiler: Compiler<'_>, kinds: &[LayerPlan]) -> Result<Vec
     };
     let prefill = |plan| match find(Plan::Prefill(plan)) {
         Some(Kernel::Prefill(kernel)) if kernel.plan() == plan => Ok(*kernel),
-        Some(Kernel::Prefill(kernel)) => kernel.reuse(compiler.device(), plan)?.ok_or_else(missing),
+        Some(Kernel::Prefill(kernel)) => kernel.reuse(compiler, plan)?.ok_or_else(missing),
         _ => Err(missing()),
     };
     let moves = |plan| match find(Plan::Move(plan)) {

@@ -112,6 +112,18 @@ impl Capabilities {
         shader.subgroup.map_or(Ok(()), |size| self.need_subgroup(what, size))
     }
 
+    /// What a plan that was made for `planned` has on this device: its limits, without what the plan
+    /// leaves out. Refuses shaders that it has no room for.
+    pub(crate) fn for_plan<'a>(
+        self,
+        planned: &Self,
+        what: &'static str,
+        shaders: impl IntoIterator<Item = &'a Shader>,
+    ) -> Result<Self> {
+        shaders.into_iter().try_for_each(|shader| self.admit(what, shader))?;
+        Ok(Self { quarantined: planned.quarantined.clone(), ..self })
+    }
+
     /// Spreads `groups` workgroups over two dimensions, each within the limit. The shader folds
     /// them back with `id.x + id.y * x` and lets the surplus return.
     pub(crate) fn fold_groups(&self, groups: u64) -> Result<[u32; 2]> {

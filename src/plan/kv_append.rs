@@ -166,7 +166,7 @@ impl KvAppendPlan {
         problem.cache.kv_heads.min(if whole_rows { 1 } else { 2 })
     }
 
-    fn files(problem: &KvAppendProblem) -> [&'static str; 11] {
+    fn files(problem: &KvAppendProblem) -> [&'static str; 12] {
         let place = match problem.cache.paged {
             true => wgsl!("cache/paged"),
             false => wgsl!("cache/contiguous"),
@@ -185,6 +185,7 @@ impl KvAppendPlan {
             stored!(problem.dtype, "io/v"),
             cached!(problem.cache.k, "cache/write_k"),
             cached!(problem.cache.v, "cache/write_v"),
+            wgsl!("strides"),
             wgsl!("cache/rows"),
             place,
             wgsl!("rotary"),
@@ -192,6 +193,12 @@ impl KvAppendPlan {
             pieces,
             wgsl!("kv_append"),
         ]
+    }
+
+    /// The same plan, to run on `device`.
+    pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
+        let capabilities = device.for_plan(&self.capabilities, "kv_append", [&self.shader])?;
+        Ok(Self { capabilities, ..self.clone() })
     }
 
     /// The problem that this plan solves.

@@ -241,9 +241,22 @@ impl KvMovePlan {
             true => wgsl!("kv_move/turn"),
             false => wgsl!("kv_move/stay"),
         };
-        let rows = wgsl!("cache/rows");
-        files.extend([v, rows, place, wgsl!("rotary"), turn, wgsl!("kv_move")]);
+        files.extend([
+            v,
+            wgsl!("strides"),
+            wgsl!("cache/rows"),
+            place,
+            wgsl!("rotary"),
+            turn,
+            wgsl!("kv_move"),
+        ]);
         files
+    }
+
+    /// The same plan, to run on `device`.
+    pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
+        let capabilities = device.for_plan(&self.capabilities, "kv_move", [&self.shader])?;
+        Ok(Self { capabilities, ..self.clone() })
     }
 
     /// The problem that this plan solves.

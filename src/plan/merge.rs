@@ -126,6 +126,7 @@ impl MergePlan {
                 PartState::LogSumExp => wgsl!("merge/by_lse"),
                 PartState::Sums => wgsl!("merge/by_sums"),
             },
+            wgsl!("strides"),
             wgsl!("merge"),
         ];
         let shader = Shader {
@@ -166,6 +167,12 @@ impl MergePlan {
     pub(crate) fn sinks(&self) -> Vec<f32> {
         let all = 0..4 * Self::sink_quads(&self.problem) as usize;
         all.map(|head| sink_in_base_2(self.problem.sinks.get(head))).collect()
+    }
+
+    /// The same plan, to run on `device`.
+    pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
+        let capabilities = device.for_plan(&self.capabilities, "merge", [&self.shader])?;
+        Ok(Self { capabilities, ..self.clone() })
     }
 
     /// The problem that this plan solves.

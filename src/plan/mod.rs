@@ -2,6 +2,7 @@
 //! and the cost of a call. Nothing here names a wgpu type.
 
 pub(crate) mod attention;
+pub(crate) mod binding;
 mod budget;
 pub(crate) mod cache;
 mod capabilities;

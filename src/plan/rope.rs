@@ -190,6 +190,7 @@ impl RopePlan {
                 element,
                 place,
                 wgsl!("rotary"),
+                wgsl!("strides"),
                 wgsl!("rope/params"),
                 kernel,
             ]),
@@ -221,6 +222,12 @@ impl RopePlan {
             block if block.is_multiple_of(2) => 2,
             _ => p.rotary_dim / 2,
         }
+    }
+
+    /// The same plan, to run on `device`.
+    pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
+        let capabilities = device.for_plan(&self.capabilities, "rope", [&self.shader])?;
+        Ok(Self { capabilities, ..self.clone() })
     }
 
     /// The problem that this plan solves.

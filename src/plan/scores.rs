@@ -95,6 +95,11 @@ impl ScoresProblem {
         ScoresPlan::new(self, capabilities)
     }
 
+    /// Whether rows are written, and not single scores.
+    pub(crate) fn statistics(&self) -> bool {
+        matches!(self.output, Output::Statistics { .. })
+    }
+
     fn check(&self) -> Result<()> {
         let invalid = |what, needed, got: String| Err(Error::Invalid { what, needed, got });
         if self.head_dim == 0 || self.head_dim > 256 || !self.head_dim.is_multiple_of(4) {
@@ -172,11 +177,16 @@ impl ScoresPlan {
             false => [16, 16, 4, 1],
         };
         let block = ty * rows;
-        let statistics = matches!(problem.output, Output::Statistics { .. });
-        let shader = shader(problem, [tx, ty, rows, cols], statistics);
+        let shader = shader(problem, [tx, ty, rows, cols]);
         capabilities.admit("scores", &shader)?;
         let (problem, capabilities) = (problem.clone(), capabilities.clone());
         Ok(Self { problem, capabilities, block, shader })
+    }
+
+    /// The same plan, to run on `device`.
+    pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
+        let capabilities = device.for_plan(&self.capabilities, "scores", [&self.shader])?;
+        Ok(Self { capabilities, ..self.clone() })
     }
 
     /// The problem that this plan solves.
@@ -220,8 +230,8 @@ impl core::fmt::Display for ScoresPlan {
     }
 }
 
-fn shader(problem: &ScoresProblem, tile: [u32; 4], statistics: bool) -> Shader {
-    let [tx, ty, rows, cols] = tile;
+fn shader(problem: &ScoresProblem, tile: [u32; 4]) -> Shader {
+    let ([tx, ty, rows, cols], statistics) = (tile, problem.statistics());
     let numbers = [
         ("HEAD_DIM", problem.head_dim),
         ("PAIRS", problem.rotary_dim / 2),
@@ -236,6 +246,7 @@ fn shader(problem: &ScoresProblem, tile: [u32; 4], statistics: bool) -> Shader {
         stored!(problem.q_dtype, "io/q"),
         stored!(problem.k_dtype, "io/k"),
         wgsl!("softmax"),
+        wgsl!("strides"),
         wgsl!("scores/tile"),
         if statistics { wgsl!("scores/statistics") } else { wgsl!("scores") },
     ];

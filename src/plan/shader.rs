@@ -111,6 +111,12 @@ pub struct Shader {
     pub subgroup: Option<u32>,
 }
 
+impl Shader {
+    /// Name and number of every binding that a shader of this crate may have, all in group 0. A name
+    /// has the same number in all kernels.
+    pub const BINDINGS: &[(&str, u32)] = super::binding::ALL;
+}
+
 #[cfg(feature = "serde")]
 impl Shader {
     /// The shader as a JSON object, for programs in other languages that compile or run it: `label`,

@@ -70,11 +70,6 @@ impl Capabilities {
         self
     }
 
-    /// The same device without what `other` leaves out.
-    pub(crate) fn quarantined_as(self, other: &Self) -> Self {
-        Self { quarantined: other.quarantined.clone(), ..self }
-    }
-
     /// Why a tier is left out, if it is.
     pub fn quarantine(&self, tier: Tier) -> Option<&Quarantine> {
         self.quarantined.iter().find(|other| other.tier == tier || other.tier == Tier::Device)

@@ -55,7 +55,7 @@ mod yarn;
 
 /// What kernels bind of a table, shown here beside what it is made from.
 #[doc(inline)]
-pub use crate::gpu::{CosSin, Positions};
+pub use crate::gpu::{CosSin, Positions, Rotation};
 pub use axes::{Axial2d, PositionAxes};
 pub use config::RopeConfig;
 pub use frequencies::{Frequencies, Xpos};

@@ -1,11 +1,11 @@
 //! The probes: small calls of every kernel, and what the oracle says of them.
 
 use super::inputs::{Turn, input, numbers, output, scratch, stored, upload, wide};
-use crate::gpu::{CacheBindings, CacheTensor, Positions};
+use crate::gpu::{CacheBindings, CacheTensor, Positions, Rotation};
 use crate::kernels::attention::{Attention, AttentionBindings};
 use crate::kernels::decode::{Decode, DecodeBindings};
 use crate::kernels::kv_append::{KvAppend, KvAppendBindings};
-use crate::kernels::linear_attention::{LinearAttention, LinearAttentionBindings, Rotation};
+use crate::kernels::linear_attention::{LinearAttention, LinearAttentionBindings};
 use crate::kernels::rope::{Rope, RopeBindings};
 use crate::kernels::scores::{Scores, ScoresBindings};
 use crate::oracle::{self, AttentionInputs, LinearInputs, Real};
@@ -126,8 +126,7 @@ fn rope(device: &wgpu::Device, caps: &Capabilities, dtype: DType) -> Result<Read
         k: None,
         q_out: Some(Tensor::new(&out, dtype, layout)),
         k_out: None,
-        table: turn.bind(&table)?,
-        positions: Positions::From(5),
+        rotation: Rotation::new(turn.bind(&table)?, Positions::From(5)),
     };
     let dispatch = kernel.bind(device, &RopeShape { batch: 1, seq: 9 }, &bindings)?;
     let truth = turn.apply(&wide::<f64>(&x), shape, 5)?;
@@ -275,7 +274,7 @@ fn append(device: &wgpu::Device, caps: &Capabilities) -> Result<Ready> {
         v: Tensor::new(&v, DType::F32, Layout::bhsd(new)?),
         cache: CacheBindings { k: cache(&k_cache), v: cache(&v_cache), block_table: None },
         lens: lens.as_entire_buffer_binding(),
-        rotation: Some((turn.bind(&table)?, Positions::AmongKeys)),
+        rotation: Some(Rotation::new(turn.bind(&table)?, Positions::AmongKeys)),
     };
     let dispatch = kernel.bind(device, &KvAppendShape::new(1, 5), &bindings)?;
     Ok(Ready { dispatch, outputs: vec![(k_cache, k_is), (v_cache, v_is)] })
@@ -348,11 +347,8 @@ fn linear(device: &wgpu::Device, caps: &Capabilities) -> Result<Ready> {
         v: tensor(&v),
         out: tensor(&out),
         workspace: workspace.as_entire_buffer_binding(),
-        rotation: Some(Rotation {
-            table: turn.bind(&table)?,
-            positions: Positions::From(0),
-            q_positions: None,
-        }),
+        rotation: Some(Rotation::new(turn.bind(&table)?, Positions::From(0))),
+        q_positions: None,
         state: None,
         random: None,
     };

@@ -14,7 +14,7 @@ use phasor::kv_move::{KvMove, KvMovePlan};
 use phasor::linear_attention::{LinearAttention, LinearAttentionPlan};
 use phasor::merge::{Merge, MergePlan};
 use phasor::rope::{Rope, RopeBindings, RopePlan, RopeProblem, RopeShape};
-use phasor::rotary::{CosSin, Positions, RopeConfig, TableShape};
+use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation, TableShape};
 use phasor::scores::{Scores, ScoresPlan};
 use phasor::{Capabilities, Compiler, DType, Dispatch, Error, Layout, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
@@ -53,8 +53,7 @@ impl Small {
             k: None,
             q_out: Some(tensor(out)?),
             k_out: None,
-            table,
-            positions: Positions::From(1),
+            rotation: Rotation::new(table, Positions::From(1)),
         };
         self.kernel.bind(&gpu.device, &RopeShape { batch: 1, seq: 4 }, &bindings)
     }

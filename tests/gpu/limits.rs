@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use phasor::{Error, wgpu};
+use phasor::{Capabilities, Compiler, Error, wgpu};
 use phasor_kit::{
     cases::{self, Case},
     gpu::Gpu,
@@ -11,7 +11,7 @@ use phasor_kit::{
     runner::Device,
 };
 
-use crate::harness::{Result, lab};
+use crate::harness::{Result, every_kernel, lab};
 
 /// How a kind of case went, by file and case; `Err` holds the limit that was missing.
 type Outcome = std::result::Result<(), &'static str>;
@@ -69,6 +69,18 @@ fn downlevel_limits_run_or_name_the_limit() {
     let few = Err("max_storage_buffers_per_shader_stage");
     let outcomes = outcomes(&wgpu::Limits::downlevel_defaults()).unwrap();
     assert_eq!(outcomes, [few, few, few, few, Ok(())]);
+}
+
+/// What a plan prints is what runs, on whatever device: it is held to the limits, and not made anew.
+#[test]
+fn the_plan_that_is_handed_in_is_the_plan_that_runs() {
+    let gpu = &lab().gpu;
+    let mut planned = Capabilities::webgpu_default();
+    // Tiles of the other kind of device.
+    planned.software = !gpu.capabilities().software;
+    for (name, compile) in every_kernel(Compiler::new(&gpu.device), &planned) {
+        compile().unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
 }
 
 /// WebGL 2 has no compute shaders.

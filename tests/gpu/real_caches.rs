@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use phasor::cache::{CacheBindings, CacheFormat, CacheTensor, CacheType};
 use phasor::decode::{DecodeBindings, DecodePlan, DecodeProblem, DecodeShape, Tile};
 use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
-use phasor::rotary::{CosSin, Positions, RopeConfig};
+use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
 use phasor::{DType, HeadMap, Layout, Tensor};
 use phasor_kit::golden::File;
 
@@ -69,7 +69,7 @@ fn measure(file: &File, k: CacheType, v: CacheType) -> Result<Errors> {
             v: Tensor::new(&new_v, DType::F16, Layout::bhsd(shape)?),
             cache: cache(1)?,
             lens: empty.as_entire_buffer_binding(),
-            rotation: Some((cos_sin.clone(), Positions::AmongKeys)),
+            rotation: Some(Rotation::new(cos_sin.clone(), Positions::AmongKeys)),
         },
     )?;
 
@@ -104,7 +104,7 @@ fn measure(file: &File, k: CacheType, v: CacheType) -> Result<Errors> {
             kv_lens: lens.as_entire_buffer_binding(),
             out: Tensor::new(&out, DType::F32, cut(heads_out)),
             lse: Some(lse.as_entire_buffer_binding()),
-            rotation: Some((cos_sin, Positions::AmongKeys)),
+            rotation: Some(Rotation::new(cos_sin, Positions::AmongKeys)),
             bias: None,
             workspace: None,
         },

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use naga::AddressSpace;
 use naga::back::hlsl::ShaderModel;
 use phasor::Error;
+use phasor::shader::Shader;
 
 use compiled::Compiled;
 use variants::{Refusal, Variant};
@@ -129,6 +130,31 @@ fn shaders_fit_the_device_they_were_planned_for() {
         }
         within("storage buffers", storage, device.max_storage_buffers.into())
     });
+}
+
+/// A name has one number in all kernels, and the list has no name that no shader has.
+#[test]
+fn bindings_have_the_numbers_of_their_names() {
+    let seen = std::sync::Mutex::new(BTreeSet::new());
+    every_variant(|_, compiled| {
+        for (_, global) in compiled.module.global_variables.iter() {
+            let Some(binding) = global.binding else { continue };
+            let name = global.name.as_deref().unwrap_or_default();
+            same("bind group", binding.group, 0)?;
+            if !Shader::BINDINGS.contains(&(name, binding.binding)) {
+                return Err(format!("{name} is at binding {}", binding.binding));
+            }
+            seen.lock().unwrap().insert(name.to_owned());
+        }
+        Ok(())
+    });
+    let listed = Shader::BINDINGS.iter().map(|&(name, _)| name.to_owned());
+    assert_eq!(listed.clone().collect::<BTreeSet<_>>(), seen.into_inner().unwrap());
+    assert_eq!(
+        listed.collect::<BTreeSet<_>>().len(),
+        Shader::BINDINGS.len(),
+        "a name stands twice"
+    );
 }
 
 /// The WebGPU default limits have no room for calls of more than eight tensors. All else has to be

@@ -1,8 +1,8 @@
 //! The tensors of an attention call, and the checks they have to pass.
 
 use crate::gpu::{
-    Access, CacheBindings, CacheParams, CacheTensor, Checker, CosSin, Positions, RotaryParams,
-    Tensor, present,
+    Access, CacheBindings, CacheParams, CacheTensor, Checker, Reach, RotaryParams, Rotation,
+    Strides, Tensor, present,
 };
 use crate::plan::attention::{
     Alignment, AttentionPlan, AttentionProblem, AttentionShape, Keys, Outputs, Queries,
@@ -42,7 +42,7 @@ pub struct AttentionBindings<'a> {
     /// Which tiles are visited.
     pub block_list: Option<BlockList<'a>>,
     /// Table and positions of q, where the kernel rotates it.
-    pub rotation: Option<(CosSin<'a>, Positions<'a>)>,
+    pub rotation: Option<Rotation<'a>>,
     /// [`Cut::workspace_bytes`](crate::attention::Cut::workspace_bytes) of scratch memory, where
     /// that is not 0; read and written. Its contents matter from the first part of a call to the last.
     pub workspace: Option<wgpu::BufferBinding<'a>>,
@@ -57,6 +57,13 @@ pub struct BlockList<'a> {
     pub binding: wgpu::BufferBinding<'a>,
     /// Whether each batch has a list of its own; otherwise B is 1 and all share it.
     pub per_batch: bool,
+}
+
+/// What the checks of a call find.
+pub(super) struct Checked {
+    pub(super) cache: CacheParams,
+    pub(super) rotary: RotaryParams,
+    pub(super) bias: Strides,
 }
 
 impl<'a> AttentionBindings<'a> {
@@ -97,15 +104,15 @@ impl<'a> AttentionBindings<'a> {
         Self { cache: CacheBindings { block_table, ..new.cache }, kv_lens: Some(kv_lens), ..new }
     }
 
-    /// Checks everything. What comes back are the parameters of the keys and of the rotation.
+    /// Checks everything.
     pub(super) fn check(
         &self,
         plan: &AttentionPlan,
         checker: &mut Checker<'_>,
         shape: &AttentionShape,
         workspace_bytes: u64,
-    ) -> Result<(CacheParams, RotaryParams)> {
-        let (problem, tile) = (plan.problem(), plan.tile());
+    ) -> Result<Checked> {
+        let problem = plan.problem();
         let AttentionShape { batch, seq_q, seq_k, .. } = *shape;
         let q_heads = problem.heads.q_heads();
         let heads_out = problem.heads.heads().len() as u32;
@@ -125,37 +132,41 @@ impl<'a> AttentionBindings<'a> {
         if let Some(out_im) = &self.out_im {
             checker.tensor("out_im", out_im, Access::Write, problem.out_dtype, out_shape, 4)?;
         }
-        present("lse", problem.lse, self.lse.is_some())?;
-        if let Some(lse) = &self.lse {
-            let dense = Layout::bhsd([q_batch, heads_out, q_rows, 1])?;
-            checker.binding("lse", lse, Access::Write, 4 * dense.elements())?;
-        }
+        let rows = Layout::bhsd([q_batch, heads_out, q_rows, 1])?.elements();
+        checker.optional("lse", problem.lse, self.lse.as_ref(), Access::Write, 4 * rows)?;
         self.check_lengths(problem, checker, shape)?;
-        present("block_list", problem.block_list, self.block_list.is_some())?;
-        if let Some(list) = &self.block_list {
-            let batches = if list.per_batch { u64::from(batch) } else { 1 };
-            let tiles = [(seq_q, tile.block_q()), (seq_k, tile.block_k())]
-                .map(|(seq, block)| u64::from(seq.div_ceil(block)));
-            let len = batches * tiles[0] * tiles[1];
-            if len > u64::from(u32::MAX) {
-                return Err(Error::IndexOverflow { tensor: "block_list", index: len });
-            }
-            checker.binding("block_list", &list.binding, Access::Read, 4 * len)?;
-        }
-        present("bias", problem.bias.is_some(), self.bias.is_some())?;
-        if let (Some(kind), Some(bias)) = (problem.bias, &self.bias) {
-            checker.bias(kind, bias, [batch, heads_out, seq_q, seq_k])?;
-        }
-        let workspace = self.workspace.is_some();
-        present(
-            "workspace",
-            workspace_bytes > 0,
-            workspace && (workspace_bytes > 0 || !problem.resumable),
-        )?;
+        self.check_block_list(plan, checker, shape)?;
+        let bias_shape = [batch, heads_out, seq_q, seq_k];
+        let bias = checker.bias(problem.bias, self.bias.as_ref(), bias_shape)?;
+        // A resumable plan may be given a workspace for calls that happen to need none.
+        let given = self.workspace.is_some() && (workspace_bytes > 0 || !problem.resumable);
+        present("workspace", workspace_bytes > 0, given)?;
         if let Some(workspace) = &self.workspace {
             checker.binding("workspace", workspace, Access::Write, workspace_bytes)?;
         }
-        Ok((cache, self.check_rotation(problem, checker, shape, [q_batch, q_rows])?))
+        let rotary = self.check_rotation(problem, checker, shape, [q_batch, q_rows])?;
+        Ok(Checked { cache, rotary, bias })
+    }
+
+    fn check_block_list(
+        &self,
+        plan: &AttentionPlan,
+        checker: &mut Checker<'_>,
+        shape: &AttentionShape,
+    ) -> Result<()> {
+        let (tile, list) = (plan.tile(), self.block_list.as_ref());
+        let batches = match list {
+            Some(list) if list.per_batch => u64::from(shape.batch),
+            _ => 1,
+        };
+        let tiles = [(shape.seq_q, tile.block_q()), (shape.seq_k, tile.block_k())]
+            .map(|(seq, block)| u64::from(seq.div_ceil(block)));
+        let len = (tiles[0] * tiles[1]).saturating_mul(batches);
+        if list.is_some() && len > u64::from(u32::MAX) {
+            return Err(Error::IndexOverflow { tensor: "block_list", index: len });
+        }
+        let (needed, list) = (plan.problem().block_list, list.map(|list| &list.binding));
+        checker.optional("block_list", needed, list, Access::Read, len.saturating_mul(4))
     }
 
     fn check_keys(
@@ -243,35 +254,19 @@ impl<'a> AttentionBindings<'a> {
         shape: &AttentionShape,
         [batch, rows]: [u32; 2],
     ) -> Result<RotaryParams> {
-        present("rotation", problem.rotate_q, self.rotation.is_some())?;
-        let Some((table, positions)) = &self.rotation else {
-            return Ok(RotaryParams::default());
-        };
-        let counted = Positions::From(0);
-        let (positions, rows) = match positions {
-            Positions::Ids { .. } => (positions, rows),
-            Positions::From(_) => (positions, shape.seq_q),
-            Positions::AmongKeys if !problem.causal => {
-                return Err(Error::Binding {
-                    tensor: "positions",
-                    why: "AmongKeys needs the causal mask, which says where queries stand",
-                });
-            }
+        // The place farthest from key 0 decides how long the table must be. Before key 0, rows see
+        // a prefix or nothing.
+        let (end, before) = match problem.alignment {
             // In a rolling cache places have no end.
-            Positions::AmongKeys if problem.cache().rolling => (&counted, 1),
-            // The place farthest from key 0 decides how long the table must be. Before key 0, rows see
-            // a prefix or nothing.
-            Positions::AmongKeys => {
-                let (end, before) = match problem.alignment {
-                    Alignment::LastKey => (i64::from(shape.seq_k), i64::from(shape.seq_q)),
-                    Alignment::Shape => {
-                        (shape.offset() + i64::from(shape.seq_q), 1 - shape.offset())
-                    }
-                };
-                let rows = end.max(if problem.prefix { before } else { 0 }).max(0);
-                (&counted, u32::try_from(rows).unwrap_or(u32::MAX))
-            }
+            _ if problem.cache().rolling => (1, 1),
+            Alignment::LastKey => (i64::from(shape.seq_k), i64::from(shape.seq_q)),
+            Alignment::Shape => (shape.offset() + i64::from(shape.seq_q), 1 - shape.offset()),
         };
-        RotaryParams::new(checker, table, positions, problem.rotary_dim, [batch, rows])
+        let places = end.max(if problem.prefix { before } else { 0 }).max(0);
+        // Without the causal mask, queries have no place among the keys.
+        let places = problem.causal.then(|| u32::try_from(places).unwrap_or(u32::MAX));
+        let reach = Reach { ids: [batch, rows], rows: shape.seq_q, places };
+        let rotary_dim = problem.rotate_q.then_some(problem.rotary_dim);
+        RotaryParams::optional(checker, self.rotation.as_ref(), rotary_dim, reach)
     }
 }

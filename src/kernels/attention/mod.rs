@@ -6,12 +6,9 @@ mod params;
 #[cfg(doc)]
 use crate::Error;
 use crate::Result;
-use crate::gpu::{
-    BLOCK_TABLE, Bind, COS_SIN, Checker, Compiler, Dispatch, POSITION_IDS, Pipeline, Positions,
-    UniformArray, Unused, uniform_buffer,
-};
-use crate::plan::Budget;
-use crate::plan::attention::{AttentionPlan, AttentionShape, CutPart, Keys};
+use crate::gpu::{Call, Checker, Compiler, Dispatch, Pipeline, UniformArray, uniform_buffer};
+use crate::plan::attention::{AttentionPlan, AttentionShape, Bias, CutPart, Keys};
+use crate::plan::{Budget, binding};
 pub use bindings::{AttentionBindings, BlockList};
 use params::Params;
 
@@ -22,28 +19,6 @@ pub struct Attention {
     plan: AttentionPlan,
     pipeline: Pipeline,
     programs: wgpu::Buffer,
-    unused: Unused,
-}
-
-/// Binding numbers, by the names of `shaders/attention.wgsl`, `shaders/attention/` and
-/// `shaders/io/`.
-mod binding {
-    pub(super) const PARAMS: u32 = 0;
-    pub(super) const PROGRAMS: u32 = 1;
-    pub(super) const Q: u32 = 2;
-    pub(super) const K: u32 = 3;
-    pub(super) const V: u32 = 4;
-    pub(super) const OUT: u32 = 5;
-    pub(super) const OUT_IM: u32 = 6;
-    pub(super) const LSE: u32 = 7;
-    /// kv_lens, or cu_seqlens_k of ragged keys.
-    pub(super) const LENS: u32 = 10;
-    pub(super) const CU_SEQLENS_Q: u32 = 12;
-    /// bias, or mask.
-    pub(super) const BIAS: u32 = 13;
-    pub(super) const PREFIX_LENS: u32 = 14;
-    pub(super) const BLOCKS: u32 = 15;
-    pub(super) const STATE: u32 = 16;
 }
 
 impl Attention {
@@ -55,20 +30,12 @@ impl Attention {
     /// when it is lost or out of memory.
     pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &AttentionPlan) -> Result<Self> {
         let compiler = compiler.into();
-        let device = compiler.device();
-        let plan = Self::replan(device, plan)?;
+        let plan = plan.on(compiler.capabilities())?;
         Ok(Self {
             pipeline: Pipeline::new(compiler, plan.shader())?,
-            programs: Self::programs(device, &plan)?,
-            unused: Unused::new(device)?,
+            programs: Self::programs(compiler.device(), &plan)?,
             plan,
         })
-    }
-
-    /// The same plan, every check repeated against the real device.
-    fn replan(device: &wgpu::Device, plan: &AttentionPlan) -> Result<AttentionPlan> {
-        let caps = crate::Capabilities::of(device).quarantined_as(&plan.capabilities);
-        AttentionPlan::with_tile(plan.problem(), &caps, *plan.tile())
     }
 
     fn programs(device: &wgpu::Device, plan: &AttentionPlan) -> Result<wgpu::Buffer> {
@@ -82,12 +49,18 @@ impl Attention {
     ///
     /// # Errors
     /// As [`Attention::new`].
-    pub fn reuse(&self, device: &wgpu::Device, plan: &AttentionPlan) -> Result<Option<Self>> {
-        let plan = Self::replan(device, plan)?;
+    pub fn reuse<'a>(
+        &self,
+        compiler: impl Into<Compiler<'a>>,
+        plan: &AttentionPlan,
+    ) -> Result<Option<Self>> {
+        let compiler = compiler.into();
+        let plan = plan.on(compiler.capabilities())?;
         if plan.shader() != self.plan.shader() {
             return Ok(None);
         }
-        Ok(Some(Self { programs: Self::programs(device, &plan)?, plan, ..self.clone() }))
+        let programs = Self::programs(compiler.device(), &plan)?;
+        Ok(Some(Self { programs, plan, ..self.clone() }))
     }
 
     /// The plan that runs.
@@ -125,148 +98,71 @@ impl Attention {
         bindings: &AttentionBindings<'_>,
         budget: Budget,
     ) -> Result<Dispatch> {
-        let problem = self.plan.problem();
         let caps = &self.plan.capabilities;
         let cut = self.plan.cut(shape, budget)?;
         let mut checker = Checker::new(caps);
-        let (cache, rotary) =
-            bindings.check(&self.plan, &mut checker, shape, cut.workspace_bytes())?;
+        let checked = bindings.check(&self.plan, &mut checker, shape, cut.workspace_bytes())?;
         if cut.parts().is_empty() || bindings.out.layout.is_empty() {
             return Ok(Dispatch::empty());
         }
-        let params = Params::new(&self.plan, shape, bindings, cache, rotary)?;
+        let params = Params::new(&self.plan, shape, bindings, checked)?;
         let workgroups = |part: &CutPart| caps.fold_groups(part.groups.into());
         let parts = cut.parts().iter().map(|part| Ok(params.part(part, workgroups(part)?[0])));
-        let params = UniformArray::new(
-            device,
-            "attention params",
-            caps.uniform_alignment,
-            &parts.collect::<Result<Vec<_>>>()?,
-        )?;
-
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let params = UniformArray::new(device, "attention params", caps.uniform_alignment, &parts)?;
         let all_keys;
-        let lens = match (problem.keys, &bindings.cu_seqlens_k, &bindings.kv_lens) {
-            (Keys::Ragged, Some(lens), _) | (_, _, Some(lens)) => lens.clone(),
-            _ => {
+        let lens = match (&bindings.cu_seqlens_k, &bindings.kv_lens) {
+            (Some(lens), _) | (None, Some(lens)) => lens.clone(),
+            (None, None) => {
                 let all = vec![shape.seq_k; shape.batch as usize];
                 let bytes = bytemuck::cast_slice(&all);
                 all_keys = uniform_buffer(device, "attention: all keys", bytes)?;
                 all_keys.as_entire_buffer_binding()
             }
         };
-        // With no keys, k and v may be empty buffers, which cannot be bound: nothing reads them.
-        let keys = &bindings.cache;
-        let [k, v] = [&keys.k, &keys.v].map(|side| match keys.k.layout.is_empty() {
-            true => self.unused.read(),
-            false => side.binding.clone(),
-        });
-        let mut entries = vec![
-            (binding::PARAMS, params.element(0)),
-            (binding::PROGRAMS, self.programs.as_entire_buffer_binding()),
-            (binding::Q, bindings.q.binding.clone()),
-            (binding::K, k),
-            (binding::V, v),
-            (binding::OUT, bindings.out.binding.clone()),
-            (binding::LSE, bindings.lse.clone().unwrap_or_else(|| self.unused.written())),
-            (binding::LENS, lens),
-        ];
-        let optional = [
-            (binding::OUT_IM, bindings.out_im.as_ref().map(|tensor| &tensor.binding)),
-            (binding::CU_SEQLENS_Q, bindings.cu_seqlens_q.as_ref()),
-            (BLOCK_TABLE, keys.block_table.as_ref().map(|table| &table.binding)),
-            (binding::BIAS, bindings.bias.as_ref().map(|(_, binding)| binding)),
-            (binding::PREFIX_LENS, bindings.prefix_lens.as_ref()),
-            (binding::BLOCKS, bindings.block_list.as_ref().map(|list| &list.binding)),
-        ];
-        for (number, binding) in optional {
-            entries.extend(binding.map(|binding| (number, binding.clone())));
-        }
-        if let Some((table, positions)) = &bindings.rotation {
-            let ids = match positions {
-                Positions::Ids { binding, .. } => binding.clone(),
-                _ => self.unused.read(),
-            };
-            entries.extend([(COS_SIN, table.binding.clone()), (POSITION_IDS, ids)]);
-        }
-        if problem.resumable {
-            let state = bindings.workspace.clone().unwrap_or_else(|| self.unused.written());
-            entries.push((binding::STATE, state));
-        }
+        let call = self.call(bindings, lens);
         let mut dispatches = Vec::new();
         for (n, part) in cut.parts().iter().enumerate() {
             // Parts differ in their parameters alone.
-            entries[0].1 = params.element(n);
-            let bind = Bind {
-                label: "attention",
-                pipeline: &self.pipeline,
-                entries: &entries,
-                workgroups: workgroups(part)?,
-            };
-            dispatches.push(Dispatch::new(device, &bind).executing(part.flops));
+            let call = call.clone().bind(binding::PARAMS, params.element(n));
+            dispatches.push(call.dispatch(device, workgroups(part)?).executing(part.flops));
         }
         Ok(Dispatch::sequence(dispatches))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::attention::{Alignment, AttentionProblem, Bias, Outputs, Queries};
-    use crate::plan::cache::CacheFormat;
-    use crate::reflect::wgsl_bindings;
-    use crate::{Capabilities, HeadMap};
-
-    fn bindings_of(change: impl Fn(&mut AttentionProblem)) -> Vec<(u32, String)> {
-        let mut caps = Capabilities::webgpu_default();
-        caps.max_storage_buffers = 16;
-        let mut problem = AttentionProblem::new(HeadMap::ropepp(2).unwrap(), 1, 64);
-        change(&mut problem);
-        wgsl_bindings(&problem.plan(&caps).unwrap().shader().source)
-    }
-
-    #[test]
-    fn binding_numbers_are_the_shaders() {
-        let base = [
-            (binding::PARAMS, "params"),
-            (binding::PROGRAMS, "programs"),
-            (binding::Q, "q"),
-            (binding::K, "k"),
-            (binding::V, "v"),
-            (binding::OUT, "out"),
-            (binding::LSE, "lse"),
-            (COS_SIN, "cos_sin"),
-            (POSITION_IDS, "position_ids"),
-        ];
-        let with = |more: &[(u32, &str)]| {
-            let mut all: Vec<_> =
-                base.iter().chain(more).map(|&(number, name)| (number, name.to_owned())).collect();
-            all.sort_unstable();
-            all
+    /// What the parts of a call have in common.
+    fn call<'a>(
+        &'a self,
+        bindings: &AttentionBindings<'a>,
+        lens: wgpu::BufferBinding<'a>,
+    ) -> Call<'a> {
+        let problem = self.plan.problem();
+        let lens_at = match problem.keys {
+            Keys::Ragged => binding::CU_SEQLENS_K,
+            Keys::Batched | Keys::Cache(_) => binding::KV_LENS,
         };
-        let lens = (binding::LENS, "kv_lens");
-        assert_eq!(bindings_of(|_| ()), with(&[lens]));
-        assert_eq!(bindings_of(|p| p.rotate_q = true), with(&[lens]));
-        let split = with(&[lens, (binding::OUT_IM, "out_im")]);
-        assert_eq!(bindings_of(|p| p.outputs = Outputs::Split), split);
-        let paged = with(&[lens, (BLOCK_TABLE, "block_table")]);
-        let cache = CacheFormat { paged: true, ..CacheFormat::new(1, 64) };
-        assert_eq!(bindings_of(|p| p.keys = Keys::Cache(cache)), paged);
-        let ragged =
-            with(&[(binding::LENS, "cu_seqlens_k"), (binding::CU_SEQLENS_Q, "cu_seqlens_q")]);
-        let all_ragged = bindings_of(|p| {
-            (p.queries, p.keys) = (Queries::Ragged, Keys::Ragged);
-            p.alignment = Alignment::LastKey;
-        });
-        assert_eq!(all_ragged, ragged);
-        let biased = bindings_of(|p| p.bias = Some(Bias::Additive));
-        assert_eq!(biased, with(&[lens, (binding::BIAS, "bias")]));
-        let masked = bindings_of(|p| p.bias = Some(Bias::Mask));
-        assert_eq!(masked, with(&[lens, (binding::BIAS, "mask")]));
-        let listed = bindings_of(|p| p.block_list = true);
-        assert_eq!(listed, with(&[lens, (binding::BLOCKS, "blocks")]));
-        let resumed = bindings_of(|p| p.resumable = true);
-        assert_eq!(resumed, with(&[lens, (binding::STATE, "state")]));
-        let prefixed = bindings_of(|p| p.prefix = true);
-        assert_eq!(prefixed, with(&[lens, (binding::PREFIX_LENS, "prefix_lens")]));
+        let bias_at = match problem.bias {
+            Some(Bias::Mask) => binding::MASK,
+            _ => binding::BIAS,
+        };
+        let call = self
+            .pipeline
+            .call()
+            .bind(binding::PROGRAMS, self.programs.as_entire_buffer_binding())
+            .tensor(binding::Q, &bindings.q)
+            .read_cache(&bindings.cache, bindings.cache.k.layout.is_empty())
+            .tensor(binding::OUT, &bindings.out)
+            .optional(binding::OUT_IM, bindings.out_im.as_ref().map(|tensor| &tensor.binding))
+            .written(binding::LSE, bindings.lse.as_ref())
+            .rotation(bindings.rotation.as_ref())
+            .bind(lens_at, lens)
+            .optional(binding::CU_SEQLENS_Q, bindings.cu_seqlens_q.as_ref())
+            .optional(bias_at, bindings.bias.as_ref().map(|(_, binding)| binding))
+            .optional(binding::PREFIX_LENS, bindings.prefix_lens.as_ref())
+            .optional(binding::BLOCKS, bindings.block_list.as_ref().map(|list| &list.binding));
+        match problem.resumable {
+            true => call.written(binding::STATE, bindings.workspace.as_ref()),
+            false => call,
+        }
     }
 }

@@ -1,72 +1,50 @@
 //! The uniform block of an attention call.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::AttentionBindings;
-use crate::gpu::{CacheParams, Positions, RotaryParams};
+use super::bindings::Checked;
+use crate::gpu::{CacheParams, RotaryParams, Rotation, Strides};
 use crate::plan::attention::{Alignment, AttentionPlan, AttentionShape, CutPart, Queries};
 use crate::plan::softmax::in_base_2;
+use crate::uniform::uniform;
 use crate::{Error, Layout, Result};
 
-/// `Params` of `shaders/attention.wgsl`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
-pub(super) struct Params {
-    batch: u32,
-    seq_q: u32,
-    seq_k: u32,
-    group: u32,
-    groups_x: u32,
-    tiles: u32,
-    first_group: u32,
-    part_groups: u32,
-    first_step: u32,
-    end_step: u32,
-    last_part: u32,
-    programs: u32,
-    causal_offset: i32,
-    align_last: u32,
-    window: i32,
-    scale_log2: f32,
-    softcap: f32,
-    minus_infinity: f32,
-    store_lse: u32,
-    lse_batch: u32,
-    lse_head: u32,
-    total_q: u32,
-    place_among_keys: u32,
-    blocks_batch: u32,
-    blocks_row: u32,
-    causal: u32,
-    bundle: u32,
-    zero: u32,
-    q: Quads,
-    out: Quads,
-    out_im: Quads,
-    bias: Quads,
-    cache: CacheParams,
-    rotary: RotaryParams,
-}
-
-/// `Quads` of `shaders/attention.wgsl`: offset and strides in groups of four channels.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
-struct Quads {
-    offset: u32,
-    batch: u32,
-    head: u32,
-    row: u32,
-}
-
-impl Quads {
-    fn new(layout: &Layout) -> Self {
-        let [batch, head, row] = layout.strides.map(|stride| stride / 4);
-        Self { offset: layout.offset / 4, batch, head, row }
-    }
-
-    /// All batches lie in one.
-    fn ragged(self) -> Self {
-        Self { batch: 0, ..self }
+uniform! {
+    /// `Params` of `shaders/attention.wgsl`.
+    pub(super) struct Params {
+        batch: u32,
+        seq_q: u32,
+        seq_k: u32,
+        group: u32,
+        groups_x: u32,
+        tiles: u32,
+        first_group: u32,
+        part_groups: u32,
+        first_step: u32,
+        end_step: u32,
+        last_part: u32,
+        programs: u32,
+        causal_offset: i32,
+        align_last: u32,
+        window: i32,
+        scale_log2: f32,
+        softcap: f32,
+        minus_infinity: f32,
+        store_lse: u32,
+        lse_batch: u32,
+        lse_head: u32,
+        total_q: u32,
+        place_among_keys: u32,
+        blocks_batch: u32,
+        blocks_row: u32,
+        causal: u32,
+        bundle: u32,
+        zero: u32,
+        q: Strides,
+        out: Strides,
+        out_im: Strides,
+        bias: Strides,
+        cache: CacheParams,
+        rotary: RotaryParams,
     }
 }
 
@@ -75,18 +53,16 @@ impl Params {
         plan: &AttentionPlan,
         shape: &AttentionShape,
         bindings: &AttentionBindings<'_>,
-        cache: CacheParams,
-        rotary: RotaryParams,
+        Checked { cache, rotary, bias }: Checked,
     ) -> Result<Self> {
         let problem = plan.problem();
         let ragged_q = problem.queries == Queries::Ragged;
         let q_rows = bindings.q.layout.shape[2];
         let heads_out = problem.heads.heads().len() as u32;
         let q = |layout: &Layout| {
-            let quads = Quads::new(layout);
-            if ragged_q { quads.ragged() } else { quads }
+            let strides = Strides::new(layout, 4);
+            if ragged_q { strides.ragged() } else { strides }
         };
-        let among_keys = matches!(bindings.rotation, Some((_, Positions::AmongKeys)));
         let tiles = shape.seq_q.div_ceil(plan.tile().block_q());
         let blocks_row = shape.seq_k.div_ceil(plan.tile().block_k());
         let align_last = problem.causal && problem.alignment == Alignment::LastKey;
@@ -95,12 +71,7 @@ impl Params {
             seq_q: shape.seq_q,
             seq_k: shape.seq_k,
             group: problem.heads.q_heads() / problem.kv_heads,
-            groups_x: 0,
             tiles,
-            first_group: 0,
-            part_groups: 0,
-            first_step: 0,
-            end_step: 0,
             last_part: 1,
             programs: plan.programs.rows.len() as u32,
             causal_offset: causal_offset(shape, problem.causal)?,
@@ -113,7 +84,7 @@ impl Params {
             lse_batch: if ragged_q { 0 } else { heads_out * q_rows },
             lse_head: q_rows,
             total_q: q_rows,
-            place_among_keys: u32::from(among_keys),
+            place_among_keys: bindings.rotation.as_ref().is_some_and(Rotation::among_keys).into(),
             blocks_batch: match &bindings.block_list {
                 Some(list) if list.per_batch => tiles * blocks_row,
                 _ => 0,
@@ -121,16 +92,13 @@ impl Params {
             blocks_row,
             causal: u32::from(problem.causal),
             bundle: plan.order(shape).bundle(),
-            zero: 0,
             q: q(&bindings.q.layout),
             out: q(&bindings.out.layout),
             out_im: q(&bindings.out_im.as_ref().unwrap_or(&bindings.out).layout),
-            bias: bindings.bias.as_ref().map_or(Quads::default(), |(layout, _)| {
-                let [batch, head, row] = layout.strides;
-                Quads { offset: layout.offset, batch, head, row }
-            }),
+            bias,
             cache,
             rotary,
+            ..Self::default()
         })
     }
 
@@ -174,51 +142,13 @@ fn causal_offset(shape: &AttentionShape, causal: bool) -> Result<i32> {
 mod tests {
     use super::*;
     use crate::plan::attention::AttentionProblem;
-    use crate::reflect::{host_layout, host_struct, wgsl_layout};
+    use crate::reflect::assert_uniform;
     use crate::{Capabilities, HeadMap};
 
-    host_struct!(Quads { offset, batch, head, row });
-    host_struct!(Params {
-        batch,
-        seq_q,
-        seq_k,
-        group,
-        groups_x,
-        tiles,
-        first_group,
-        part_groups,
-        first_step,
-        end_step,
-        last_part,
-        programs,
-        causal_offset,
-        align_last,
-        window,
-        scale_log2,
-        softcap,
-        minus_infinity,
-        store_lse,
-        lse_batch,
-        lse_head,
-        total_q,
-        place_among_keys,
-        blocks_batch,
-        blocks_row,
-        causal,
-        bundle,
-        zero,
-        q,
-        out,
-        out_im,
-        bias,
-        cache,
-        rotary
-    });
-
     #[test]
-    fn host_struct_is_the_shaders() {
+    fn params_are_the_shaders() {
         let problem = AttentionProblem::new(HeadMap::ropepp(2).unwrap(), 1, 64);
         let plan = problem.plan(&Capabilities::webgpu_default()).unwrap();
-        assert_eq!(host_layout::<Params>(), wgsl_layout(&plan.shader().source, "Params"));
+        assert_uniform::<Params>(&plan.shader().source, "Params");
     }
 }

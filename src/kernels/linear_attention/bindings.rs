@@ -1,6 +1,6 @@
 //! What a call of linear attention binds.
 
-use crate::gpu::{CosSin, Positions, Tensor};
+use crate::gpu::{Positions, Rotation, Tensor};
 #[cfg(doc)]
 use crate::plan::linear_attention::{FeatureMap, LinearAttentionPlan};
 
@@ -18,24 +18,16 @@ pub struct LinearAttentionBindings<'a> {
     pub out: Tensor<'a>,
     /// [`LinearAttentionPlan::workspace_bytes`] of scratch memory.
     pub workspace: wgpu::BufferBinding<'a>,
-    /// Table and positions, where features rotate.
+    /// Where features rotate: a table of `rotary_dim / 2` pairs (its configuration has the number of
+    /// features for its `head_dim`), and the positions of the keys, with a causal mask of the queries
+    /// too.
     pub rotation: Option<Rotation<'a>>,
+    /// Positions of the queries, where there is no causal mask and they are others.
+    pub q_positions: Option<Positions<'a>>,
     /// The state, where the problem has one.
     pub state: Option<State<'a>>,
     /// For [`FeatureMap::Favor`].
     pub random: Option<RandomFeatureBindings<'a>>,
-}
-
-/// How the features of a call rotate.
-#[derive(Debug, Clone)]
-pub struct Rotation<'a> {
-    /// A table of `rotary_dim / 2` pairs: its configuration has the number of features for its
-    /// `head_dim`.
-    pub table: CosSin<'a>,
-    /// Positions of the keys, and with a causal mask of the queries too.
-    pub positions: Positions<'a>,
-    /// Positions of the queries, where there is no causal mask and they are others.
-    pub q_positions: Option<Positions<'a>>,
 }
 
 /// What the keys so far leave to those behind them: read where a call resumes, always written.

@@ -1,10 +1,9 @@
 //! The checks of a call, and what each of its passes is given.
 
-use super::params::{FavorParams, Params, Quads};
-use super::{LinearAttentionBindings, Pass, binding};
-use crate::gpu::{
-    Access, COS_SIN, Checker, POSITION_IDS, Positions, RotaryParams, Unused, present,
-};
+use super::params::{FavorParams, Params};
+use super::{LinearAttentionBindings, Pass};
+use crate::gpu::{self, Access, Checker, Reach, RotaryParams, Rotation, Strides, present};
+use crate::plan::binding;
 use crate::plan::linear_attention::{
     FeatureMap, LinearAttentionPlan, LinearAttentionProblem, LinearAttentionShape,
 };
@@ -61,7 +60,6 @@ impl<'a> Call<'a> {
             checker.binding("state s", &state.s, Access::Write, 4 * s)?;
             checker.binding("state z", &state.z, Access::Write, 4 * z)?;
         }
-        present("rotation", p.rotary_dim > 0, bindings.rotation.is_some())?;
         let (q_rotary, k_rotary) = Self::rotaries(&mut checker, p, shape, bindings)?;
 
         present("random", p.is_favor(), bindings.random.is_some())?;
@@ -90,19 +88,20 @@ impl<'a> Call<'a> {
         shape: &LinearAttentionShape,
         bindings: &LinearAttentionBindings<'_>,
     ) -> Result<(RotaryParams, RotaryParams)> {
-        let Some(rotation) = &bindings.rotation else {
-            return Ok(Default::default());
-        };
-        if p.causal && rotation.q_positions.is_some() {
-            let why = "given, but with a causal mask queries have the positions of the keys";
+        present("rotation", p.rotary_dim > 0, bindings.rotation.is_some())?;
+        if bindings.q_positions.is_some() && (p.causal || p.rotary_dim == 0) {
+            let why = "given, but queries have the positions of the keys, or none";
             return Err(Error::Binding { tensor: "q_positions", why });
         }
-        let q_positions = rotation.q_positions.as_ref().unwrap_or(&rotation.positions);
-        let mut of = |positions, seq| {
-            let rows = [shape.batch, seq];
-            RotaryParams::new(checker, &rotation.table, positions, p.rotary_dim, rows)
+        let Some(Rotation { table, positions }) = &bindings.rotation else {
+            return Ok(Default::default());
         };
-        Ok((of(q_positions, shape.seq_q)?, of(&rotation.positions, shape.seq_k)?))
+        let q_positions = bindings.q_positions.as_ref().unwrap_or(positions);
+        let mut of = |positions, seq| {
+            let reach = Reach::rows(shape.batch, seq);
+            RotaryParams::new(checker, table, positions, p.rotary_dim, reach)
+        };
+        Ok((of(q_positions, shape.seq_q)?, of(positions, shape.seq_k)?))
     }
 
     pub(super) fn params(&self, rotary: RotaryParams, groups_x: u32) -> Params {
@@ -110,15 +109,16 @@ impl<'a> Call<'a> {
         let dense = |heads: u32, seq: u32| {
             let row = p.feature_dim() / 4;
             // Fits: the buffer was checked to reach no further than 2^32 elements.
-            Quads { offset: 0, batch: heads * seq * row, head: seq * row, row }
+            Strides { offset: 0, batch: heads * seq * row, head: seq * row, row }
         };
         let (q, k) = match self.features {
-            None => (Quads::new(&self.bindings.q.layout), Quads::new(&self.bindings.k.layout)),
+            None => {
+                (Strides::new(&self.bindings.q.layout, 4), Strides::new(&self.bindings.k.layout, 4))
+            }
             Some(_) => {
                 (dense(p.heads.q_heads(), self.shape.seq_q), dense(p.kv_heads, self.shape.seq_k))
             }
         };
-        let planes = self.bindings.rotation.as_ref().map_or(1, |r| r.table.shape.planes);
         Params {
             batch: self.shape.batch,
             seq_q: self.shape.seq_q,
@@ -131,11 +131,11 @@ impl<'a> Call<'a> {
             heads_out: p.heads.heads().len() as u32,
             resume: u32::from(self.shape.resume),
             plane_q: 0,
-            plane_k: planes.saturating_sub(1),
+            plane_k: self.bindings.rotation.as_ref().map_or(0, Rotation::plane_k),
             q,
             k,
-            v: Quads::new(&self.bindings.v.layout),
-            out: Quads::new(&self.bindings.out.layout),
+            v: Strides::new(&self.bindings.v.layout, 4),
+            out: Strides::new(&self.bindings.out.layout, 4),
             rotary,
         }
     }
@@ -159,85 +159,59 @@ impl<'a> Call<'a> {
             is_query: u32::from(query),
             key_offset,
             scale: f64::from(p.head_dim).powf(-0.25) as f32,
-            x: Quads::new(&x.layout),
+            x: Strides::new(&x.layout, 4),
         }
     }
 
     /// What a pass binds beside its parameters.
-    pub(super) fn entries<'b>(
+    pub(super) fn bind<'b>(
         &'b self,
         pass: Pass,
         heads: &'b wgpu::Buffer,
-        unused: &'b Unused,
-        entries: &mut Vec<(u32, wgpu::BufferBinding<'b>)>,
-    ) {
+        call: gpu::Call<'b>,
+    ) -> gpu::Call<'b> {
         let bindings = self.bindings;
         let [q, k] = match &self.features {
             Some(features) => features.clone(),
             None => [bindings.q.binding.clone(), bindings.k.binding.clone()],
         };
         // Without keys, k and v may be empty buffers, which cannot be bound: nothing reads them.
-        let (k, v) = match self.shape.seq_k {
-            0 => (unused.read(), unused.read()),
-            _ => (k, bindings.v.binding.clone()),
+        let keys = |call: gpu::Call<'b>| {
+            let [k, v] =
+                [&k, &bindings.v.binding].map(|x| Some(x).filter(|_| self.shape.seq_k > 0));
+            call.read(binding::K, k).read(binding::V, v)
         };
-        let workspace = (binding::WORKSPACE, bindings.workspace.clone());
         match pass {
-            Pass::Favor(query) => {
-                let (x, features) = match query {
-                    true => (&bindings.q, q),
-                    false => (&bindings.k, k),
-                };
-                entries.push((binding::Q, x.binding.clone()));
-                entries.push((binding::FEATURES, features));
-                if let Some(random) = &bindings.random {
-                    entries.push((binding::PROJECTION, random.projection.clone()));
-                }
+            Pass::Favor { query } => {
+                let (x, features) = if query { (&bindings.q, q) } else { (&bindings.k, k) };
+                let projection = bindings.random.as_ref().map(|random| &random.projection);
+                call.tensor(binding::Q, x)
+                    .bind(binding::FEATURES, features)
+                    .optional(binding::PROJECTION, projection)
             }
-            Pass::Sums => {
-                entries.extend([(binding::K, k), (binding::V, v), workspace]);
-                self.rotation_entries(
-                    bindings.rotation.as_ref().map(|r| &r.positions),
-                    unused,
-                    entries,
-                );
-            }
+            Pass::Sums => keys(call)
+                .bind(binding::WORKSPACE, bindings.workspace.clone())
+                .rotation(bindings.rotation.as_ref()),
             Pass::Scan => {
-                entries.push(workspace);
-                if let Some(state) = &bindings.state {
-                    entries.push((binding::STATE_S, state.s.clone()));
-                    entries.push((binding::STATE_Z, state.z.clone()));
-                }
+                let state = bindings.state.as_ref();
+                call.bind(binding::WORKSPACE, bindings.workspace.clone())
+                    .optional(binding::STATE_S, state.map(|state| &state.s))
+                    .optional(binding::STATE_Z, state.map(|state| &state.z))
             }
-            Pass::Outputs => {
-                entries.push((binding::HEADS, heads.as_entire_buffer_binding()));
-                entries.extend([(binding::Q, q), (binding::K, k), (binding::V, v), workspace]);
-                entries.push((binding::OUT, bindings.out.binding.clone()));
-                let positions = bindings
-                    .rotation
-                    .as_ref()
-                    .map(|r| r.q_positions.as_ref().unwrap_or(&r.positions));
-                self.rotation_entries(positions, unused, entries);
-            }
+            Pass::Outputs => keys(call)
+                .bind(binding::HEADS, heads.as_entire_buffer_binding())
+                .bind(binding::Q, q)
+                .bind(binding::WORKSPACE, bindings.workspace.clone())
+                .tensor(binding::OUT, &bindings.out)
+                .rotation(self.q_rotation().as_ref()),
         }
     }
 
-    fn rotation_entries<'b>(
-        &'b self,
-        positions: Option<&'b Positions<'b>>,
-        unused: &'b Unused,
-        entries: &mut Vec<(u32, wgpu::BufferBinding<'b>)>,
-    ) {
-        if let (Some(rotation), Some(positions)) = (&self.bindings.rotation, positions) {
-            entries.push((COS_SIN, rotation.table.binding.clone()));
-            entries.push((
-                POSITION_IDS,
-                match positions {
-                    Positions::Ids { binding, .. } => binding.clone(),
-                    Positions::From(_) | Positions::AmongKeys => unused.read(),
-                },
-            ));
-        }
+    /// The rotation of the queries.
+    fn q_rotation(&self) -> Option<Rotation<'a>> {
+        let rotation = self.bindings.rotation.clone()?;
+        let positions = self.bindings.q_positions.clone().unwrap_or(rotation.positions);
+        Some(Rotation { positions, ..rotation })
     }
 }
 

@@ -75,6 +75,12 @@ impl AttentionPlan {
         })
     }
 
+    /// The same plan, to run on `device`.
+    pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
+        let capabilities = device.for_plan(&self.capabilities, "attention", [&self.shader])?;
+        Ok(Self { capabilities, ..self.clone() })
+    }
+
     /// The problem that this plan solves.
     pub fn problem(&self) -> &AttentionProblem {
         &self.problem

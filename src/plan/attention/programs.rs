@@ -1,26 +1,25 @@
 //! Which output heads one workgroup computes.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::{AttentionProblem, Outputs};
 use crate::plan::softmax::{in_base_2, sink_in_base_2};
+use crate::uniform::uniform;
 use crate::{Error, Phase, Result};
 
-/// One row of the shader's program table: a query head and its one or two output heads.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
-pub(crate) struct Program {
-    pub(crate) source: u32,
-    pub(crate) slot0: u32,
-    pub(crate) slot1: u32,
-    pub(crate) streams: u32,
-    pub(crate) lse0: u32,
-    pub(crate) lse1: u32,
-    pub(crate) pad0: u32,
-    pub(crate) pad1: u32,
-    pub(crate) phases: [f32; 4],
-    pub(crate) sinks: [f32; 2],
-    pub(crate) slopes: [f32; 2],
+uniform! {
+    /// One row of the shader's program table: a query head and its one or two output heads.
+    pub(crate) struct Program {
+        source: u32,
+        slot0: u32,
+        slot1: u32,
+        streams: u32,
+        lse0: u32,
+        lse1: u32,
+        pad0: u32,
+        pad1: u32,
+        phases: [f32; 4],
+        sinks: [f32; 2],
+        slopes: [f32; 2],
+    }
 }
 
 /// The program table, and what its rows have in common.
@@ -97,7 +96,7 @@ impl Programs {
     /// The table as the shader reads it, unused rows zero.
     pub(crate) fn table(&self) -> Vec<Program> {
         let mut table = self.rows.clone();
-        table.resize(self.slots(), Program::zeroed());
+        table.resize(self.slots(), Program::default());
         table
     }
 
@@ -109,27 +108,13 @@ impl Programs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reflect::{host_layout, host_struct, wgsl_layout};
+    use crate::reflect::assert_uniform;
     use crate::{Capabilities, HeadMap};
 
-    host_struct!(Program {
-        source,
-        slot0,
-        slot1,
-        streams,
-        lse0,
-        lse1,
-        pad0,
-        pad1,
-        phases,
-        sinks,
-        slopes
-    });
-
     #[test]
-    fn host_struct_is_the_shaders() {
+    fn programs_are_the_shaders() {
         let problem = AttentionProblem::new(HeadMap::ropepp(2).unwrap(), 1, 64);
         let plan = problem.plan(&Capabilities::webgpu_default()).unwrap();
-        assert_eq!(host_layout::<Program>(), wgsl_layout(&plan.shader().source, "Program"));
+        assert_uniform::<Program>(&plan.shader().source, "Program");
     }
 }

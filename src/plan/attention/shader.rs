@@ -135,6 +135,7 @@ fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> impl Iterator<Item =
         stored!(problem.out_dtype, "io/out"),
         out_im,
         wgsl!("rotary"),
+        wgsl!("strides"),
         wgsl!("cache/rows"),
         wgsl!("attention/bindings"),
         wgsl!("attention/sizes"),

@@ -103,6 +103,12 @@ impl DecodePlan {
         splits.max(1) as u32
     }
 
+    /// The same plan, to run on `device`.
+    pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
+        let capabilities = device.for_plan(&self.capabilities, "decode", [&self.shader])?;
+        Ok(Self { capabilities, ..self.clone() })
+    }
+
     /// The problem that this plan solves.
     pub fn problem(&self) -> &DecodeProblem {
         &self.problem
@@ -215,20 +221,18 @@ mod tests {
     use super::*;
     use crate::HeadMap;
     use crate::plan::cache::CacheFormat;
-    use crate::reflect::{host_layout, host_struct, wgsl_layout};
+    use crate::reflect::assert_uniform;
     use rows::Program;
-
-    host_struct!(Program { source, head0, head1, streams, phases, sink0, sink1, slope0, slope1 });
 
     fn problem(heads: HeadMap, kv_heads: u32) -> DecodeProblem {
         DecodeProblem::new(heads, CacheFormat::new(kv_heads, 64), 4, 4096)
     }
 
     #[test]
-    fn host_struct_is_the_shaders() {
+    fn programs_are_the_shaders() {
         let problem = problem(HeadMap::ropepp(4).unwrap(), 2);
         let plan = problem.plan(&Capabilities::webgpu_default()).unwrap();
-        assert_eq!(host_layout::<Program>(), wgsl_layout(&plan.shader().source, "Program"));
+        assert_uniform::<Program>(&plan.shader().source, "Program");
     }
 
     #[test]

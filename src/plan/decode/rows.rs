@@ -1,24 +1,23 @@
 //! Which output heads share a row of queries.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::DecodeProblem;
 use crate::plan::softmax::{in_base_2, sink_in_base_2};
+use crate::uniform::uniform;
 use crate::{OutputHead, Phase};
 
-/// One row of the shader's program table: a query head and its one or two output heads.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
-pub(crate) struct Program {
-    pub(crate) source: u32,
-    pub(crate) head0: u32,
-    pub(crate) head1: u32,
-    pub(crate) streams: u32,
-    pub(crate) phases: [f32; 4],
-    pub(crate) sink0: f32,
-    pub(crate) sink1: f32,
-    pub(crate) slope0: f32,
-    pub(crate) slope1: f32,
+uniform! {
+    /// One row of the shader's program table: a query head and its one or two output heads.
+    pub(crate) struct Program {
+        source: u32,
+        head0: u32,
+        head1: u32,
+        pub(super) streams: u32,
+        phases: [f32; 4],
+        sink0: f32,
+        sink1: f32,
+        slope0: f32,
+        slope1: f32,
+    }
 }
 
 /// The program table, as many rows for each kv head, and what its rows have in common.
@@ -54,7 +53,7 @@ impl Programs {
         };
         let all_plain = all().all(plain);
         let rows = per_kv_head.iter().flat_map(|rows| {
-            rows.iter().copied().chain(core::iter::repeat(Program::zeroed())).take(each)
+            rows.iter().copied().chain(core::iter::repeat(Program::default())).take(each)
         });
         Self {
             rows: rows.collect(),
@@ -100,7 +99,7 @@ impl Programs {
     /// The table as the shader reads it, unused rows zero.
     pub(crate) fn table(&self) -> Vec<Program> {
         let mut table = self.rows.clone();
-        table.resize(self.slots(), Program::zeroed());
+        table.resize(self.slots(), Program::default());
         table
     }
 

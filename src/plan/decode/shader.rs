@@ -108,6 +108,7 @@ fn files<'a>(problem: &'a DecodeProblem, tile: &Tile, partial: bool) -> Vec<&'a 
     }
     files.extend([
         wgsl!("softmax"),
+        wgsl!("strides"),
         wgsl!("cache/rows"),
         wgsl!("rotary"),
         wgsl!("units"),

@@ -60,7 +60,7 @@ fn source<'a>(
         0 => wgsl!("linear_attention/table_none"),
         _ => wgsl!("linear_attention/table"),
     };
-    let common = [features, wgsl!("rotary"), table, wgsl!("linear_attention")];
+    let common = [features, wgsl!("rotary"), table, wgsl!("strides"), wgsl!("linear_attention")];
     Source::new().numbers(numbers).flags(flags).files(common.into_iter().chain(files))
 }
 
@@ -142,7 +142,7 @@ pub(super) fn favor(problem: &LinearAttentionProblem, dtype: DType) -> Shader {
     let (d, f) = (problem.head_dim, problem.feature_dim());
     let numbers =
         [("HEAD_DIM", d), ("FEATURE_DIM", f), ("FAVOR_ROWS", FAVOR_ROWS), ("THREADS", WORKGROUP)];
-    let files = [stored!(dtype, "io/q"), wgsl!("linear_attention/favor")];
+    let files = [stored!(dtype, "io/q"), wgsl!("strides"), wgsl!("linear_attention/favor")];
     let arrays = [FAVOR_ROWS * d, FAVOR_ROWS * WORKGROUP, FAVOR_ROWS];
     Shader {
         label: format!("random features D{d} F{f} {dtype}"),

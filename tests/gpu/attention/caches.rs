@@ -6,7 +6,7 @@ use phasor::attention::{
 };
 use phasor::cache::CacheBindings;
 use phasor::cache::CacheType::{self, F16, F32, Int8, Q4};
-use phasor::rotary::{CosSin, Positions, RopeConfig};
+use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
 use phasor::{Bias, DType, HeadMap, Layout, MaskHook};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
@@ -121,7 +121,7 @@ impl Chunk {
             cu_seqlens_q: self.rows.is_some().then(|| cu_seqlens.as_entire_buffer_binding()),
             rotation: rope.as_ref().map(|(buffer, shape)| {
                 let binding = buffer.as_entire_buffer_binding();
-                (CosSin { binding, shape: *shape }, Positions::AmongKeys)
+                Rotation::new(CosSin { binding, shape: *shape }, Positions::AmongKeys)
             }),
             bias: bias
                 .as_ref()

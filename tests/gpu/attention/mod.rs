@@ -337,7 +337,7 @@ impl Case {
             .zip(&bias_buffer)
             .map(|(bias, buffer)| (bias.layout, buffer.as_entire_buffer_binding()))
             .next();
-        bindings.rotation = rotation.as_ref().map(|r| (r.table(), r.positions()));
+        bindings.rotation = rotation.as_ref().map(|r| r.rotation());
         let kernel = lab.attention(&self.plan)?;
         let budget = self.cut.map_or(Budget::UNLIMITED, |cut| cut.budget);
         let bytes = self.plan.cut(&self.shape, budget)?.workspace_bytes() as u32;

@@ -5,7 +5,7 @@ use phasor::attention::{
     Alignment, AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, Keys, Queries,
 };
 use phasor::cache::{BlockTable, CacheFormat};
-use phasor::rotary::{CosSin, Positions, RopeConfig};
+use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
 use phasor::{Budget, DType, Layout, MaskHook, ScoreHook, Tensor};
 
 use super::{control, quick_tile};
@@ -109,7 +109,7 @@ fn run(
         cu_seqlens_q: bind(1),
         cu_seqlens_k: bind(2),
         prefix_lens: bind(4),
-        rotation: problem.rotate_q.then_some((
+        rotation: problem.rotate_q.then_some(Rotation::new(
             CosSin { binding: table_buffer.as_entire_buffer_binding(), shape: table.shape()? },
             Positions::AmongKeys,
         )),

@@ -8,7 +8,7 @@ mod wrong_calls;
 use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType};
 use phasor::decode::{Decode, DecodeBindings, DecodePlan, DecodeProblem, DecodeShape, Tile};
 use phasor::oracle::{self, Attended, AttentionInputs, Real};
-use phasor::rotary::{CosSin, Frequencies, Positions, RopeConfig, Xpos};
+use phasor::rotary::{CosSin, Frequencies, Positions, RopeConfig, Rotation, Xpos};
 use phasor::{DType, HeadMap, Layout, wgpu};
 use phasor_kit::{
     gpu::Gpu,
@@ -196,7 +196,7 @@ impl Case {
             lse: p.lse.then(|| lse.binding()),
             rotation: rope.as_ref().map(|(buffer, shape)| {
                 let binding = buffer.as_entire_buffer_binding();
-                (CosSin { binding, shape: *shape }, Positions::AmongKeys)
+                Rotation::new(CosSin { binding, shape: *shape }, Positions::AmongKeys)
             }),
             bias: bias
                 .as_ref()

@@ -4,7 +4,7 @@
 use phasor::attention::{AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape};
 use phasor::cache::{CacheBindings, CacheType};
 use phasor::decode::Tile;
-use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, Xpos};
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, Rotation, Xpos};
 use phasor::{DType, HeadMap, Layout, MaskHook, ScoreHook};
 
 use super::{Case, Outcome, small};
@@ -164,7 +164,7 @@ fn prefilled(case: &Case) -> Result<Outcome> {
     bindings.lse = Some(lse.binding());
     bindings.prefix_lens = (!p.causal).then(|| prefixes.as_entire_buffer_binding());
     let table = CosSin { binding: table.as_entire_buffer_binding(), shape };
-    bindings.rotation = Some((table, Positions::AmongKeys));
+    bindings.rotation = Some(Rotation::new(table, Positions::AmongKeys));
     let shape = AttentionShape::new(batch, rows, case.slots.capacity());
     let call = lab().attention(&plan)?.bind(&gpu.device, &shape, &bindings)?;
     gpu.run(|encoder| call.encode(encoder));

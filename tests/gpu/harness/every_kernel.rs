@@ -23,7 +23,12 @@ pub fn every_kernel<'a>(
     let cache = CacheFormat::new(1, 8);
     macro_rules! compile {
         ($kernel:ty, $problem:expr) => {
-            Box::new(move || <$kernel>::new(compiler, &$problem.plan(caps)?).map(drop))
+            Box::new(move || {
+                let plan = $problem.plan(caps)?;
+                let kernel = <$kernel>::new(compiler, &plan)?;
+                assert_eq!(kernel.plan().to_string(), plan.to_string(), "another plan runs");
+                Ok(())
+            })
         };
     }
     [

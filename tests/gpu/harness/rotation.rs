@@ -120,6 +120,10 @@ impl Uploaded {
         CosSin { binding: self.table.as_entire_buffer_binding(), shape: self.shape }
     }
 
+    pub fn rotation(&self) -> phasor::rotary::Rotation<'_> {
+        phasor::rotary::Rotation::new(self.table(), self.positions())
+    }
+
     pub fn positions(&self) -> Positions<'_> {
         let [batch_stride, stream_stride] = self.strides;
         match &self.ids {

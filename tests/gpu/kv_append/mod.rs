@@ -146,7 +146,7 @@ impl Case {
             rotation: rope.as_ref().map(|rope| {
                 let positions =
                     if self.among_keys { Positions::AmongKeys } else { rope.positions() };
-                (rope.table(), positions)
+                phasor::rotary::Rotation::new(rope.table(), positions)
             }),
         };
         let call = kernel.bind(&gpu.device, &self.shape(), &bindings)?;

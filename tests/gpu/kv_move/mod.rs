@@ -111,7 +111,7 @@ impl Case {
                     }
                 },
             },
-            rotation: rope.as_ref().map(|rope| rope.table()),
+            table: rope.as_ref().map(|rope| rope.table()),
         };
         let call = kernel.bind(&gpu.device, BATCH, &self.moves, &bindings)?;
         gpu.run(|encoder| call.encode(encoder));

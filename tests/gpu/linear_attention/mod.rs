@@ -209,11 +209,8 @@ impl Case {
             v: v.tensor(),
             out: out.tensor(),
             workspace: workspace.as_entire_buffer_binding(),
-            rotation: uploaded.as_ref().map(|uploaded| linear_attention::Rotation {
-                table: uploaded.table(),
-                positions: uploaded.positions(),
-                q_positions: None,
-            }),
+            rotation: uploaded.as_ref().map(|uploaded| uploaded.rotation()),
+            q_positions: None,
             state: p.state.then(|| linear_attention::State {
                 s: buffers[0].as_entire_buffer_binding(),
                 z: buffers[1].as_entire_buffer_binding(),

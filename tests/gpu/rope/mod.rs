@@ -122,8 +122,7 @@ impl Case {
             k: placed.get(1).map(Placed::tensor),
             q_out: written.first().map(Placed::tensor),
             k_out: written.get(1).map(Placed::tensor),
-            table: uploaded.table(),
-            positions: uploaded.positions(),
+            rotation: uploaded.rotation(),
         };
         let dispatch = lab.rope(p)?.bind(&gpu.device, &self.shape, &bindings)?;
         if dispatch.is_empty() != (batch == 0 || seq == 0) {

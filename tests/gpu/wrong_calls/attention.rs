@@ -5,7 +5,7 @@ use phasor::attention::{
     Attention, AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, Outputs,
 };
 use phasor::cache::CacheType;
-use phasor::rotary::{CosSin, Positions, RopeConfig, TableShape};
+use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation, TableShape};
 use phasor::{DType, HeadMap, Layout, Tensor, wgpu};
 
 use super::{Expected, Wrongs, bind_silently, error, range};
@@ -111,7 +111,7 @@ impl World {
         let out = call.bindings.out.layout;
         call.bindings.out_im = Some(Tensor::new(&self.out_im, DType::F32, out));
         call.bindings.lse = Some(self.lse.as_entire_buffer_binding());
-        call.bindings.rotation = Some((self.table(), self.ids()));
+        call.bindings.rotation = Some(Rotation::new(self.table(), self.ids()));
         Ok(call)
     }
 

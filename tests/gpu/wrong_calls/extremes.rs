@@ -10,11 +10,10 @@ use phasor::decode::{Decode, DecodeBindings, DecodeProblem, DecodeShape};
 use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
 use phasor::linear_attention::{
     LinearAttention, LinearAttentionBindings, LinearAttentionProblem, LinearAttentionShape,
-    Rotation,
 };
 use phasor::merge::{Merge, MergeBindings, MergeProblem, MergeShape};
 use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
-use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, TableShape};
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, Rotation, TableShape};
 use phasor::scores::{Scores, ScoresBindings, ScoresProblem, ScoresShape};
 use phasor::{Capabilities, DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
 use proptest::{
@@ -183,8 +182,7 @@ fn rope() {
             k: Some(world.input(&n[14..])),
             q_out: Some(world.output(0, &n[22..])),
             k_out: Some(world.output(1, &n[30..])),
-            table: world.table(),
-            positions,
+            rotation: Rotation::new(world.table(), positions),
         };
         let shape = RopeShape { batch: n[0], seq: n[1] };
         let _ = plan.bytes(&shape);
@@ -208,7 +206,7 @@ fn kv_append() {
                 block_table: None,
             },
             lens: world.words(),
-            rotation: Some((world.table(), Positions::AmongKeys)),
+            rotation: Some(Rotation::new(world.table(), Positions::AmongKeys)),
         };
         let shape =
             KvAppendShape { packed: (n[2] > 0).then_some(n[2]), ..KvAppendShape::new(n[0], n[1]) };
@@ -282,11 +280,11 @@ fn linear_attention() {
             v: world.input(&n[19..]),
             out: world.output(0, &n[27..]),
             workspace: world.outputs[1].as_entire_buffer_binding(),
-            rotation: Some(Rotation {
-                table: CosSin { binding: table.as_entire_buffer_binding(), shape: shape_of },
-                positions: Positions::From(0),
-                q_positions: None,
-            }),
+            rotation: Some(Rotation::new(
+                CosSin { binding: table.as_entire_buffer_binding(), shape: shape_of },
+                Positions::From(0),
+            )),
+            q_positions: None,
             state: None,
             random: None,
         };

@@ -3,9 +3,9 @@
 
 use phasor::linear_attention::{
     Directions, FeatureMap, LinearAttention, LinearAttentionBindings, LinearAttentionProblem,
-    LinearAttentionShape, RandomFeatureBindings, RandomFeatures, Rotation, State,
+    LinearAttentionShape, RandomFeatureBindings, RandomFeatures, State,
 };
-use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, TableShape};
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, Rotation, TableShape};
 use phasor::{Capabilities, DType, HeadMap, Layout, Tensor, wgpu};
 
 use super::{Expected, Wrongs, bind_silently, error, range};
@@ -109,7 +109,7 @@ impl World {
     fn rotation(&self) -> Rotation<'_> {
         let binding = self.table.as_entire_buffer_binding();
         let table = CosSin { binding, shape: self.table_shape };
-        Rotation { table, positions: self.positions(), q_positions: None }
+        Rotation::new(table, self.positions())
     }
 
     fn state(&self) -> State<'_> {
@@ -136,6 +136,7 @@ impl World {
             // Larger than that of the other problem: more features.
             workspace: self.wrong.larger.as_entire_buffer_binding(),
             rotation: None,
+            q_positions: None,
             state: None,
             random: None,
         };
@@ -349,7 +350,7 @@ fn calls_of_all_that_there_is() {
         ),
         wrong(
             "other positions for queries under a causal mask",
-            rotation!(|_w, r| r.q_positions = Some(Positions::From(0))),
+            |_, c| c.bindings.q_positions = Some(Positions::From(0)),
             error!(Binding { tensor: "q_positions", .. }),
         ),
         wrong(

@@ -1,7 +1,7 @@
 //! Tensors too many and too few, tables that do not fit, and calls that a device is too small for.
 
 use phasor::attention::{AttentionProblem, AttentionShape};
-use phasor::rotary::Positions;
+use phasor::rotary::{Positions, Rotation};
 use phasor::{DType, HeadMap, Layout, Tensor};
 
 use super::{
@@ -15,8 +15,8 @@ macro_rules! table_shape {
     ($($field:ident: $value:expr),*) => {
         |w: &_, c: &mut Call<'_>| {
             let _: &World = w;
-            if let Some((table, _)) = &mut c.bindings.rotation {
-                $(table.shape.$field = $value;)*
+            if let Some(rotation) = &mut c.bindings.rotation {
+                $(rotation.table.shape.$field = $value;)*
             }
         }
     };
@@ -68,12 +68,12 @@ fn missing_tensors_and_short_tables() {
         ),
         wrong(
             "a position past the table",
-            |w, c| c.bindings.rotation = Some((w.table(), Positions::From(60))),
+            |w, c| c.bindings.rotation = Some(Rotation::new(w.table(), Positions::From(60))),
             error!(TableTooShort { needed: 64, available: 64 }),
         ),
         wrong(
             "a position past 32 bits",
-            |w, c| c.bindings.rotation = Some((w.table(), Positions::From(u32::MAX))),
+            |w, c| c.bindings.rotation = Some(Rotation::new(w.table(), Positions::From(u32::MAX))),
             error!(TableTooShort { needed: 4294967299, available: 64 }),
         ),
         wrong(
@@ -81,7 +81,7 @@ fn missing_tensors_and_short_tables() {
             |w, c| {
                 let binding = w.wrong.tiny.as_entire_buffer_binding();
                 let ids = Positions::Ids { binding, batch_stride: 0, stream_stride: 0 };
-                c.bindings.rotation = Some((w.table(), ids));
+                c.bindings.rotation = Some(Rotation::new(w.table(), ids));
             },
             error!(BindingTooSmall { tensor: "position_ids", needed: 20, available: 4 }),
         ),
@@ -90,7 +90,7 @@ fn missing_tensors_and_short_tables() {
             |w, c| {
                 let binding = w.ids.as_entire_buffer_binding();
                 let ids = Positions::Ids { binding, batch_stride: u32::MAX, stream_stride: 0 };
-                c.bindings.rotation = Some((w.table(), ids));
+                c.bindings.rotation = Some(Rotation::new(w.table(), ids));
             },
             error!(IndexOverflow { tensor: "position_ids", .. }),
         ),
@@ -99,7 +99,7 @@ fn missing_tensors_and_short_tables() {
             |w, c| {
                 let mut table = w.table();
                 table.binding.buffer = &w.wrong.no_storage;
-                c.bindings.rotation = Some((table, w.ids()));
+                c.bindings.rotation = Some(Rotation::new(table, w.ids()));
             },
             error!(Usage { tensor: "cos_sin", .. }),
         ),
@@ -109,7 +109,7 @@ fn missing_tensors_and_short_tables() {
                 let mut table = w.table();
                 table.binding.buffer = &w.wrong.large;
                 c.bindings.out.binding.buffer = &w.wrong.large;
-                c.bindings.rotation = Some((table, w.ids()));
+                c.bindings.rotation = Some(Rotation::new(table, w.ids()));
             },
             error!(Overlap { a: "cos_sin", b: "out" }),
         ),
@@ -118,7 +118,7 @@ fn missing_tensors_and_short_tables() {
             |w, c| {
                 let binding = w.lse.as_entire_buffer_binding();
                 let ids = Positions::Ids { binding, batch_stride: 0, stream_stride: 0 };
-                c.bindings.rotation = Some((w.table(), ids));
+                c.bindings.rotation = Some(Rotation::new(w.table(), ids));
             },
             error!(Overlap { a: "position_ids", b: "lse" }),
         ),
@@ -144,7 +144,7 @@ fn tensors_that_a_call_has_no_use_for() {
         ),
         wrong(
             "a table",
-            |w, c| c.bindings.rotation = Some((w.table(), w.ids())),
+            |w, c| c.bindings.rotation = Some(Rotation::new(w.table(), w.ids())),
             error!(Binding { tensor: "rotation", .. }),
         ),
     ];

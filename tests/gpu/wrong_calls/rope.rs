@@ -1,7 +1,7 @@
 //! Wrong calls of the RoPE kernel, to other buffers and in place.
 
 use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
-use phasor::rotary::{CosSin, Positions, RopeConfig, TableShape};
+use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation, TableShape};
 use phasor::{DType, Layout, Tensor, wgpu};
 
 use super::{Expected, Wrongs, bind_silently, error, range};
@@ -69,8 +69,7 @@ impl World {
                 k: Some(tensor(&self.k, k)),
                 q_out: (!in_place).then(|| tensor(&self.q_out, q)),
                 k_out: (!in_place).then(|| tensor(&self.k_out, k)),
-                table: self.table(),
-                positions: Positions::From(9),
+                rotation: Rotation::new(self.table(), Positions::From(9)),
             },
         })
     }
@@ -179,7 +178,7 @@ fn to_other_buffers() {
         wrong(
             "q_out in the table",
             |w, c| {
-                c.bindings.table.binding.buffer = &w.wrong.large;
+                c.bindings.rotation.table.binding.buffer = &w.wrong.large;
                 c.bindings.q_out.iter_mut().for_each(|t| t.binding.buffer = &w.wrong.large);
             },
             error!(Overlap { a: "cos_sin", b: "q_out" }),
@@ -191,24 +190,24 @@ fn to_other_buffers() {
         ),
         wrong(
             "a table of another rotary_dim",
-            |_, c| c.bindings.table.shape.pairs = 16,
+            |_, c| c.bindings.rotation.table.shape.pairs = 16,
             error!(Shape { tensor: "cos_sin", .. }),
         ),
         wrong(
             "a table of no planes",
-            |_, c| c.bindings.table.shape.planes = 0,
+            |_, c| c.bindings.rotation.table.shape.planes = 0,
             error!(Invalid { what: "planes of the cos/sin table", .. }),
         ),
         wrong(
             "a position past the table",
-            |_, c| c.bindings.positions = Positions::From(60),
+            |_, c| c.bindings.rotation.positions = Positions::From(60),
             error!(TableTooShort { needed: 64, available: 64 }),
         ),
         wrong(
             "too few ids",
             |w, c| {
                 let binding = w.wrong.tiny.as_entire_buffer_binding();
-                c.bindings.positions =
+                c.bindings.rotation.positions =
                     Positions::Ids { binding, batch_stride: 0, stream_stride: 0 };
             },
             error!(BindingTooSmall { tensor: "position_ids", needed: 20, available: 4 }),
@@ -246,7 +245,7 @@ fn in_place() {
             "the table in q",
             |w, c| {
                 c.bindings.q.binding.buffer = &w.wrong.large;
-                c.bindings.table.binding.buffer = &w.wrong.large;
+                c.bindings.rotation.table.binding.buffer = &w.wrong.large;
             },
             error!(Overlap { a: "cos_sin", b: "q" }),
         ),

@@ -7,7 +7,7 @@ use phasor::attention::{
 use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType};
 use phasor::decode::{Decode, DecodeBindings, DecodePlan, DecodeProblem, DecodeShape, Tile};
 use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
-use phasor::rotary::{CosSin, Positions, RopeConfig, TableShape};
+use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation, TableShape};
 use phasor::{Bias, DType, Error, HeadMap, Layout, Tensor, wgpu};
 
 use super::{Expected, Wrongs, bind_silently, error, range};
@@ -310,7 +310,7 @@ fn decode(w: &'static World) -> phasor::Result<DecodeCall> {
             kv_lens: w.lens.as_entire_buffer_binding(),
             out: Tensor::new(&w.out, DType::F32, Layout::bhsd([B, 4, 2, D])?),
             lse: Some(w.lse.as_entire_buffer_binding()),
-            rotation: Some((w.table(), Positions::AmongKeys)),
+            rotation: Some(Rotation::new(w.table(), Positions::AmongKeys)),
             bias: None,
             workspace: Some(w.workspace.as_entire_buffer_binding()),
         },
@@ -373,7 +373,7 @@ macro_rules! cache_table {
                 |w, c: &mut $call| {
                     let mut table = w.table();
                     table.shape.positions = 15;
-                    c.bindings.rotation = Some((table, Positions::AmongKeys));
+                    c.bindings.rotation = Some(Rotation::new(table, Positions::AmongKeys));
                 },
                 error!(TableTooShort { needed: 15, available: 15 }),
             ),
@@ -472,7 +472,7 @@ fn append(w: &'static World) -> phasor::Result<AppendCall> {
             v: new,
             cache: cache(w)?,
             lens: w.lens.as_entire_buffer_binding(),
-            rotation: Some((w.table(), Positions::AmongKeys)),
+            rotation: Some(Rotation::new(w.table(), Positions::AmongKeys)),
         },
     })
 }

@@ -1,7 +1,7 @@
 //! A layer's tensors on the device, queries and keys rotated.
 
 use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
-use phasor::rotary::{CosSin, Positions};
+use phasor::rotary::{CosSin, Positions, Rotation};
 use phasor::{DType, Dispatch, Layout, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
 
@@ -41,11 +41,10 @@ impl Rotated {
             k: Some(Tensor::new(&k_in, DType::F32, k_layout)),
             q_out: Some(Tensor::new(&q, DType::F32, q_layout)),
             k_out: Some(Tensor::new(&k, DType::F32, k_layout)),
-            table: CosSin {
-                binding: table_bytes.as_entire_buffer_binding(),
-                shape: table.shape()?,
-            },
-            positions: Positions::From(0),
+            rotation: Rotation::new(
+                CosSin { binding: table_bytes.as_entire_buffer_binding(), shape: table.shape()? },
+                Positions::From(0),
+            ),
         };
         let dispatch = kernel.bind(&gpu.device, &shape, &bindings)?;
         let mib = plan.bytes(&shape) as f64 / f64::from(1 << 20);

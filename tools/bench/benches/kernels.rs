@@ -9,7 +9,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
 use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
-use phasor::rotary::{CosSin, Positions, RopeConfig};
+use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
 use phasor::{DType, Dispatch, HeadMap, Layout, Result, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
@@ -116,8 +116,10 @@ fn rope(c: &mut Criterion) {
                 k: Some(Tensor::new(k, DType::F32, layout)),
                 q_out: None,
                 k_out: None,
-                table: CosSin { binding: bytes.as_entire_buffer_binding(), shape: table.shape()? },
-                positions: Positions::From(0),
+                rotation: Rotation::new(
+                    CosSin { binding: bytes.as_entire_buffer_binding(), shape: table.shape()? },
+                    Positions::From(0),
+                ),
             };
             let shape = RopeShape { batch: 1, seq };
             let call = Rope::new(device, &plan)?.bind(device, &shape, &bindings)?;

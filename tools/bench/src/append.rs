@@ -2,7 +2,7 @@
 
 use phasor::cache::{CacheBindings, CacheFormat, CacheTensor, CacheType};
 use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
-use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig};
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, Rotation};
 use phasor::{DType, Layout, Tensor, oracle};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
@@ -63,7 +63,7 @@ fn one(clock: &Clock<'_>, rows: u32, dim: u32) -> Result<Append> {
         v: Tensor::new(&inputs[1], DType::F32, layout),
         cache: CacheBindings { k: k_cache, v: v_cache, block_table: None },
         lens: lens.as_entire_buffer_binding(),
-        rotation: Some((
+        rotation: Some(Rotation::new(
             CosSin { binding: table_bytes.as_entire_buffer_binding(), shape: table.shape()? },
             Positions::AmongKeys,
         )),

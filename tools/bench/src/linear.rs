@@ -2,10 +2,9 @@
 //! longest of the lengths.
 
 use phasor::linear_attention::{
-    LinearAttention, LinearAttentionBindings, LinearAttentionProblem, LinearAttentionShape,
-    Rotation, State,
+    LinearAttention, LinearAttentionBindings, LinearAttentionProblem, LinearAttentionShape, State,
 };
-use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig};
+use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, Rotation};
 use phasor::{DType, HeadMap, Layout, Tensor, oracle};
 
 use crate::Result;
@@ -111,14 +110,11 @@ fn linear(
         v,
         out: Tensor::new(&out, DType::F32, Layout::bhsd([1, HEADS, rows, DIM])?),
         workspace: workspace.as_entire_buffer_binding(),
-        rotation: Some(Rotation {
-            table: CosSin {
-                binding: table_bytes.as_entire_buffer_binding(),
-                shape: table.shape()?,
-            },
-            positions: Positions::From(seq - rows),
-            q_positions: None,
-        }),
+        rotation: Some(Rotation::new(
+            CosSin { binding: table_bytes.as_entire_buffer_binding(), shape: table.shape()? },
+            Positions::From(seq - rows),
+        )),
+        q_positions: None,
         state: Some(State { s: s.as_entire_buffer_binding(), z: z.as_entire_buffer_binding() }),
         random: None,
     };

@@ -1,7 +1,7 @@
 //! RoPE: bytes moved against a copy of as many.
 
 use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
-use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig};
+use phasor::rotary::{self, CosSin, Pairing, Positions, RopeConfig};
 use phasor::{DType, Layout, Tensor, oracle};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
@@ -61,8 +61,10 @@ fn one(clock: &Clock<'_>, seq: u32, dim: u32) -> Result<Rotation> {
         k: Some(tensor(&inputs[1], 1)),
         q_out: Some(tensor(&outputs[0], 0)),
         k_out: Some(tensor(&outputs[1], 1)),
-        table: CosSin { binding: table_bytes.as_entire_buffer_binding(), shape: table.shape()? },
-        positions: Positions::From(0),
+        rotation: rotary::Rotation::new(
+            CosSin { binding: table_bytes.as_entire_buffer_binding(), shape: table.shape()? },
+            Positions::From(0),
+        ),
     };
     let shape = RopeShape { batch: 1, seq };
     let call = Rope::new(device, &plan)?.bind(device, &shape, &bindings)?;

@@ -12,7 +12,7 @@ use phasor::attention::{
 use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType, check_room};
 use phasor::decode::{Decode, DecodeBindings, DecodeProblem, DecodeShape};
 use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
-use phasor::rotary::{CosSin, Positions, TableShape};
+use phasor::rotary::{CosSin, Positions, Rotation, TableShape};
 use phasor::{Budget, DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
 
@@ -201,7 +201,7 @@ impl OnGpu {
         let (table, shape) = &self.table;
         let table = CosSin { binding: table.as_entire_buffer_binding(), shape: *shape };
         // Positions grow with the cache: the kernels take them from the lengths.
-        let rotation = Some((table, Positions::AmongKeys));
+        let rotation = Some(Rotation::new(table, Positions::AmongKeys));
         let shape = AttentionShape::new(1, rows, self.capacity);
         // Softmax states between the parts of a call; layers run one after the other.
         let states = match self.prefill.plan().cut(&shape, self.budget)?.workspace_bytes() {

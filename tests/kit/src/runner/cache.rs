@@ -130,7 +130,7 @@ impl<'a> Cache<'a> {
             v: part(&v, v_shape)?,
             cache: self.bind(),
             lens: lens.as_entire_buffer_binding(),
-            rotation: self.table().map(|table| (table.bind(), Positions::AmongKeys)),
+            rotation: self.table().map(|table| table.at(Positions::AmongKeys)),
         };
         let shape = KvAppendShape::new(self.batch, range.end - range.start);
         let call = self.append.bind(&gpu.device, &shape, &bindings)?;

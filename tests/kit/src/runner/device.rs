@@ -192,8 +192,7 @@ impl<'a> Device<'a> {
             k: rotation.keys.then(|| Tensor::new(&input, DType::F32, layout)),
             q_out: Some(out(&outputs[0])?),
             k_out: if rotation.keys { Some(out(&outputs[1])?) } else { None },
-            table: table.bind(),
-            positions: ids_of(&ids, seq),
+            rotation: table.at(ids_of(&ids, seq)),
         };
         let shape = RopeShape { batch, seq };
         let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
@@ -209,6 +208,11 @@ impl<'a> Device<'a> {
 }
 
 impl Table {
+    /// Rows at these positions.
+    pub(super) fn at<'a>(&'a self, positions: Positions<'a>) -> phasor::rotary::Rotation<'a> {
+        phasor::rotary::Rotation::new(self.bind(), positions)
+    }
+
     pub(super) fn bind(&self) -> CosSin<'_> {
         CosSin { binding: self.buffer.as_entire_buffer_binding(), shape: self.shape }
     }
@@ -357,8 +361,7 @@ impl Device<'_> {
                 Some((self.table(queries)?, ids))
             }
         };
-        bindings.rotation =
-            rotation.as_ref().map(|(table, ids)| (table.bind(), ids_of(ids, seq_q)));
+        bindings.rotation = rotation.as_ref().map(|(table, ids)| table.at(ids_of(ids, seq_q)));
 
         let bias = case.variant.bias.as_ref().map(|bias| self.gpu.upload(bias, DType::F32));
         let scores = [batch, case.heads.heads().len() as u32, seq_q, seq_k];

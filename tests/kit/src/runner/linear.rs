@@ -2,8 +2,7 @@
 //! recurrence's, and on a device.
 
 use phasor::linear_attention::{
-    LinearAttention, LinearAttentionBindings, LinearAttentionProblem, LinearAttentionShape,
-    Rotation, State,
+    LinearAttention, LinearAttentionBindings, LinearAttentionProblem, LinearAttentionShape, State,
 };
 use phasor::oracle::{self, LinearInputs, LinearState, Real};
 use phasor::rotary::Pairing;
@@ -133,11 +132,8 @@ impl Device<'_> {
             v: tensor(&v, case.v_shape)?,
             out: tensor(&out, out_shape)?,
             workspace: workspace.as_entire_buffer_binding(),
-            rotation: rotation.as_ref().map(|(table, ids)| Rotation {
-                table: table.bind(),
-                positions: ids_of(ids, seq_k),
-                q_positions: None,
-            }),
+            rotation: rotation.as_ref().map(|(table, ids)| table.at(ids_of(ids, seq_k))),
+            q_positions: None,
             state: Some(State { s: s.as_entire_buffer_binding(), z: z.as_entire_buffer_binding() }),
             random: None,
         };

@@ -172,7 +172,7 @@ impl Attend for OnDevice<'_> {
                 kv_lens: lens.as_entire_buffer_binding(),
                 out: output,
                 lse: None,
-                rotation: Some((table.bind(), Positions::AmongKeys)),
+                rotation: Some(table.at(Positions::AmongKeys)),
                 bias: None,
                 workspace: Some(workspace.as_entire_buffer_binding()),
             };
@@ -180,7 +180,7 @@ impl Attend for OnDevice<'_> {
         } else {
             let lens = lens.as_entire_buffer_binding();
             let mut bindings = AttentionBindings::over(q, cache.bind(), lens, output);
-            bindings.rotation = Some((table.bind(), Positions::AmongKeys));
+            bindings.rotation = Some(table.at(Positions::AmongKeys));
             let shape = AttentionShape::new(batch, new, cache.capacity);
             self.prefill.bind(&gpu.device, &shape, &bindings)?
         };

@@ -119,7 +119,7 @@ impl Device<'_> {
                 kv_lens: lens.as_entire_buffer_binding(),
                 out: part(&out, heads_out, &rows, value_dim)?,
                 lse: Some(part_lse.as_entire_buffer_binding()),
-                rotation: cache.table().map(|table| (table.bind(), Positions::AmongKeys)),
+                rotation: cache.table().map(|table| table.at(Positions::AmongKeys)),
                 bias: None,
                 workspace: Some(workspace.as_entire_buffer_binding()),
             };

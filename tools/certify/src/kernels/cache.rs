@@ -4,7 +4,7 @@ use phasor::cache::{CacheBindings, CacheFormat, CacheTensor, CacheType};
 use phasor::decode::{Decode, DecodeBindings, DecodePlan, DecodeProblem, DecodeShape};
 use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
 use phasor::merge::{Merge, MergeBindings, MergeProblem, MergeShape};
-use phasor::rotary::{CosSin, Positions};
+use phasor::rotary::{CosSin, Positions, Rotation};
 use phasor::{DType, HeadMap, Layout, oracle};
 use phasor_kit::gpu::Gpu;
 
@@ -52,7 +52,7 @@ pub fn append(gpu: &Gpu) -> Result<Vec<Measured>> {
             v: tensor(&new, DType::F32, shape)?,
             cache: CacheBindings { k, v, block_table: None },
             lens: lens.as_entire_buffer_binding(),
-            rotation: Some((
+            rotation: Some(Rotation::new(
                 CosSin { binding: table_buffer.as_entire_buffer_binding(), shape: table_shape },
                 Positions::AmongKeys,
             )),

@@ -2,10 +2,9 @@
 
 use phasor::linear_attention::{
     LinearAttention, LinearAttentionBindings, LinearAttentionProblem, LinearAttentionShape,
-    Rotation,
 };
 use phasor::oracle::LinearInputs;
-use phasor::rotary::{CosSin, Pairing, Positions};
+use phasor::rotary::{CosSin, Pairing, Positions, Rotation};
 use phasor::{DType, HeadMap, oracle};
 use phasor_kit::gpu::Gpu;
 
@@ -42,14 +41,11 @@ pub fn linear(gpu: &Gpu) -> Result<Vec<Measured>> {
             v: tensor(&v, dtype, shape)?,
             out: tensor(&out, dtype, shape)?,
             workspace: workspace.as_entire_buffer_binding(),
-            rotation: Some(Rotation {
-                table: CosSin {
-                    binding: table_buffer.as_entire_buffer_binding(),
-                    shape: table_shape,
-                },
-                positions: Positions::From(0),
-                q_positions: None,
-            }),
+            rotation: Some(Rotation::new(
+                CosSin { binding: table_buffer.as_entire_buffer_binding(), shape: table_shape },
+                Positions::From(0),
+            )),
+            q_positions: None,
             state: None,
             random: None,
         };

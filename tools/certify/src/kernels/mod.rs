@@ -10,7 +10,7 @@ use crate::{
     bounds::{self},
 };
 use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
-use phasor::rotary::{CosSin, Frequencies, Pairing, Positions, RopeConfig};
+use phasor::rotary::{CosSin, Frequencies, Pairing, Positions, RopeConfig, Rotation};
 use phasor::{DType, Layout, Tensor, oracle};
 use phasor_kit::{gpu::Gpu, tolerance};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -91,8 +91,10 @@ fn rope(gpu: &Gpu) -> Result<Vec<Measured>> {
             k: None,
             q_out: Some(tensor(&out, dtype, shape)?),
             k_out: None,
-            table: CosSin { binding: buffer.as_entire_buffer_binding(), shape: table },
-            positions: Positions::From(FIRST),
+            rotation: Rotation::new(
+                CosSin { binding: buffer.as_entire_buffer_binding(), shape: table },
+                Positions::From(FIRST),
+            ),
         };
         let call = kernel.bind(&gpu.device, &RopeShape { batch: 2, seq: 100 }, &bindings)?;
         gpu.run(|encoder| call.encode(encoder));
