@@ -4,80 +4,66 @@
 use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
 use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
 use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
-use phasor::wgpu::{self, BufferUsages as Usage, util::DeviceExt as _};
-use phasor::{Capabilities, DType, HeadMap, Layout, Tensor};
+use phasor::wgpu::{BufferUsages as Usage, util, util::DeviceExt as _};
+use phasor::{Capabilities, DType, Dispatch, HeadMap, Layout, Result, Tensor, wgpu};
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+/// Rotates q `[1, 4, 16, 64]` and k `[1, 2, 16, 64]` where they lie.
+fn rotate(device: &wgpu::Device, [q, k]: [&wgpu::Buffer; 2], table: CosSin) -> Result<Dispatch> {
+    let problem = RopeProblem { in_place: true, ..RopeProblem::new(4, 2, 64) };
+    let kernel = Rope::new(device, &problem.plan(&Capabilities::of(device))?)?;
+    let tensor = |buffer, heads| -> Result<Tensor<'_>> {
+        Ok(Tensor::new(buffer, DType::F32, Layout::bhsd([1, heads, 16, 64])?))
+    };
+    let bindings = RopeBindings::new(tensor(q, 4)?, Rotation::new(table, Positions::From(0)));
+    let bindings = RopeBindings { k: Some(tensor(k, 2)?), ..bindings };
+    kernel.bind(device, &RopeShape::new(1, 16), &bindings)
+}
 
-fn main() -> Result<()> {
-    let (heads, kv_heads, seq, dim) = (4, 2, 16, 64);
-    // Yours: a device, and buffers. `q` is [1, heads, seq, dim], `k` and `v` are [1, kv_heads, seq, dim].
-    let (device, queue) = pollster::block_on(async {
-        let adapter = wgpu::Instance::default().request_adapter(&Default::default()).await?;
-        println!("{}", adapter.get_info().name);
-        Result::Ok(adapter.request_device(&Default::default()).await?)
-    })?;
+/// RoPE++ attention of rotated q [1, 4, 16, 64] and k, v [1, 2, 16, 64] into out [1, 8, 16, 64].
+fn attend(device: &wgpu::Device, [q, k, v, out]: [&wgpu::Buffer; 4]) -> Result<Dispatch> {
+    let problem = AttentionProblem::new(HeadMap::ropepp(4)?, 2, 64); // what: heads, kv heads, D
+    let plan = problem.plan(&Capabilities::of(device))?; // how; it prints itself
+    let kernel = Attention::new(device, &plan)?; // compiled: keep it
+    let tensor = |buffer, heads| -> Result<Tensor<'_>> {
+        Ok(Tensor::new(buffer, DType::F32, Layout::bhsd([1, heads, 16, 64])?))
+    };
+    let bindings =
+        AttentionBindings::new(tensor(q, 4)?, tensor(k, 2)?, tensor(v, 2)?, tensor(out, 8)?);
+    kernel.bind(device, &AttentionShape::new(1, 16, 16), &bindings) // checked: keep it, too
+}
+
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let adapter = wgpu::Instance::default().request_adapter(&Default::default());
+    let adapter = pollster::block_on(adapter)?;
+    let (device, queue) = pollster::block_on(adapter.request_device(&Default::default()))?;
     let buffer = |contents: &[u8]| {
         let usage = Usage::STORAGE | Usage::COPY_SRC;
-        let descriptor = wgpu::util::BufferInitDescriptor { label: None, contents, usage };
-        device.create_buffer_init(&descriptor)
+        device.create_buffer_init(&util::BufferInitDescriptor { label: None, contents, usage })
     };
-    let wave = |heads: u32, step: f32| -> Vec<f32> {
-        (0..heads * seq * dim).map(|i| (i as f32 * step).sin()).collect()
+    let floats = |heads: u32, step: f32| {
+        let wave: Vec<f32> = (0..heads * 16 * 64).map(|i| (i as f32 * step).sin()).collect();
+        buffer(bytemuck::cast_slice(&wave))
     };
-    let [q, k, v] = [wave(heads, 0.3), wave(kv_heads, 0.7), wave(kv_heads, 0.1)]
-        .map(|x| buffer(bytemuck::cast_slice(&x)));
-    let out = buffer(&vec![0; (4 * 2 * heads * seq * dim) as usize]); // real, imaginary by turns
-    let table = RopeConfig::new(dim, 10_000.0).table(seq, seq.into())?; // cos and sin
+    let (q, k, v, out) = (floats(4, 0.3), floats(2, 0.7), floats(2, 0.1), floats(8, 0.0));
+    let table = RopeConfig::new(64, 10_000.0).table(16, 16)?; // cos and sin of 16 positions
     let angles = buffer(table.as_bytes());
-
-    // A kernel comes from a plan, and a plan from a problem and the device. Keep kernels.
-    let caps = Capabilities::of(&device);
-    let rope = RopeProblem { in_place: true, ..RopeProblem::new(heads, kv_heads, dim) };
-    let rope = Rope::new(&device, &rope.plan(&caps)?)?;
-    let plan = AttentionProblem::new(HeadMap::ropepp(heads)?, kv_heads, dim).plan(&caps)?;
-    println!("{plan}");
-    let attention = Attention::new(&device, &plan)?;
-
-    // A call is a kernel bound to tensors. Everything is checked here. Keep calls, too.
-    let tensor = |buffer, heads| -> Result<Tensor<'_>> {
-        Ok(Tensor::new(buffer, DType::F32, Layout::bhsd([1, heads, seq, dim])?))
-    };
     let table = CosSin { binding: angles.as_entire_buffer_binding(), shape: table.shape()? };
-    let rotate = rope.bind(
-        &device,
-        &RopeShape { batch: 1, seq },
-        &RopeBindings {
-            q: tensor(&q, heads)?,
-            k: Some(tensor(&k, kv_heads)?),
-            q_out: None, // rotated where they lie
-            k_out: None,
-            rotation: Rotation::new(table, Positions::From(0)),
-        },
-    )?;
-    let bindings = AttentionBindings::new(
-        tensor(&q, heads)?,
-        tensor(&k, kv_heads)?,
-        tensor(&v, kv_heads)?,
-        tensor(&out, 2 * heads)?,
-    );
-    let attend = attention.bind(&device, &AttentionShape::new(1, seq, seq), &bindings)?;
 
-    // Yours again: encoder, submission, reading back. Recording cannot fail and may be repeated.
+    let calls = [rotate(&device, [&q, &k], table)?, attend(&device, [&q, &k, &v, &out])?];
     let mut encoder = device.create_command_encoder(&Default::default());
-    rotate.encode(&mut encoder);
-    attend.encode(&mut encoder);
+    calls.iter().for_each(|call| call.encode(&mut encoder)); // cannot fail, as often as wanted
     queue.submit([encoder.finish()]);
+
     let (sender, receiver) = std::sync::mpsc::channel();
-    wgpu::util::DownloadBuffer::read_buffer(&device, &queue, &out.slice(..), move |read| {
+    util::DownloadBuffer::read_buffer(&device, &queue, &out.slice(..), move |read| {
         let _ = sender.send(read);
     });
     device.poll(wgpu::PollType::wait_indefinitely())?;
-    let bytes = receiver.recv()??;
-    let out: &[f32] = bytemuck::cast_slice(&bytes);
-    for (head, rows) in out.chunks((seq * dim) as usize).enumerate() {
-        let (query, part) = (head / 2, ["real", "imaginary"][head % 2]);
-        println!("head {query}, {part:9}: last row begins {:.4?}", &rows[rows.len() - 64..][..4]);
+    let read = receiver.recv()??;
+    println!("{}", adapter.get_info().name);
+    for (head, rows) in bytemuck::cast_slice::<u8, f32>(&read).chunks(16 * 64).enumerate() {
+        let part = ["real", "imaginary"][head % 2];
+        println!("query head {}, {part:9}: last row {:.4?} ...", head / 2, &rows[15 * 64..][..4]);
     }
     Ok(())
 }

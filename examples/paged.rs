@@ -99,11 +99,13 @@ fn main() -> Result<()> {
         let rows = shape.packed.unwrap_or(shape.seq);
         let layout = Layout::bhsd([1, KV_HEADS, rows, DIM])?;
         let bindings = KvAppendBindings {
-            k: Tensor::new(&k, DType::F32, layout),
-            v: Tensor::new(&v, DType::F32, layout),
-            cache: cache(),
-            lens: lens.as_entire_buffer_binding(),
             rotation: Some(rotation()),
+            ..KvAppendBindings::new(
+                Tensor::new(&k, DType::F32, layout),
+                Tensor::new(&v, DType::F32, layout),
+                cache(),
+                lens.as_entire_buffer_binding(),
+            )
         };
         let call = append.bind(&gpu.device, &shape, &bindings)?;
         gpu.run(|encoder| call.encode(encoder))
@@ -149,25 +151,27 @@ fn main() -> Result<()> {
         &gpu.device,
         &KvAppendShape::new(2, 1),
         &KvAppendBindings {
-            k: tensor(&new_k, KV_HEADS)?,
-            v: tensor(&new_v, KV_HEADS)?,
-            cache: cache(),
-            lens: before.as_entire_buffer_binding(),
             rotation: Some(rotation()),
+            ..KvAppendBindings::new(
+                tensor(&new_k, KV_HEADS)?,
+                tensor(&new_v, KV_HEADS)?,
+                cache(),
+                before.as_entire_buffer_binding(),
+            )
         },
     )?;
     let attend = decode.bind(
         &gpu.device,
-        &DecodeShape { batch: 2, seq_q: 1 },
+        &DecodeShape::new(2, 1),
         &DecodeBindings {
-            q: tensor(&q, HEADS)?,
-            cache: cache(),
-            kv_lens: after.as_entire_buffer_binding(),
-            out: tensor(&out, 2 * HEADS)?,
-            lse: None,
             rotation: Some(rotation()),
-            bias: None,
             workspace: (plan.workspace_bytes() > 0).then(|| workspace.as_entire_buffer_binding()),
+            ..DecodeBindings::new(
+                tensor(&q, HEADS)?,
+                cache(),
+                after.as_entire_buffer_binding(),
+                tensor(&out, 2 * HEADS)?,
+            )
         },
     )?;
     let mut tables = TABLE;

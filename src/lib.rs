@@ -42,8 +42,8 @@ pub use gpu::{Compiler, Dispatch, Part, Tensor};
 pub use heads::HeadMap;
 pub use layout::Layout;
 pub use phase::{OutputHead, Phase};
-pub use plan::attention::{Bias, Cost};
-pub use plan::{Budget, Capabilities, MaskHook, ScoreHook};
+pub use plan::attention::Bias;
+pub use plan::{Budget, Capabilities, Cost, MaskHook, ScoreHook};
 #[cfg(not(target_arch = "wasm32"))]
 pub use selftest::selftest;
 pub use wgpu;

@@ -58,14 +58,11 @@ impl Layer {
         let rope = RopeProblem { in_place: true, ..RopeProblem::new(HEADS + KV_HEADS, 0, DIM) };
         let rope = Rope::new(device, &rope.plan(&caps)?)?.bind(
             device,
-            &RopeShape { batch: 1, seq: SEQ },
-            &RopeBindings {
-                q: packed(0, HEADS + KV_HEADS)?,
-                k: None,
-                q_out: None,
-                k_out: None,
-                rotation: Rotation::new(table, Positions::From(0)),
-            },
+            &RopeShape::new(1, SEQ),
+            &RopeBindings::new(
+                packed(0, HEADS + KV_HEADS)?,
+                Rotation::new(table, Positions::From(0)),
+            ),
         )?;
         let plan = AttentionProblem::new(HeadMap::ropepp(HEADS)?, KV_HEADS, DIM).plan(&caps)?;
         println!("{plan}");

@@ -85,7 +85,7 @@ impl Rotated {
             pairing: layer.pairing,
             ..RopeProblem::new(q_heads, layer.kv_heads(), head_dim)
         };
-        let shape = RopeShape { batch, seq };
+        let shape = RopeShape::new(batch, seq);
         let plan = problem.plan(&Capabilities::of(&gpu.device))?;
         let kernel = Rope::new(&gpu.device, &plan)?;
 
@@ -106,8 +106,7 @@ impl Rotated {
             ),
         };
         let dispatch = kernel.bind(&gpu.device, &shape, &bindings)?;
-        let mib = plan.bytes(&shape) as f64 / f64::from(1 << 20);
-        Ok(Rotated { plan: format!("{plan}\n  {mib:.2} MiB moved"), q, k, v, dispatch })
+        Ok(Rotated { plan: format!("{plan}\n  {}", plan.cost(&shape)), q, k, v, dispatch })
     }
 }
 

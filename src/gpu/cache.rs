@@ -46,6 +46,13 @@ pub struct CacheBindings<'a> {
     pub block_table: Option<BlockTable<'a>>,
 }
 
+impl<'a> CacheBindings<'a> {
+    /// A contiguous cache.
+    pub fn new(k: CacheTensor<'a>, v: CacheTensor<'a>) -> Self {
+        Self { k, v, block_table: None }
+    }
+}
+
 uniform! {
     /// `Cache` of `shaders/cache/rows.wgsl`.
     pub(crate) struct CacheParams {

@@ -1,5 +1,5 @@
-//! The only floor that names wgpu: capabilities of a device, tensors over buffer bindings,
-//! pipelines, dispatches. Nothing here submits, polls, maps or blocks.
+//! What kernels share on wgpu: capabilities of a device, tensors over buffer bindings, pipelines,
+//! dispatches. Nothing here submits, polls, maps or blocks.
 //!
 //! # Faults
 //!

@@ -52,6 +52,18 @@ pub struct DecodeBindings<'a> {
     pub workspace: Option<wgpu::BufferBinding<'a>>,
 }
 
+impl<'a> DecodeBindings<'a> {
+    /// The tensors that every call has, without the optional ones.
+    pub fn new(
+        q: Tensor<'a>,
+        cache: CacheBindings<'a>,
+        kv_lens: wgpu::BufferBinding<'a>,
+        out: Tensor<'a>,
+    ) -> Self {
+        Self { q, cache, kv_lens, out, lse: None, rotation: None, bias: None, workspace: None }
+    }
+}
+
 uniform! {
     /// `Params` of `shaders/decode.wgsl`.
     struct Params {
@@ -151,13 +163,7 @@ impl Decode {
     ) -> Result<Dispatch> {
         let checked = self.check(shape, bindings)?;
         let rows = self.rows(shape);
-        let groups = [
-            shape.batch,
-            self.plan.problem().cache.kv_heads,
-            self.plan.row_blocks(shape.seq_q),
-            self.plan.splits(),
-        ];
-        let groups = groups.iter().fold(1u64, |n, &factor| n.saturating_mul(factor.into()));
+        let groups = self.plan.groups(shape);
         if groups == 0 || rows == 0 {
             return Ok(Dispatch::empty());
         }

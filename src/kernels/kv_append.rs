@@ -39,6 +39,18 @@ pub struct KvAppendBindings<'a> {
     pub rotation: Option<Rotation<'a>>,
 }
 
+impl<'a> KvAppendBindings<'a> {
+    /// The tensors that every call has, without the optional ones.
+    pub fn new(
+        k: Tensor<'a>,
+        v: Tensor<'a>,
+        cache: CacheBindings<'a>,
+        lens: wgpu::BufferBinding<'a>,
+    ) -> Self {
+        Self { k, v, cache, lens, rotation: None }
+    }
+}
+
 uniform! {
     /// `Params` of `shaders/kv_append.wgsl`.
     struct Params {

@@ -27,6 +27,13 @@ pub struct KvMoveBindings<'a> {
     pub table: Option<CosSin<'a>>,
 }
 
+impl<'a> KvMoveBindings<'a> {
+    /// A cache whose keys do not turn.
+    pub fn new(cache: CacheBindings<'a>) -> Self {
+        Self { cache, table: None }
+    }
+}
+
 uniform! {
     /// `Params` of `shaders/kv_move.wgsl`.
     struct Params {
@@ -103,11 +110,10 @@ impl KvMove {
     ) -> Result<Dispatch> {
         let format = &self.plan.problem().cache;
         let (cache, rotary) = self.check(batch, moves, bindings)?;
+        let groups = self.plan.groups(moves);
         let moves: Vec<&Move> = moves.iter().filter(|one| one.rows > 0).collect();
         let list: Vec<Entry> = moves.iter().map(|one| Entry::new(one, format.rolling)).collect();
         let chains = list.iter().map(|one| one.chains).max().unwrap_or(0);
-        let groups = [list.len() as u64, chains.into(), format.kv_heads.into()];
-        let groups = groups.iter().fold(1u64, |n, &factor| n.saturating_mul(factor));
         if groups == 0 {
             return Ok(Dispatch::empty());
         }

@@ -31,6 +31,13 @@ pub struct MergeBindings<'a> {
     pub lse: Option<wgpu::BufferBinding<'a>>,
 }
 
+impl<'a> MergeBindings<'a> {
+    /// The tensors that every call has, without the optional ones.
+    pub fn new(parts: Tensor<'a>, lse_parts: wgpu::BufferBinding<'a>, out: Tensor<'a>) -> Self {
+        Self { parts, lse_parts, out, lse: None }
+    }
+}
+
 uniform! {
     /// `Params` of `shaders/merge.wgsl`.
     struct Params {

@@ -34,6 +34,13 @@ pub struct RopeBindings<'a> {
     pub rotation: Rotation<'a>,
 }
 
+impl<'a> RopeBindings<'a> {
+    /// Q alone, rotated in place; fill in K, and the outputs where it is not in place.
+    pub fn new(q: Tensor<'a>, rotation: Rotation<'a>) -> Self {
+        Self { q, k: None, q_out: None, k_out: None, rotation }
+    }
+}
+
 uniform! {
     /// `Params` of `shaders/rope/params.wgsl`.
     struct Params {

@@ -30,6 +30,13 @@ pub struct ScoresBindings<'a> {
     pub lse: Option<wgpu::BufferBinding<'a>>,
 }
 
+impl<'a> ScoresBindings<'a> {
+    /// The tensors that every call has, without the optional ones.
+    pub fn new(q: Tensor<'a>, k: Tensor<'a>, out: wgpu::BufferBinding<'a>) -> Self {
+        Self { q, k, out, lse: None }
+    }
+}
+
 uniform! {
     /// What one row of one component attends to, `[B, heads, queries, 2]` in the output. A row that
     /// sees no key has an lse of −∞ and 0 in all else.
@@ -116,8 +123,7 @@ impl Scores {
         self.check(shape, bindings)?;
         let [q_tiles, k_tiles] = [&shape.queries, &shape.keys]
             .map(|window| (window.len() as u32).div_ceil(self.plan.block));
-        let planes = u64::from(shape.batch) * p.heads.len() as u64;
-        let groups = planes * u64::from(q_tiles) * if statistics { 1 } else { u64::from(k_tiles) };
+        let groups = self.plan.groups(shape);
         if groups == 0 {
             return Ok(Dispatch::empty());
         }

@@ -32,7 +32,7 @@
 //!
 //! `cargo run --release --example decode` runs it.
 //!
-#![doc = concat!("```no_run\n", include_str!("../../examples/decode.rs"), "```")]
+#![doc = concat!("```no_run\n", include_str!("example.rs"), "```")]
 
 mod advance;
 mod calls;

@@ -2,7 +2,7 @@
 
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::shader::{Source, cached, overrides, stored, wgsl};
-use crate::plan::{Capabilities, Shader, Tier};
+use crate::plan::{Capabilities, Cost, Shader, Tier, rotation_flops};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
 
@@ -211,9 +211,9 @@ impl KvAppendPlan {
         &self.shader
     }
 
-    /// Bytes that one call needs to move: new rows once in, cache rows once out, and the table's
-    /// entries once a row.
-    pub fn bytes(&self, shape: &KvAppendShape) -> u64 {
+    /// Work of a call. Bytes: new rows once in, cache rows once out, and the table's entries once a
+    /// row.
+    pub fn cost(&self, shape: &KvAppendShape) -> Cost {
         let p = &self.problem;
         let all = u64::from(shape.batch) * u64::from(shape.seq);
         let rows = shape.packed.map_or(all, u64::from);
@@ -221,7 +221,10 @@ impl KvAppendPlan {
         let channels = u64::from(p.cache.head_dim) + values;
         let read = u64::from(p.cache.kv_heads) * (channels * p.dtype.size());
         let table = if p.rotate { 4 * u64::from(p.rotary_dim) } else { 0 };
-        rows.saturating_mul(read + p.cache.bytes_per_token() + table)
+        let bytes = rows.saturating_mul(read + p.cache.bytes_per_token() + table);
+        let pairs = if p.rotate { u64::from(p.rotary_dim / 2) } else { 0 };
+        let pairs = rows.saturating_mul(pairs * u64::from(p.cache.kv_heads));
+        Cost::single(self.groups(shape).unwrap_or(u64::MAX), rotation_flops(pairs), bytes)
     }
 
     /// Workgroups of a call.

@@ -2,7 +2,7 @@
 
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::shader::{Source, cached, wgsl};
-use crate::plan::{Capabilities, Shader};
+use crate::plan::{Capabilities, Cost, Shader, rotation_flops};
 use crate::rotary::Pairing;
 use crate::{Error, Result};
 
@@ -267,6 +267,30 @@ impl KvMovePlan {
     /// The shader with its overrides, as it will be compiled.
     pub fn shader(&self) -> &Shader {
         &self.shader
+    }
+
+    /// Work of a call that makes these moves. Bytes: every row once in and once out.
+    pub fn cost(&self, moves: &[Move]) -> Cost {
+        let p = &self.problem;
+        let rows = |moved: &dyn Fn(&Move) -> bool| {
+            let rows = moves.iter().filter(|one| moved(one)).map(|one| u64::from(one.rows));
+            rows.fold(0, u64::saturating_add)
+        };
+        let bytes = rows(&|_| true).saturating_mul(2 * p.cache.bytes_per_token());
+        let pairs = u64::from(p.cache.kv_heads) * u64::from(p.rotary_dim / 2);
+        let turned = if p.rotate { rows(&|one| one.distance() != 0) } else { 0 };
+        let flops = rotation_flops(turned.saturating_mul(pairs));
+        Cost::single(self.groups(moves), flops, bytes)
+    }
+
+    /// Workgroups of a call.
+    pub(crate) fn groups(&self, moves: &[Move]) -> u64 {
+        let cache = &self.problem.cache;
+        let moves = moves.iter().filter(|one| one.rows > 0);
+        let chains = moves.clone().map(|one| one.chains(cache.rolling)).max().unwrap_or(0);
+        [moves.count() as u64, chains.into(), cache.kv_heads.into()]
+            .iter()
+            .fold(1u64, |n, &factor| n.saturating_mul(factor))
     }
 }
 

@@ -4,7 +4,7 @@ use core::num::Saturating;
 
 use crate::plan::shader::{Source, stored, wgsl};
 use crate::plan::softmax::sink_in_base_2;
-use crate::plan::{Capabilities, Shader, Tier};
+use crate::plan::{Capabilities, Cost, Shader, Tier};
 use crate::{DType, Error, Result};
 
 /// Merges the results of attention over P disjoint sets of keys into the result over all of them,
@@ -77,7 +77,7 @@ pub(crate) fn check_sinks(sinks: &[f32]) -> Result<()> {
 /// Sizes that change from call to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MergeShape {
-    /// P.
+    /// P: parts that the keys were cut into.
     pub parts: u32,
     /// B.
     pub batch: u32,
@@ -85,6 +85,13 @@ pub struct MergeShape {
     pub heads: u32,
     /// S: query rows.
     pub seq: u32,
+}
+
+impl MergeShape {
+    /// Parts of outputs `[B, H, S, D_v]`.
+    pub fn new(parts: u32, [batch, heads, seq]: [u32; 3]) -> Self {
+        Self { parts, batch, heads, seq }
+    }
 }
 
 /// What is known of the rows of a part.
@@ -185,15 +192,17 @@ impl MergePlan {
         &self.shader
     }
 
-    /// Bytes that one call needs to move, each counted once.
-    pub fn bytes(&self, shape: &MergeShape) -> u64 {
+    /// Work of a call. Operations: a multiply-add for every element of every part.
+    pub fn cost(&self, shape: &MergeShape) -> Cost {
         let p = &self.problem;
         let n = |x: u32| Saturating(u64::from(x));
         let rows = n(shape.batch) * n(shape.heads) * n(shape.seq);
         let row = |dtype: DType| n(p.value_dim) * Saturating(dtype.size());
         let lse = Saturating(if p.lse { 4 } else { 0 });
         let parts = n(shape.parts) * (row(p.part_dtype) + Saturating(self.state_bytes()));
-        (rows * (parts + row(p.out_dtype) + lse)).0
+        let bytes = rows * (parts + row(p.out_dtype) + lse);
+        let flops = Saturating(2) * rows * n(shape.parts) * n(p.value_dim);
+        Cost::single(self.groups(shape).unwrap_or(u64::MAX), flops.0, bytes.0)
     }
 
     /// Workgroups of a call.

@@ -1,5 +1,6 @@
 //! Pure decisions, testable without a GPU: what the device can do, and from it the path, the tile
-//! and the cost of a call. Nothing here names a wgpu type.
+//! and the cost of a call. Nothing here knows a device; of wgpu it takes naga, to check the caller's
+//! WGSL.
 
 pub(crate) mod attention;
 pub(crate) mod binding;
@@ -7,6 +8,7 @@ mod budget;
 pub(crate) mod cache;
 mod capabilities;
 mod channels;
+mod cost;
 pub(crate) mod decode;
 mod hook;
 pub(crate) mod kv_append;
@@ -21,6 +23,8 @@ mod tier;
 
 pub use budget::Budget;
 pub use capabilities::Capabilities;
+pub use cost::Cost;
+pub(crate) use cost::rotation_flops;
 pub use hook::{FeatureHook, MaskHook, ScoreHook};
 pub use shader::Shader;
 pub use tier::{Quarantine, Tier};

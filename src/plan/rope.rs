@@ -3,7 +3,7 @@
 use core::num::Saturating;
 
 use crate::plan::shader::{Source, overrides, stored, wgsl};
-use crate::plan::{Capabilities, Shader, Tier};
+use crate::plan::{Capabilities, Cost, Shader, Tier, rotation_flops};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
 
@@ -105,6 +105,13 @@ pub struct RopeShape {
     pub batch: u32,
     /// S: positions of each batch.
     pub seq: u32,
+}
+
+impl RopeShape {
+    /// Sequences and positions of each.
+    pub fn new(batch: u32, seq: u32) -> Self {
+        Self { batch, seq }
+    }
 }
 
 /// How a [`RopeProblem`] will run.
@@ -240,15 +247,17 @@ impl RopePlan {
         &self.shader
     }
 
-    /// Bytes that one call needs to move: Q and K once in and once out, the rotated part alone in
-    /// place, and the table's entries once a position.
-    pub fn bytes(&self, shape: &RopeShape) -> u64 {
+    /// Work of a call. Bytes: Q and K once in and once out, in place the rotated part alone, and the
+    /// table's entries once a position.
+    pub fn cost(&self, shape: &RopeShape) -> Cost {
         let p = &self.problem;
         let n = |x: u32| Saturating(u64::from(x));
         let rows = n(shape.batch) * n(shape.seq);
         let channels = if p.in_place { p.rotary_dim } else { p.head_dim };
         let moved = Saturating(2) * (n(p.q_heads) + n(p.k_heads)) * n(channels);
-        (rows * (moved * Saturating(p.dtype.size()) + Saturating(4) * n(p.rotary_dim))).0
+        let bytes = rows * (moved * Saturating(p.dtype.size()) + Saturating(4) * n(p.rotary_dim));
+        let pairs = rows * (n(p.q_heads) + n(p.k_heads)) * n(p.rotary_dim / 2);
+        Cost::single(self.groups(shape).1, rotation_flops(pairs.0), bytes.0)
     }
 
     /// Workgroups that share a batch and a head block, and workgroups of the whole call.

@@ -1,10 +1,11 @@
 //! Planning the kernels that show what attention does: raw scores of a window, and statistics of
 //! every row.
 
+use core::num::Saturating;
 use core::ops::Range;
 
 use crate::plan::shader::{Source, stored, wgsl};
-use crate::plan::{Capabilities, Shader, Tier};
+use crate::plan::{Capabilities, Cost, Shader, Tier};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
 
@@ -197,6 +198,33 @@ impl ScoresPlan {
     /// The shader, as it will be compiled.
     pub fn shader(&self) -> &Shader {
         &self.shader
+    }
+
+    /// Work of a call over the window of the shape: both components of every pair of query and key,
+    /// the causal mask not looked at.
+    pub fn cost(&self, shape: &ScoresShape) -> Cost {
+        let p = &self.problem;
+        let n = |x: usize| Saturating(x as u64);
+        let (batch, heads, dim) =
+            (n(shape.batch as usize), n(p.heads.len()), n(p.head_dim as usize));
+        let (queries, keys) = (n(shape.queries.len()), n(shape.keys.len()));
+        let q = batch * heads * queries * dim * Saturating(p.q_dtype.size());
+        let k = batch * n(p.kv_heads as usize) * keys * dim * Saturating(p.k_dtype.size());
+        let lse = match p.output {
+            Output::Probabilities(_) => Saturating(8) * batch * heads * queries,
+            _ => Saturating(0),
+        };
+        let bytes = q + k + lse + Saturating(self.output_bytes(shape));
+        let flops = Saturating(4) * batch * heads * queries * keys * dim;
+        Cost::single(self.groups(shape), flops.0, bytes.0)
+    }
+
+    /// Workgroups of a call.
+    pub(crate) fn groups(&self, shape: &ScoresShape) -> u64 {
+        let tiles = |window: &Range<u32>| (window.len() as u64).div_ceil(u64::from(self.block));
+        let k_tiles = if self.problem.statistics() { 1 } else { tiles(&shape.keys) };
+        let planes = u64::from(shape.batch).saturating_mul(self.problem.heads.len() as u64);
+        planes.saturating_mul(tiles(&shape.queries)).saturating_mul(k_tiles)
     }
 
     /// Bytes that a call writes, which is what the output's binding has to hold.

@@ -1,9 +1,9 @@
 //! Whether a device computes what it should.
 //!
 //! A driver can be wrong, and some are not even there: Mesa's no-op shims take every dispatch and
-//! give back zeros. [`selftest`] runs a small probe through every kernel and the tiles that plans
-//! for the device use, holds each to the oracle, and says what went wrong; [`Report::apply`] then
-//! keeps later plans away from it.
+//! give back zeros. [`selftest`] runs a small probe through each kernel but [`kv_move`](crate::kv_move)
+//! and through the tiles that plans for the device use, holds each to the oracle, and says what went
+//! wrong; [`Report::apply`] then keeps later plans away from it.
 //!
 //! ```no_run
 //! # use phasor::{Capabilities, selftest, wgpu};
@@ -14,9 +14,9 @@
 //! # }
 //! ```
 //!
-//! This is the one place of the crate that submits and reads back. [`selftest`] also blocks. Where
-//! that is not possible, on the web, [`SelfTest::start`] submits and [`SelfTest::finish`], called now
-//! and then, asks whether the results are there.
+//! It submits work and reads back, which nothing else in the crate does but [`tuner`](crate::tuner), and
+//! [`selftest`] blocks. Where that is not possible, on the web, [`SelfTest::start`] submits and
+//! [`SelfTest::finish`], called now and then, asks whether the results are there.
 
 mod inputs;
 mod probes;

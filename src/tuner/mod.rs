@@ -1,8 +1,8 @@
 //! Optional: the attention tile that is fastest on the caller's device, found by timing.
 //!
 //! Plans are good without it: their tiles come from a table. A tuner pays where one kernel will run
-//! for hours on a device that the table's authors never saw. It **submits work and waits for it**, which
-//! nothing else in this crate does, and allocates tensors of its own; run it at start-up, or once and
+//! for hours on a device that the table's authors never saw. It **submits work and waits for it**, as
+//! [`selftest`](crate::selftest) does, and allocates tensors of its own. Run it at start-up, or once and
 //! keep its choice: [`Choice`] prints itself as one line of text that parses back, and is refused where
 //! adapter, driver, crate version or problem are others.
 //!

@@ -30,6 +30,29 @@ pub struct LinearAttentionBindings<'a> {
     pub random: Option<RandomFeatureBindings<'a>>,
 }
 
+impl<'a> LinearAttentionBindings<'a> {
+    /// The tensors that every call has, without the optional ones.
+    pub fn new(
+        q: Tensor<'a>,
+        k: Tensor<'a>,
+        v: Tensor<'a>,
+        out: Tensor<'a>,
+        workspace: wgpu::BufferBinding<'a>,
+    ) -> Self {
+        Self {
+            q,
+            k,
+            v,
+            out,
+            workspace,
+            rotation: None,
+            q_positions: None,
+            state: None,
+            random: None,
+        }
+    }
+}
+
 /// What the keys so far leave to those behind them: read where a call resumes, always written.
 /// Copy it to go on from one point twice.
 #[derive(Debug, Clone)]

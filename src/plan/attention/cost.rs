@@ -4,6 +4,7 @@ use core::num::Saturating;
 
 use super::AttentionPlan;
 use crate::DType;
+use crate::plan::Cost;
 
 /// The sizes that change from call to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,64 +46,29 @@ impl AttentionShape {
     }
 }
 
-/// Work of one call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Cost {
-    /// Compute dispatches.
-    pub dispatches: u32,
-    /// Workgroups.
-    pub workgroups: u64,
-    /// Floating-point operations that the result needs: 2 (D + D_v) for every visible pair of
-    /// query and key of every output head. Masked and padded work is not counted.
-    pub flops: u64,
-    /// Bytes of q, k, v, outputs and log-sum-exp, each counted once.
-    pub bytes: u64,
-    /// Bytes that the workgroups ask the memory system for: K and V once a query tile and query
-    /// head. What lies between the two is the caches' part.
-    pub bytes_requested: u64,
-}
-
-impl Cost {
-    pub(super) fn new(plan: &AttentionPlan, shape: &AttentionShape) -> Self {
-        let p = &plan.problem;
-        // Numbers past 64 bits, which no device gets to, stay at the largest one.
-        let n = |x: u32| Saturating(u64::from(x));
-        let size = |dtype: DType| Saturating(dtype.size());
-        let (batch, d, dv) = (n(shape.batch), n(p.head_dim), n(p.value_dim));
-        let heads_out = Saturating(p.heads.heads().len() as u64);
-        let programs = Saturating(plan.programs.rows.len() as u64);
-        let tiles = n(shape.seq_q.div_ceil(plan.tile.block_q()));
-        let visible = batch * Saturating(shape.visible(p.causal));
-        let q = batch * n(p.heads.q_heads()) * n(shape.seq_q) * d * size(p.q_dtype);
-        let kv = batch * n(p.kv_heads) * n(shape.seq_k) * Saturating(p.kv_bytes());
-        let rows_out = batch * heads_out * n(shape.seq_q);
-        let lse = Saturating(if p.lse { 4 } else { 0 });
-        let out = rows_out * (dv * size(p.out_dtype) + lse);
-        let fetches = Saturating(visible.0.div_ceil(u64::from(plan.tile.block_q())));
-        let kv_requested = fetches * programs * Saturating(p.kv_bytes());
-        Self {
-            dispatches: u32::from(rows_out.0 > 0),
-            workgroups: (batch * programs * tiles).0,
-            flops: (visible * heads_out * Saturating(2) * (d + dv)).0,
-            bytes: (q + kv + out).0,
-            bytes_requested: (q + kv_requested + out).0,
-        }
-    }
-}
-
-impl core::fmt::Display for Cost {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(
-            f,
-            "{} dispatch{}, {} workgroups, {:.3} GFLOP, {:.2} MiB of tensors, {:.2} MiB requested",
-            self.dispatches,
-            if self.dispatches == 1 { "" } else { "es" },
-            self.workgroups,
-            self.flops as f64 * 1e-9,
-            self.bytes as f64 / f64::from(1 << 20),
-            self.bytes_requested as f64 / f64::from(1 << 20),
-        )
+pub(super) fn cost(plan: &AttentionPlan, shape: &AttentionShape) -> Cost {
+    let p = &plan.problem;
+    // Numbers past 64 bits, which no device gets to, stay at the largest one.
+    let n = |x: u32| Saturating(u64::from(x));
+    let size = |dtype: DType| Saturating(dtype.size());
+    let (batch, d, dv) = (n(shape.batch), n(p.head_dim), n(p.value_dim));
+    let heads_out = Saturating(p.heads.heads().len() as u64);
+    let programs = Saturating(plan.programs.rows.len() as u64);
+    let tiles = n(shape.seq_q.div_ceil(plan.tile.block_q()));
+    let visible = batch * Saturating(shape.visible(p.causal));
+    let q = batch * n(p.heads.q_heads()) * n(shape.seq_q) * d * size(p.q_dtype);
+    let kv = batch * n(p.kv_heads) * n(shape.seq_k) * Saturating(p.kv_bytes());
+    let rows_out = batch * heads_out * n(shape.seq_q);
+    let lse = Saturating(if p.lse { 4 } else { 0 });
+    let out = rows_out * (dv * size(p.out_dtype) + lse);
+    let fetches = Saturating(visible.0.div_ceil(u64::from(plan.tile.block_q())));
+    let kv_requested = fetches * programs * Saturating(p.kv_bytes());
+    Cost {
+        dispatches: u32::from(rows_out.0 > 0),
+        workgroups: (batch * programs * tiles).0,
+        flops: (visible * heads_out * Saturating(2) * (d + dv)).0,
+        bytes: (q + kv + out).0,
+        bytes_requested: Some((q + kv_requested + out).0),
     }
 }
 

@@ -10,14 +10,14 @@ mod programs;
 mod shader;
 mod tile;
 
-pub use cost::{AttentionShape, Cost};
+pub use cost::AttentionShape;
 pub use cut::{Cut, CutPart};
 pub use problem::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
 pub use tile::Tile;
 
 use crate::Result;
 use crate::plan::cache::CacheFormat;
-use crate::plan::{Capabilities, Quarantine, Shader, Tier};
+use crate::plan::{Capabilities, Cost, Quarantine, Shader, Tier};
 use programs::Programs;
 
 /// How one [`AttentionProblem`] will run: the path, the tile and the shader. Pure data; printing
@@ -112,7 +112,7 @@ impl AttentionPlan {
 
     /// What a call of this plan does for one set of sizes.
     pub fn cost(&self, shape: &AttentionShape) -> Cost {
-        Cost::new(self, shape)
+        cost::cost(self, shape)
     }
 }
 

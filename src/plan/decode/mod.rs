@@ -10,8 +10,8 @@ pub use tile::Tile;
 
 use core::num::Saturating;
 
-use crate::plan::merge::{MergePlan, MergeProblem, PartState};
-use crate::plan::{Capabilities, Shader, Tier};
+use crate::plan::merge::{MergePlan, MergeProblem, MergeShape, PartState};
+use crate::plan::{Capabilities, Cost, Shader, Tier};
 use crate::{DType, Error, Result};
 pub(crate) use rows::Programs;
 
@@ -159,8 +159,14 @@ impl DecodePlan {
         (self.programs.each * seq_q).div_ceil(self.tile.rows)
     }
 
-    /// Bytes of q, K, V and the outputs of a call over `keys` keys a sequence, each counted once.
-    pub fn bytes(&self, shape: &DecodeShape, keys: u32) -> u64 {
+    /// Work of a call over as many keys a sequence as the problem admits: the most that it may take.
+    /// The lengths are on the device.
+    pub fn cost(&self, shape: &DecodeShape) -> Cost {
+        self.cost_over(shape, self.problem.max_kv)
+    }
+
+    /// Work of a call over `keys` keys a sequence, the merge included. A window is not looked at.
+    pub fn cost_over(&self, shape: &DecodeShape, keys: u32) -> Cost {
         let p = &self.problem;
         let n = |x: u32| Saturating(u64::from(x));
         let (rows, cache) = (n(shape.batch) * n(shape.seq_q), &p.cache);
@@ -169,7 +175,32 @@ impl DecodePlan {
         let out = rows
             * Saturating(p.heads.heads().len() as u64)
             * (n(cache.value_dim) * Saturating(p.out_dtype.size()) + lse);
-        (q + out + n(shape.batch) * n(keys) * Saturating(cache.bytes_per_token())).0
+        let bytes = q + out + n(shape.batch) * n(keys) * Saturating(cache.bytes_per_token());
+        // Row i of a causal call sees the keys up to n − S_q + i.
+        let hidden = |i: u32| if p.causal { shape.seq_q - 1 - i } else { 0 };
+        let visible = (0..shape.seq_q.min(p.max_seq_q))
+            .fold(Saturating(0), |sum, i| sum + n(keys.saturating_sub(hidden(i))));
+        let heads_out = Saturating(p.heads.heads().len() as u64);
+        let channels = n(cache.head_dim) + n(cache.value_dim);
+        let flops = Saturating(2) * n(shape.batch) * heads_out * visible * channels;
+        let workgroups = self.groups(shape);
+        let mut cost = Cost::single(workgroups, flops.0, bytes.0);
+        if let Some(merge) = self.merge().filter(|_| workgroups > 0) {
+            let rows = [shape.batch, heads_out.0 as u32, shape.seq_q];
+            let merge = merge.cost(&MergeShape::new(self.splits, rows));
+            cost.dispatches += merge.dispatches;
+            cost.workgroups = cost.workgroups.saturating_add(merge.workgroups);
+            cost.flops = cost.flops.saturating_add(merge.flops);
+        }
+        cost
+    }
+
+    /// Workgroups of the first dispatch.
+    pub(crate) fn groups(&self, shape: &DecodeShape) -> u64 {
+        let rows = self.row_blocks(shape.seq_q);
+        [shape.batch, self.problem.cache.kv_heads, rows, self.splits]
+            .iter()
+            .fold(1u64, |n, &factor| n.saturating_mul(factor.into()))
     }
 }
 

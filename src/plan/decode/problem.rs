@@ -161,11 +161,18 @@ impl DecodeProblem {
 /// Sizes that change from call to call, within the problem's maxima.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DecodeShape {
-    /// B.
+    /// B: sequences.
     pub batch: u32,
     /// S_q: rows of each sequence, the last of which stands at its last key: row i of a sequence of n
     /// keys has place n − S_q + i among them. A sequence may have fewer keys than the call has rows.
     /// Its first rows have negative places then, and mask, window, ALiBi, hooks and rotation take
     /// them as they are: under the causal mask such rows see no key.
     pub seq_q: u32,
+}
+
+impl DecodeShape {
+    /// Sequences and query rows of each.
+    pub fn new(batch: u32, seq_q: u32) -> Self {
+        Self { batch, seq_q }
+    }
 }

@@ -9,7 +9,7 @@ use core::num::Saturating;
 
 use crate::DType;
 use crate::Result;
-use crate::plan::{Capabilities, Shader, Tier};
+use crate::plan::{Capabilities, Cost, Shader, Tier};
 
 /// Invocations of a workgroup, and the part of a square tile that each owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,20 +62,6 @@ impl LinearAttentionShape {
     pub fn new(batch: u32, seq: u32) -> Self {
         Self { batch, seq_q: seq, seq_k: seq, resume: false }
     }
-}
-
-/// What one call does, in numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LinearAttentionCost {
-    /// Compute dispatches.
-    pub dispatches: u32,
-    /// Workgroups of all of them.
-    pub workgroups: u64,
-    /// Floating-point operations of the products: linear in the sequence.
-    pub flops: u64,
-    /// Bytes of q, k, v, outputs and state, each counted once.
-    pub bytes: u64,
 }
 
 /// How one [`LinearAttentionProblem`] will run: a pass that sums up the state of every chunk, one
@@ -215,7 +201,7 @@ impl LinearAttentionPlan {
     }
 
     /// What a call of this plan does for one set of sizes.
-    pub fn cost(&self, shape: &LinearAttentionShape) -> LinearAttentionCost {
+    pub fn cost(&self, shape: &LinearAttentionShape) -> Cost {
         let p = &self.problem;
         let n = |x: u32| Saturating(u64::from(x));
         let (one, two) = (Saturating(1), Saturating(2));
@@ -234,7 +220,7 @@ impl LinearAttentionPlan {
         let kept = if p.state { two } else { Saturating(0) };
         let state = kept * n(p.kv_heads) * Saturating(self.state_elements());
         let groups = self.groups(shape);
-        LinearAttentionCost {
+        Cost {
             dispatches: groups.iter().filter(|&&groups| groups > 0).count() as u32,
             workgroups: groups.iter().fold(0, |sum: u64, &n| sum.saturating_add(n)),
             flops: flops.0,
@@ -243,6 +229,7 @@ impl LinearAttentionPlan {
                 + q_rows * heads_out * dv * size(p.out_dtype)
                 + Saturating(4) * n(shape.batch) * state)
                 .0,
+            bytes_requested: None,
         }
     }
 }

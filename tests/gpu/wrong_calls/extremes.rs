@@ -185,7 +185,7 @@ fn rope() {
             rotation: Rotation::new(world.table(), positions),
         };
         let shape = RopeShape { batch: n[0], seq: n[1] };
-        let _ = plan.bytes(&shape);
+        let _ = plan.cost(&shape).bytes;
         kernel.bind(&lab().gpu.device, &shape, &bindings)
     });
 }
@@ -210,7 +210,7 @@ fn kv_append() {
         };
         let shape =
             KvAppendShape { packed: (n[2] > 0).then_some(n[2]), ..KvAppendShape::new(n[0], n[1]) };
-        let _ = plan.bytes(&shape);
+        let _ = plan.cost(&shape).bytes;
         kernel.bind(&lab().gpu.device, &shape, &bindings)
     });
 }
@@ -239,7 +239,7 @@ fn decode() {
                 .then(|| world.outputs[1].as_entire_buffer_binding()),
         };
         let shape = DecodeShape { batch: n[0], seq_q: n[1] };
-        let _ = plan.bytes(&shape, n[2]);
+        let _ = plan.cost_over(&shape, n[2]);
         kernel.bind(&lab().gpu.device, &shape, &bindings)
     });
 }
@@ -258,7 +258,7 @@ fn merge() {
             lse: None,
         };
         let shape = MergeShape { parts: n[0], batch: n[1], heads: n[2], seq: n[3] };
-        let _ = plan.bytes(&shape);
+        let _ = plan.cost(&shape).bytes;
         kernel.bind(&lab().gpu.device, &shape, &bindings)
     });
 }
@@ -377,7 +377,7 @@ fn plans() {
         if let Ok(plan) = decode.plan(&caps) {
             let _ = (
                 plan.workspace_bytes(),
-                plan.bytes(&DecodeShape { batch: n[7], seq_q: n[8] }, n[9]),
+                plan.cost_over(&DecodeShape { batch: n[7], seq_q: n[8] }, n[9]),
             );
         }
         Ok(())

@@ -47,7 +47,7 @@ impl Rotated {
             ),
         };
         let dispatch = kernel.bind(&gpu.device, &shape, &bindings)?;
-        let mib = plan.bytes(&shape) as f64 / f64::from(1 << 20);
+        let mib = plan.cost(&shape).bytes as f64 / f64::from(1 << 20);
         Ok(Rotated { plan: format!("{plan}\n  {mib:.2} MiB moved"), q, k, v, dispatch })
     }
 }

@@ -123,7 +123,7 @@ fn rope(c: &mut Criterion) {
             };
             let shape = RopeShape { batch: 1, seq };
             let call = Rope::new(device, &plan)?.bind(device, &shape, &bindings)?;
-            Ok((call, plan.bytes(&shape)))
+            Ok((call, plan.cost(&shape).bytes))
         };
         let (call, bytes) = make().expect("a plan for these sizes");
         group.throughput(Throughput::Bytes(bytes));

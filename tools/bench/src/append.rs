@@ -89,7 +89,7 @@ fn one(clock: &Clock<'_>, rows: u32, dim: u32) -> Result<Append> {
         return Err("the values in the cache are not those appended".into());
     }
 
-    let bytes = plan.bytes(&shape);
+    let bytes = plan.cost(&shape).bytes;
     let copy = Copy::new(clock, bytes);
     let race = clock.race(&[&|pass| call.record(pass), &|pass| copy.record(pass)]);
     let (time, over_copy) = (race.best[0], copy.share(bytes, &race, 0, 1));

@@ -122,7 +122,7 @@ impl Cache {
         *compiled = Some(kernel);
         clock.gpu.run(|encoder| call.encode(encoder));
         self.check(&heads, &clock.gpu.download(&out, DType::F32))?;
-        Ok((call, plan.bytes(&shape, kv)))
+        Ok((call, plan.cost_over(&shape, kv).bytes))
     }
 
     /// Every output head against the f64 oracle. With scores and values of the size of 1 the error of

@@ -86,7 +86,7 @@ fn one(clock: &Clock<'_>, seq: u32, dim: u32) -> Result<Rotation> {
         }
     }
 
-    let bytes = plan.bytes(&shape);
+    let bytes = plan.cost(&shape).bytes;
     let copy = Copy::new(clock, bytes);
     let race = clock.race(&[&|pass| call.record(pass), &|pass| copy.record(pass)]);
     let (time, over_copy) = (race.best[0], copy.share(bytes, &race, 0, 1));
