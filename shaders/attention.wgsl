@@ -144,7 +144,7 @@ fn attention(
             for (var i = 0u; i < STATES * KEY_QUADS; i++) {
                 let state = i / KEY_QUADS;
                 let key = first + i % KEY_QUADS * TX + tx;
-                s[i] = modified(s[i], work, state / ROWS, row0 + state % ROWS, key);
+                s[i] = modified_quad(s[i], work, state / ROWS, row0 + state % ROWS, key);
             }
         }
         if (any_hidden(work, first)) {
@@ -289,7 +289,7 @@ fn attention(
             var seen: array<bool, STATES>;
             for (var i = 0u; i < STATES; i++) {
                 let row = min(row0 + i % ROWS, work.rows.count - 1u);
-                seen[i] = sees(work, row, head_of(program, i / ROWS), key);
+                seen[i] = sees(work, i / ROWS, row, key);
             }
             for (var j = 0u; j < COLS; j++) {
                 let x = value(work, key, rows_of_key(work, key).y, j * TX + tx);

@@ -134,7 +134,7 @@ fn attention(
                         s[i * BLOCK_K + 2u * BLOCK_KQ + j],
                         s[i * BLOCK_K + 3u * BLOCK_KQ + j],
                     );
-                    x = modified(x, work, i / ROWS, row, first + j);
+                    x = modified_quad(x, work, i / ROWS, row, first + j);
                     if (hidden) {
                         x = masked(x, work, row, first + j);
                     }
@@ -197,7 +197,7 @@ fn attention(
             }
             for (var i = 0u; i < STATES; i++) {
                 let row = min(row0 + i % ROWS, work.rows.count - 1u);
-                if (!sees(work, row, head_of(program, i / ROWS), key)) {
+                if (!sees(work, i / ROWS, row, key)) {
                     continue;
                 }
                 for (var column = 0u; column < VALUE_DIM / 4u + params.zero; column++) {

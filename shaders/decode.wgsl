@@ -121,7 +121,7 @@ fn decode(
             let q_at = Q_AT + 2u * u * ROWS;
             var own: array<vec4<f32>, Q_OFFERS>;
             for (var i = 0u; i < Q_OFFERS; i++) {
-                // Past the last row of q lies something else, which nobody takes.
+                // May read past q within the tile; `passed` never uses those values.
                 own[i] = offered(q_at + i * SUB, 1u, tid);
             }
             for (var r = 0u; r < ROWS; r++) {
@@ -137,48 +137,24 @@ fn decode(
                 }
             }
         }
-        for (var k = 0u; k < KEYS_EACH; k++) {
-            let key = first + k * THREADS + tid;
-            for (var r = 0u; r < ROWS; r++) {
-                let i = k * STATES + r;
-                if (MIX) {
-                    let program = programs[kv_head * params.programs
-                        + (row_first + r) % params.programs];
-                    let re = s[i];
-                    let im = s[i + ROWS];
-                    s[i] = program.phases.x * re + program.phases.y * im;
-                    s[i + ROWS] = program.phases.z * re + program.phases.w * im;
-                }
+        for (var r = 0u; r < ROWS; r++) {
+            let program = program_of(kv_head, row_first + r);
+            // Rows past the last one repeat it; they are never stored.
+            let i = min((row_first + r) / params.programs, params.seq_q - 1u);
+            for (var k = 0u; k < KEYS_EACH; k++) {
+                let key = first + k * THREADS + tid;
                 let sees = key < end && key >= low[r] && key < high[r];
-                // The row's place among the keys.
-                let place = place0 + i32((row_first + r) / params.programs);
+                let at = k * STATES + r;
+                if (MIX) {
+                    let re = s[at];
+                    let im = s[at + ROWS];
+                    s[at] = program.phases.x * re + program.phases.y * im;
+                    s[at + ROWS] = program.phases.z * re + program.phases.w * im;
+                }
                 for (var t = 0u; t < STREAMS; t++) {
-                    var score = s[i + t * ROWS];
-                    if (params.softcap != 0.0) {
-                        score = params.softcap * tanh_of(score);
-                    }
-                    if (ALIBI) {
-                        let program = programs[kv_head * params.programs
-                            + (row_first + r) % params.programs];
-                        let slope = select(program.slope0, program.slope1, t == 1u);
-                        score += slope * f32(i32(key) - place);
-                    }
-                    if (BIAS) {
-                        let program = programs[kv_head * params.programs
-                            + (row_first + r) % params.programs];
-                        let head = select(program.head0, program.head1, t == 1u);
-                        let row = min((row_first + r) / params.programs, params.seq_q - 1u);
-                        let bias = bias_of(batch, head, row, slot_of(min(key, end - 1u)));
-                        // Whatever the score of a hidden key is.
-                        score = select(score + bias, MASKED, bias <= MASKED);
-                    }
-                    if (HOOKS) {
-                        let program = programs[kv_head * params.programs
-                            + (row_first + r) % params.programs];
-                        let head = select(program.head0, program.head1, t == 1u);
-                        score = hooked(score, batch, head, place, i32(key));
-                    }
-                    s[i + t * ROWS] = select(MASKED, score, sees);
+                    let score = modified_score(s[at + t * ROWS], program, t, batch, i,
+                        place0 + i32(i), min(key, end - 1u));
+                    s[at + t * ROWS] = select(MASKED, score, sees);
                 }
             }
         }
@@ -336,7 +312,7 @@ fn decode(
             let column = n % V_QUADS;
             let row = row_first + i % ROWS;
             let stream = i / ROWS;
-            let program = programs[kv_head * params.programs + row % params.programs];
+            let program = program_of(kv_head, row);
             if (row / params.programs >= params.seq_q || stream >= program.streams) {
                 continue;
             }

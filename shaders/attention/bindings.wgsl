@@ -16,8 +16,8 @@ struct Params {
     causal_offset: i32,       // query i sees keys up to i + causal_offset; far past all where not causal
     align_last: u32,          // 1: the last query of a sequence stands at its last key
     window: i32,              // query i sees keys after i + causal_offset - window
-    scale_log2: f32,          // softmax_scale · log2 e
-    softcap: f32,             // c of c tanh(s / c), in base 2
+    q_scale: f32,             // on q, so that scores come in base 2, or as the softcap takes them
+    softcap: f32,             // in base 2; 0: none
     minus_infinity: f32,
     store_lse: u32,
     lse_batch: u32,           // strides of lse

@@ -67,10 +67,10 @@ fn query_unit(work: Work, s: u32, u: u32) -> Pairs {
     if (u < PAIR_QUADS) {
         x = rotate_query(x, work, inside, u);
     }
-    var c = params.scale_log2;
+    var c = params.q_scale;
     if (TURN) {
         c *= program.phases.x;
-        let t = params.scale_log2 * program.phases.y;
+        let t = params.q_scale * program.phases.y;
         if (u < PAIR_QUADS) {
             return Pairs(x.a * c + x.b * t, x.b * c - x.a * t);
         }

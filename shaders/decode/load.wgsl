@@ -17,7 +17,7 @@ fn stage_q(tid: u32, batch: u32, kv_head: u32, first: u32, place: i32) {
         let i = row / params.programs;
         var x = Pairs(vec4(0.0), vec4(0.0));
         if (i < params.seq_q) {
-            let program = programs[kv_head * params.programs + row % params.programs];
+            let program = program_of(kv_head, row);
             x = load_unit(false, row_at(params.q, batch, program.source, i), u);
             if (u < PAIR_QUADS) {
                 x = rotate_query(x, batch, i32(i) + select(0, place, params.among_keys != 0u), u);

@@ -1,21 +1,22 @@
-// What happens to single scores.
-
-// The built-in may lose all digits near 0, and overflow far from it.
-fn tanh_of(x: f32) -> f32 {
-    let t = exp2(-2.0 * LOG2_E * abs(x));
-    let far = sign(x) * (1.0 - t) / (1.0 + t);
-    let x2 = x * x;
-    let near = x * (1.0 + x2 * (-1.0 / 3.0 + x2 * (2.0 / 15.0 + x2 * (-17.0 / 315.0))));
-    return select(far, near, abs(x) < 0.2);
-}
-
-// The caller's functions see scores in base e. What a bias hides stays hidden.
-fn hooked(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32 {
-    let modified = in_base_2(score_mod(in_base_e(score), batch, head, query, key));
-    return select(modified, MASKED, score == MASKED || !mask_mod(batch, head, query, key));
-}
+// The scores of a row with a key of the cache.
+//
+// modified, Place: score.wgsl
 
 // q · k + sum
 fn dot_add(q: vec4<f32>, k: vec4<f32>, sum: f32) -> f32 {
     return fma(q.w, k.w, fma(q.z, k.z, fma(q.y, k.y, fma(q.x, k.x, sum))));
+}
+
+// The query head and the output heads of a row of a kv head.
+fn program_of(kv_head: u32, row: u32) -> Program {
+    return programs[kv_head * params.programs + row % params.programs];
+}
+
+// A score of stream t of row i of a sequence, after softcap, ALiBi, bias and hooks.
+fn modified_score(
+    score: f32, program: Program, t: u32, batch: u32, i: u32, query: i32, key: u32,
+) -> f32 {
+    let head = select(program.head0, program.head1, t == 1u);
+    let slope = select(program.slope0, program.slope1, t == 1u);
+    return modified(score, slope, Place(batch, head, i, query, query, key));
 }

@@ -11,6 +11,7 @@ use crate::plan::attention::Bias;
 use crate::plan::binding;
 use crate::plan::decode::{DecodePlan, DecodeShape};
 use crate::plan::merge::MergeShape;
+use crate::plan::softmax::scale_and_cap;
 use crate::uniform::uniform;
 use crate::{DType, Error, Layout, Result};
 
@@ -273,15 +274,7 @@ impl Decode {
         Checked { cache, rotary, bias }: Checked,
     ) -> Params {
         let p = self.plan.problem();
-        // A cap takes scores as multiples of itself, the softmax in base 2.
-        let scale = f64::from(p.softmax_scale);
-        let (q_scale, softcap) = match p.softcap {
-            Some(cap) => (
-                scale / f64::from(cap),
-                (f64::from(cap) * core::f64::consts::LOG2_E).min(f32::MAX.into()),
-            ),
-            None => (scale * core::f64::consts::LOG2_E, 0.0),
-        };
+        let (q_scale, softcap) = scale_and_cap(p.softmax_scale, p.softcap);
         Params {
             batch: shape.batch,
             seq_q: shape.seq_q,
@@ -292,8 +285,8 @@ impl Decode {
             programs: self.plan.programs.each,
             causal: p.causal.into(),
             window: p.window.unwrap_or(0),
-            q_scale: q_scale as f32,
-            softcap: softcap as f32,
+            q_scale,
+            softcap,
             minus_infinity: f32::NEG_INFINITY,
             sums_at: (self.plan.workspace(shape).0 / 4) as u32,
             among_keys: bindings.rotation.as_ref().is_some_and(Rotation::among_keys).into(),

@@ -13,6 +13,18 @@ pub(crate) fn in_base_2(x: f32) -> f32 {
     (f64::from(x) * LOG2_E) as f32
 }
 
+/// The factor on q and the softcap that shaders take: scores come in base 2, or as multiples of the
+/// cap, which is in base 2 then. 0 is no cap.
+pub(crate) fn scale_and_cap(softmax_scale: f32, softcap: Option<f32>) -> (f32, f32) {
+    match softcap {
+        Some(cap) => {
+            let scale = f64::from(softmax_scale) / f64::from(cap);
+            (scale as f32, in_base_2(cap).min(f32::MAX))
+        }
+        None => (in_base_2(softmax_scale), 0.0),
+    }
+}
+
 /// A sink as shaders keep it: `in_base_2` of the shaders, or `MASKED` where there is none.
 pub(crate) fn sink_in_base_2(sink: Option<&f32>) -> f32 {
     match sink.map(|&x| f64::from(x)) {

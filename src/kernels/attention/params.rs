@@ -4,7 +4,7 @@ use super::AttentionBindings;
 use super::bindings::Checked;
 use crate::gpu::{CacheParams, RotaryParams, Rotation, Strides};
 use crate::plan::attention::{Alignment, AttentionPlan, AttentionShape, CutPart, Queries};
-use crate::plan::softmax::in_base_2;
+use crate::plan::softmax::scale_and_cap;
 use crate::uniform::uniform;
 use crate::{Error, Layout, Result};
 
@@ -26,7 +26,7 @@ uniform! {
         causal_offset: i32,
         align_last: u32,
         window: i32,
-        scale_log2: f32,
+        q_scale: f32,
         softcap: f32,
         minus_infinity: f32,
         store_lse: u32,
@@ -66,6 +66,7 @@ impl Params {
         let tiles = shape.seq_q.div_ceil(plan.tile().block_q());
         let blocks_row = shape.seq_k.div_ceil(plan.tile().block_k());
         let align_last = problem.causal && problem.alignment == Alignment::LastKey;
+        let (q_scale, softcap) = scale_and_cap(problem.softmax_scale, problem.softcap);
         Ok(Self {
             batch: shape.batch,
             seq_q: shape.seq_q,
@@ -77,8 +78,8 @@ impl Params {
             causal_offset: causal_offset(shape, problem.causal)?,
             align_last: u32::from(align_last),
             window: problem.window.map_or(NO_WINDOW, |window| window as i32),
-            scale_log2: (f64::from(problem.softmax_scale) * core::f64::consts::LOG2_E) as f32,
-            softcap: problem.softcap.map_or(1.0, |cap| in_base_2(cap).min(f32::MAX)),
+            q_scale,
+            softcap,
             minus_infinity: f32::NEG_INFINITY,
             store_lse: u32::from(problem.lse),
             lse_batch: if ragged_q { 0 } else { heads_out * q_rows },

@@ -143,6 +143,7 @@ fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> impl Iterator<Item =
         wgsl!("softmax"),
         wgsl!("attention/load"),
         wgsl!("attention/work"),
+        wgsl!("score"),
         wgsl!("attention/score"),
         query,
         rows,

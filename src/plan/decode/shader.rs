@@ -83,6 +83,8 @@ fn constants(
         ("PREFETCH", tile.prefetch),
         ("MIX", programs.mix),
         ("TURN", programs.turn),
+        // Decided by the call's parameters, so that problems share a shader.
+        ("SOFTCAP", true),
         ("BIAS", problem.bias.is_some()),
         ("ALIBI", !problem.alibi_slopes.is_empty()),
         ("HOOKS", problem.score_mod.is_some() || problem.mask_mod.is_some()),
@@ -126,6 +128,7 @@ fn files<'a>(problem: &'a DecodeProblem, tile: &Tile, partial: bool) -> Vec<&'a 
         },
         wgsl!("decode/bindings"),
         wgsl!("decode/load"),
+        wgsl!("score"),
         wgsl!("decode/score"),
         wgsl!("decode"),
     ]);
