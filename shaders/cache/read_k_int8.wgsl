@@ -1,8 +1,6 @@
-@group(0) @binding(3) var<storage, read> k: array<u32>; // [planes, H_kv, rows, 1 + D / 4] by strides: a scale, then four channels a word
+// Rows of K as cache/int8.wgsl has them: [planes, H_kv, rows, 1 + D / 4] by strides.
+@group(0) @binding(3) var<storage, read> k: array<u32>;
 
 fn key_quad(row: u32, quad: u32) -> vec4<f32> {
-    let word = vec4(bitcast<i32>(k[row + 1u + quad]));
-    // The sign bit of each byte to the top, and down again.
-    return vec4<f32>((word << vec4(24u, 16u, 8u, 0u)) >> vec4(24u)) * bitcast<f32>(k[row]);
+    return int8_quad(k[row + 1u + quad], k[row]);
 }
-

@@ -1,9 +1,6 @@
-@group(0) @binding(3) var<storage, read> k: array<u32>; // [planes, H_kv, rows, words] by strides: eight channels a word, then two scales a word
+// Rows of K as cache/q4.wgsl has them: [planes, H_kv, rows, words] by strides.
+@group(0) @binding(3) var<storage, read> k: array<u32>;
 
 fn key_quad(row: u32, quad: u32) -> vec4<f32> {
-    let word = vec4(k[row + quad / 2u] >> (16u * (quad % 2u)));
-    let codes = (word >> vec4(0u, 4u, 8u, 12u)) & vec4(0xfu);
-    let scales = unpack2x16float(k[row + HEAD_DIM / 8u + quad / 16u]);
-    return (vec4<f32>(codes) - 8.0) * select(scales.x, scales.y, quad / 8u % 2u == 1u);
+    return q4_quad(k[row + quad / 2u], k[row + HEAD_DIM / 8u + quad / 16u], quad);
 }
-

@@ -1,9 +1,6 @@
-@group(0) @binding(4) var<storage, read> v: array<u32>; // [planes, H_kv, rows, words] by strides: eight channels a word, then two scales a word
+// Rows of V as cache/q4.wgsl has them: [planes, H_kv, rows, words] by strides.
+@group(0) @binding(4) var<storage, read> v: array<u32>;
 
 fn value_quad(row: u32, quad: u32) -> vec4<f32> {
-    let word = vec4(v[row + quad / 2u] >> (16u * (quad % 2u)));
-    let codes = (word >> vec4(0u, 4u, 8u, 12u)) & vec4(0xfu);
-    let scales = unpack2x16float(v[row + VALUE_DIM / 8u + quad / 16u]);
-    return (vec4<f32>(codes) - 8.0) * select(scales.x, scales.y, quad / 8u % 2u == 1u);
+    return q4_quad(v[row + quad / 2u], v[row + VALUE_DIM / 8u + quad / 16u], quad);
 }
-

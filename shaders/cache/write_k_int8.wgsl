@@ -1,20 +1,15 @@
-@group(0) @binding(5) var<storage, read_write> k_cache: array<u32>; // [planes, H_kv, rows, 1 + D / 4] by strides: a scale, then four channels a word
+// Rows of K as cache/int8.wgsl has them: [planes, H_kv, rows, 1 + D / 4] by strides.
+@group(0) @binding(5) var<storage, read_write> k_cache: array<u32>;
 
-// The whole row, which shares a scale; codes cannot say what is infinite or NaN, so the scale of a row
-// with such a number is NaN.
+// The whole row, which shares a scale.
 fn store_key(row: u32, source: Source, piece: u32) {
-    var largest = 0.0;
-    var strays = false;
+    var all = Int8Row(0.0, false);
     for (var i = 0u; i < HEAD_DIM / 4u; i++) {
-        let x = abs(key_quad(source, i));
-        largest = max(largest, max(max(x.x, x.y), max(x.z, x.w)));
-        strays = strays || any(not_finite(x));
+        all = int8_row(all, key_quad(source, i));
     }
-    k_cache[row] = select(bitcast<u32>(largest / 127.0), 0x7fc00000u, strays);
-    let inverse = select(127.0 / largest, 0.0, largest == 0.0);
+    k_cache[row] = int8_scale(all);
+    let inverse = int8_inverse(all);
     for (var i = 0u; i < HEAD_DIM / 4u; i++) {
-        let q = vec4<u32>(vec4<i32>(round(key_quad(source, i) * inverse))) & vec4(0xffu);
-        k_cache[row + 1u + i] = q.x | (q.y << 8u) | (q.z << 16u) | (q.w << 24u);
+        k_cache[row + 1u + i] = int8_word(key_quad(source, i), inverse);
     }
 }
-

@@ -1,7 +1,7 @@
 //! Planning an append to a cache.
 
 use crate::plan::cache::{CacheFormat, CacheType};
-use crate::plan::shader::{Source, cached, overrides, stored, wgsl};
+use crate::plan::shader::{Source, cached, codecs, overrides, stored, wgsl};
 use crate::plan::{Capabilities, Cost, Shader, Tier, rotation_flops};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
@@ -166,7 +166,7 @@ impl KvAppendPlan {
         problem.cache.kv_heads.min(if whole_rows { 1 } else { 2 })
     }
 
-    fn files(problem: &KvAppendProblem) -> [&'static str; 12] {
+    fn files(problem: &KvAppendProblem) -> Vec<&'static str> {
         let place = match problem.cache.paged {
             true => wgsl!("cache/paged"),
             false => wgsl!("cache/contiguous"),
@@ -179,8 +179,9 @@ impl KvAppendPlan {
             true => wgsl!("kv_append/pieces_pairs"),
             false => wgsl!("kv_append/pieces"),
         };
-        [
-            wgsl!("finite"),
+        let mut files = vec![wgsl!("finite")];
+        files.extend(codecs(problem.cache.k, problem.cache.v));
+        files.extend([
             stored!(problem.dtype, "io/k"),
             stored!(problem.dtype, "io/v"),
             cached!(problem.cache.k, "cache/write_k"),
@@ -192,7 +193,8 @@ impl KvAppendPlan {
             rotate,
             pieces,
             wgsl!("kv_append"),
-        ]
+        ]);
+        files
     }
 
     /// The same plan, to run on `device`.

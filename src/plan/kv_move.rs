@@ -1,7 +1,7 @@
 //! Planning moves of rows within a cache: context shift, copies of a prefix.
 
 use crate::plan::cache::{CacheFormat, CacheType};
-use crate::plan::shader::{Source, cached, wgsl};
+use crate::plan::shader::{Source, cached, codecs, wgsl};
 use crate::plan::{Capabilities, Cost, Shader, rotation_flops};
 use crate::rotary::Pairing;
 use crate::{Error, Result};
@@ -217,9 +217,8 @@ impl KvMovePlan {
         let cache = &problem.cache;
         let mut files = Vec::new();
         if problem.rotate {
-            if matches!(cache.k, CacheType::Int8 | CacheType::Q4) {
-                files.push(wgsl!("finite"));
-            }
+            files.push(wgsl!("finite"));
+            files.extend(codecs(cache.k, cache.k));
             files.extend([cached!(cache.k, "cache/write_k"), cached!(cache.k, "kv_move/read")]);
         } else {
             files.push(match cache.k {

@@ -2,6 +2,8 @@
 
 use core::fmt::Write as _;
 
+use crate::plan::cache::CacheType;
+
 /// The text of a file of `shaders/`, by its name without `.wgsl`, in parts if need be.
 macro_rules! wgsl {
     ($($part:literal),+) => {
@@ -34,6 +36,14 @@ macro_rules! cached {
     };
 }
 pub(crate) use cached;
+
+/// The codecs of quantised rows that kernels need where K and V of a cache are stored so. They call
+/// `not_finite`, of `finite.wgsl`.
+pub(crate) fn codecs<'a>(k: CacheType, v: CacheType) -> impl Iterator<Item = &'a str> {
+    let codec = move |stored, file| (k == stored || v == stored).then_some(file);
+    let int8 = codec(CacheType::Int8, wgsl!("cache/int8"));
+    int8.into_iter().chain(codec(CacheType::Q4, wgsl!("cache/q4")))
+}
 
 /// The text of a shader: constants first, then files.
 #[derive(Debug, Default)]

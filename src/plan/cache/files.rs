@@ -1,17 +1,18 @@
 //! The WGSL files of kernels that read a cache.
 
 use super::{CacheFormat, CacheType};
-use crate::plan::shader::wgsl;
+use crate::plan::shader::{codecs, wgsl};
 
 impl CacheFormat {
     /// `key_quad` and `value_quad`, and the bindings that they read.
     pub(crate) fn readers(&self) -> Vec<&'static str> {
-        let mut files = match self.k {
-            CacheType::F32 => vec![wgsl!("io/k_f32"), wgsl!("cache/read_k_float")],
-            CacheType::F16 => vec![wgsl!("io/k_f16"), wgsl!("cache/read_k_float")],
-            CacheType::Int8 => vec![wgsl!("cache/read_k_int8")],
-            CacheType::Q4 => vec![wgsl!("cache/read_k_q4")],
-        };
+        let mut files: Vec<_> = codecs(self.k, self.v).collect();
+        match self.k {
+            CacheType::F32 => files.extend([wgsl!("io/k_f32"), wgsl!("cache/read_k_float")]),
+            CacheType::F16 => files.extend([wgsl!("io/k_f16"), wgsl!("cache/read_k_float")]),
+            CacheType::Int8 => files.push(wgsl!("cache/read_k_int8")),
+            CacheType::Q4 => files.push(wgsl!("cache/read_k_q4")),
+        }
         match self.v {
             CacheType::F32 => files.extend([wgsl!("io/v_f32"), wgsl!("cache/read_v_float")]),
             CacheType::F16 => files.extend([wgsl!("io/v_f16"), wgsl!("cache/read_v_float")]),

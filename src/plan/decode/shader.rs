@@ -100,7 +100,7 @@ fn constants(
 }
 
 fn files<'a>(problem: &'a DecodeProblem, tile: &Tile, partial: bool) -> Vec<&'a str> {
-    let mut files = vec![stored!(problem.q_dtype, "io/q")];
+    let mut files: Vec<&str> = vec![wgsl!("finite"), stored!(problem.q_dtype, "io/q")];
     files.extend(problem.cache.readers());
     if partial {
         files.push(wgsl!("decode/store_partial"));
