@@ -1,3 +1,5 @@
+//! Mutations of inputs; those of shaders are in `tests/gpu/mutated.rs`.
+//!
 //! What files may hold: valid ones, mutated at random, must be read or refused, never panic. (A
 //! `cargo-fuzz` target needs a nightly compiler; these walk the same readers on a stable one, and
 //! start from inputs that get past the first checks.)

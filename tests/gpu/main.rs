@@ -15,6 +15,7 @@ mod layers;
 mod limits;
 mod linear_attention;
 mod merge;
+mod mutated;
 mod pipeline_cache;
 mod race;
 mod random;

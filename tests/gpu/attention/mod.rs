@@ -21,7 +21,7 @@ use phasor::oracle::{self, AttentionInputs};
 use phasor::{Budget, DType, HeadMap, Layout, Tensor};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
-use crate::harness::{Lab, Place, Placed, Result, Rotation, lab, random, widened};
+use crate::harness::{Lab, Place, Placed, Result, Rotation, execute, lab, random, widened};
 
 /// One call. Keys are given as they are, as if they had been rotated before.
 #[derive(Debug, Clone)]
@@ -354,7 +354,7 @@ impl Case {
             Some(Parts { apart: true, .. }) => {
                 dispatch.parts().for_each(|part| gpu.run(|encoder| part.encode(encoder)));
             }
-            _ => gpu.run(|encoder| dispatch.encode(encoder)),
+            _ => execute(gpu, &dispatch),
         }
         if let Some(workspace) = workspace {
             workspace.read(gpu)?;

@@ -1,7 +1,7 @@
 //! Decode, held to the oracle over caches whose unused slots and pages are NaN.
 
 mod invariants;
-mod short;
+pub mod short;
 mod tables;
 mod wrong_calls;
 
@@ -16,7 +16,7 @@ use phasor_kit::{
 };
 
 use crate::attention::variants::{Scores, hooked, in_stripes};
-use crate::harness::{HostCache, Lab, Place, Placed, Result, Slots, lab, random};
+use crate::harness::{HostCache, Lab, Place, Placed, Result, Slots, execute, lab, random};
 
 /// One decode call.
 #[derive(Debug, Clone)]
@@ -206,7 +206,7 @@ impl Case {
         };
         let shape = DecodeShape { batch: self.batch(), seq_q: self.seq_q };
         let call = kernel.bind(&gpu.device, &shape, &bindings)?;
-        gpu.run(|encoder| call.encode(encoder));
+        execute(gpu, &call);
         Ok(Outcome { out: out.read(gpu)?, lse: if p.lse { lse.read(gpu)? } else { Vec::new() } })
     }
 

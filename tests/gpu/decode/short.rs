@@ -12,10 +12,10 @@ use crate::attention::{
     quick_tile,
     variants::{SLANTED, STRIPES},
 };
-use crate::harness::{Place, Placed, Result, Slots, lab, run_table};
+use crate::harness::{Place, Placed, Result, Slots, execute, lab, run_table};
 
 /// Four rows over sequences of fewer and more keys, rotated in the kernel.
-fn case(twist: impl FnOnce(&mut Case)) -> Case {
+pub fn case(twist: impl FnOnce(&mut Case)) -> Case {
     let mut case = small(HeadMap::ropepp(4).unwrap(), 2, 32, &[1, 2, 3, 4, 37]);
     case.rope = Some(RopeConfig::new(32, 10_000.0));
     (case.seq_q, case.splits, case.tile) = (4, Some(2), Some(Tile::new(16, 1, 4)));
@@ -135,7 +135,7 @@ fn prefill_of_the_same_rows() {
     }
 }
 
-fn prefilled(case: &Case) -> Result<Outcome> {
+pub fn prefilled(case: &Case) -> Result<Outcome> {
     let (gpu, p, inputs) = (&lab().gpu, &case.problem, case.inputs()?);
     let problem = AttentionProblem {
         rotate_q: true,
@@ -167,6 +167,6 @@ fn prefilled(case: &Case) -> Result<Outcome> {
     bindings.rotation = Some(Rotation::new(table, Positions::AmongKeys));
     let shape = AttentionShape::new(batch, rows, case.slots.capacity());
     let call = lab().attention(&plan)?.bind(&gpu.device, &shape, &bindings)?;
-    gpu.run(|encoder| call.encode(encoder));
+    execute(gpu, &call);
     Ok(Outcome { out: out.read(gpu)?, lse: lse.read(gpu)? })
 }

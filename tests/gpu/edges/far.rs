@@ -27,7 +27,7 @@ fn hold_lse(got: &[f32], truth: &[f64], naive: &[f32]) -> Result {
     Ok(())
 }
 
-fn attend(case: &Case) -> Result {
+pub fn attend(case: &Case) -> Result {
     let inputs = case.inputs();
     let got = case.run(lab(), &inputs)?;
     let reference = case.reference(&inputs)?;
@@ -35,7 +35,7 @@ fn attend(case: &Case) -> Result {
     hold_lse(&got.lse.ok_or("no lse")?, &reference.truth.lse, &reference.naive_lse)
 }
 
-fn decoded(case: &decode::Case) -> Result {
+pub fn decoded(case: &decode::Case) -> Result {
     let inputs = case.inputs()?;
     let got = case.run(&inputs)?;
     let (truth, naive) = (case.reference::<f64>(&inputs)?, case.reference::<f32>(&inputs)?);
@@ -45,7 +45,7 @@ fn decoded(case: &decode::Case) -> Result {
 }
 
 /// Four rows over sequences whose keys three splits cannot share evenly.
-fn few_rows(twist: impl FnOnce(&mut decode::Case)) -> decode::Case {
+pub fn few_rows(twist: impl FnOnce(&mut decode::Case)) -> decode::Case {
     let mut case = decode::small(HeadMap::ropepp(4).unwrap(), 2, 16, &[4, 37, 70]);
     case.seq_q = 4;
     twist(&mut case);
@@ -113,25 +113,28 @@ fn whatever_a_hook_gives() {
 /// Parts, and sinks beside them, of any finite size.
 #[test]
 fn parts_of_any_finite_size() {
-    let far = [-3e38, 3e38, f32::MIN, f32::MAX, -1.8e38, 1.6e38];
     for (parts, sinks) in [(1, vec![]), (2, vec![]), (9, vec![]), (3, vec![f32::MIN, 3e38, 0.0])] {
         let mut case = merge::Case::new(parts, 8);
         case.problem.sinks = sinks;
-        let (x, mut lses) = case.parts();
-        for (n, lse) in lses.iter_mut().enumerate() {
-            // Rows of far parts alone, of one of them, and of none; empty parts among them.
-            *lse = match n % 30 {
-                row @ 0..12 => far[(row + n / 30 * 5) % far.len()],
-                row @ 12..20 if n / 30 == 0 => far[row % far.len()],
-                20..24 if n / 30 % 2 == 1 => f32::NEG_INFINITY,
-                _ => *lse,
-            };
-        }
-        let got = case.run(&x, &lses).unwrap();
-        let truth = case.reference::<f64>(&x, &lses).unwrap();
-        let naive = case.reference::<f32>(&x, &lses).unwrap();
-        let bound = Bound::computed(&naive.out, &truth.out, DType::F32);
-        hold("out", &got.out, &truth.out, &bound, [1, 1, 1, got.out.len() as u32]).unwrap();
-        hold_lse(&got.lse, &truth.lse, &naive.lse).unwrap();
+        merged(&case).unwrap();
     }
+}
+
+/// Rows of far parts alone, of one of them, and of none; empty parts among them.
+pub fn merged(case: &merge::Case) -> Result {
+    let far = [-3e38, 3e38, f32::MIN, f32::MAX, -1.8e38, 1.6e38];
+    let (x, mut lses) = case.parts();
+    for (n, lse) in lses.iter_mut().enumerate() {
+        *lse = match n % 30 {
+            row @ 0..12 => far[(row + n / 30 * 5) % far.len()],
+            row @ 12..20 if n / 30 == 0 => far[row % far.len()],
+            20..24 if n / 30 % 2 == 1 => f32::NEG_INFINITY,
+            _ => *lse,
+        };
+    }
+    let got = case.run(&x, &lses)?;
+    let (truth, naive) = (case.reference::<f64>(&x, &lses)?, case.reference::<f32>(&x, &lses)?);
+    let bound = Bound::computed(&naive.out, &truth.out, DType::F32);
+    hold("out", &got.out, &truth.out, &bound, [1, 1, 1, got.out.len() as u32])?;
+    hold_lse(&got.lse, &truth.lse, &naive.lse)
 }

@@ -2,7 +2,7 @@
 //! ends. What is held here is what the crate's docs promise under "Numbers at the edge".
 
 mod attention;
-mod far;
+pub mod far;
 mod kernels;
 mod sizes;
 

@@ -2,6 +2,7 @@
 
 mod cache;
 mod every_kernel;
+mod fault;
 mod placed;
 mod rotation;
 
@@ -24,6 +25,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 pub use cache::{HostCache, Slots, within_a_code};
 pub use every_kernel::every_kernel;
+pub use fault::{Fault, execute, with_fault};
 pub use placed::{Place, Placed};
 pub use rotation::{Ids, Rotation};
 

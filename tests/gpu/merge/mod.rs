@@ -5,7 +5,7 @@ use phasor::oracle::{self, Attended, Real};
 use phasor::{DType, Error, Layout, Tensor};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
-use crate::harness::{Place, Placed, Result, lab, random, run_table};
+use crate::harness::{Place, Placed, Result, execute, lab, random, run_table};
 
 /// One call.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ impl Case {
         if call.is_empty() != out_shape.contains(&0) {
             return Err("empty, but its output is not, or the other way round".into());
         }
-        gpu.run(|encoder| call.encode(encoder));
+        execute(gpu, &call);
         Ok(Attended { out: out.read(gpu)?, lse: lse.read(gpu)? })
     }
 

@@ -1,0 +1,146 @@
+//! Shaders with a fault in them: each is one that a kernel had, or that one of two copies of a rule had
+//! and the other had not. What holds the rule must find it, in every kernel that has it.
+
+use phasor::attention::AttentionProblem;
+use phasor::{Bias, ScoreHook};
+
+use crate::{
+    attention::{Case, control, variants::EDGY},
+    decode::short,
+    edges::far,
+    harness::{Fault, Result, with_fault},
+    merge,
+};
+
+/// A fault, and what has to find it.
+struct Mutation {
+    name: &'static str,
+    fault: Fault,
+    found_by: Vec<fn() -> Result>,
+}
+
+fn prefill(hook: bool, bias: bool, filler: f32) -> Result {
+    let problem = AttentionProblem {
+        score_mod: hook.then(|| ScoreHook::new(EDGY).unwrap()),
+        bias: bias.then_some(Bias::Additive),
+        ..control()
+    };
+    let case = Case::quick(&problem)?;
+    let filler = bias.then_some(filler);
+    far::attend(&Case { bias_filler: filler, bias_extent: [2, 4, 37], ..case })
+}
+
+fn decoded(splits: u32, hook: bool, bias: bool, filler: f32) -> Result {
+    far::decoded(&far::few_rows(|c| {
+        c.problem.score_mod = hook.then(|| ScoreHook::new(EDGY).unwrap());
+        c.problem.bias = bias.then_some(Bias::Additive);
+        (c.splits, c.bias_filler) = (Some(splits), bias.then_some(filler));
+        c.bias_extent = [3, 8, 4];
+    }))
+}
+
+/// Rows before key 0 that see keys.
+fn turned_back() -> Result {
+    short::case(|c| {
+        (c.problem.causal, c.lens) = (false, vec![1, 2, 3, 5, 40]);
+    })
+    .check()
+}
+
+fn turned_back_prefill() -> Result {
+    let case = short::case(|c| {
+        (c.problem.causal, c.lens) = (false, vec![1, 2, 3, 5, 40]);
+    });
+    case.hold(&case.inputs()?, &short::prefilled(&case)?)
+}
+
+fn mutations() -> Vec<Mutation> {
+    vec![
+        Mutation {
+            name: "decode counts rows from key 0 where a sequence is short",
+            fault: [
+                "let place0 = i32(length) - i32(params.seq_q);",
+                "let place0 = max(i32(length) - i32(params.seq_q), 0);",
+            ],
+            found_by: vec![|| short::case(|_| ()).check(), turned_back],
+        },
+        Mutation {
+            name: "prefill takes a place before key 0 for key 0",
+            fault: ["place += work.offset;", "place = max(place + work.offset, 0);"],
+            found_by: vec![turned_back_prefill],
+        },
+        Mutation {
+            name: "a turn back goes forward",
+            fault: ["t.sin = select(t.sin, -t.sin, before);", ""],
+            found_by: vec![turned_back, turned_back_prefill],
+        },
+        Mutation {
+            name: "a hook's NaN is masked",
+            fault: [
+                "s = select(in_base_2(x), MASKED, hidden);",
+                "s = select(max(in_base_2(x), MASKED), MASKED, hidden);",
+            ],
+            found_by: vec![|| prefill(true, false, 0.0), || decoded(1, true, false, 0.0)],
+        },
+        Mutation {
+            name: "a hook shows what a bias hides",
+            fault: ["let hidden = s == MASKED || ", "let hidden = "],
+            found_by: vec![|| prefill(true, true, 1.0), || decoded(1, true, true, 1.0)],
+        },
+        Mutation {
+            name: "a finite number past a bound is a mask",
+            fault: ["const MASKED: f32 = -3.4e38;", "const MASKED: f32 = -1.0e38;"],
+            found_by: vec![
+                || prefill(false, true, -3e38),
+                || decoded(1, false, true, -3e38),
+                || decoded(3, false, true, -3e38),
+            ],
+        },
+        Mutation {
+            name: "numbers far out overflow in base 2",
+            fault: [
+                "return select(LOG2_E * x, 0.5 * x + FAR_STEP * sign(x), abs(x) > FAR);",
+                "return LOG2_E * x;",
+            ],
+            found_by: vec![
+                || prefill(false, true, f32::MIN),
+                || decoded(1, false, true, f32::MIN),
+                far_parts,
+            ],
+        },
+        Mutation {
+            name: "log-sum-exps far out come back as if they were near",
+            fault: ["return select(LN_2 * x, far, abs(x) > LOG2_E * FAR);", "return LN_2 * x;"],
+            found_by: vec![
+                || prefill(false, true, f32::MIN),
+                || decoded(1, false, true, f32::MIN),
+                far_parts,
+            ],
+        },
+        Mutation {
+            name: "a split whose sum is NaN counts as empty",
+            fault: ["!(state[n].y == 0.0)", "(state[n].y > 0.0 && state[n].y < 1e30)"],
+            found_by: vec![|| decoded(3, true, false, 0.0)],
+        },
+        Mutation {
+            name: "splits weigh the same where their maxima are far out",
+            fault: ["sum += weight * state[n].y;", "sum += weight * min(state[n].y, 12.0);"],
+            found_by: vec![|| decoded(3, false, true, f32::MIN)],
+        },
+    ]
+}
+
+fn far_parts() -> Result {
+    far::merged(&merge::Case::new(3, 8))
+}
+
+#[test]
+fn faults_are_found() {
+    for Mutation { name, fault, found_by } in mutations() {
+        for (n, find) in found_by.into_iter().enumerate() {
+            find().unwrap_or_else(|error| panic!("{name}, {n}, without the fault: {error}"));
+            let found = with_fault(fault, find);
+            assert!(found.is_err(), "{name}: test {n} does not find it");
+        }
+    }
+}
