@@ -17,6 +17,11 @@
 //     v  [key quad, column]  four keys: four channels
 //     p  [key quad, row pair]  four keys: (re 0, re 1, im 0, im 1); with one stream
 //        [key quad, two row pairs]  each of them: (0, 1 of keys 0 and 1), (0, 1 of keys 2 and 3)
+//
+// work_of, out_row, head_of, store_*: attention/work.wgsl; stage_*, k_slot: attention/stage.wgsl;
+// value: attention/load.wgsl; modified_quad, masked, any_hidden: attention/score.wgsl; sees:
+// attention/strays.wgsl; kept_state, keep_state: attention/state_*.wgsl; block_visited:
+// attention/blocks_*.wgsl; with_sink: softmax.wgsl; not_finite: finite.wgsl
 
 const V_COLS: u32 = TX * COLS;            // columns a V tile, padding included
 const P_GROUPS: u32 = (ROW_PAIRS * STREAMS + 1u) / 2u; // groups of p an invocation and key quad
@@ -149,7 +154,8 @@ fn attention(
         }
         if (any_hidden(work, first)) {
             for (var i = 0u; i < STATES * KEY_QUADS; i++) {
-                s[i] = masked(s[i], work, row0 + i / KEY_QUADS % ROWS, first + i % KEY_QUADS * TX + tx);
+                let row = row0 + i / KEY_QUADS % ROWS;
+                s[i] = masked(s[i], work, row, first + i % KEY_QUADS * TX + tx);
             }
         }
 
@@ -267,8 +273,9 @@ fn attention(
                             let p = shared_tile[p_at + r / 2u][r % 2u * 2u + c / 2u];
                             for (var j = 0u; j < COLS; j++) {
                                 let i0 = 2u * r * COLS + j;
+                                let i1 = i0 + COLS;
                                 acc[i0] = fma(vec4(p.z), w4[j], fma(vec4(p.x), v4[j], acc[i0]));
-                                acc[i0 + COLS] = fma(vec4(p.w), w4[j], fma(vec4(p.y), v4[j], acc[i0 + COLS]));
+                                acc[i1] = fma(vec4(p.w), w4[j], fma(vec4(p.y), v4[j], acc[i1]));
                             }
                         }
                     }
@@ -305,7 +312,8 @@ fn attention(
         for (var i = 0u; i < STATE_VECS; i++) {
             let j = 4u * i;
             keep_state(state_at + i * THREADS, vec4(m[j], m[j + 1u], m[j + 2u], m[j + 3u]));
-            keep_state(state_at + (STATE_VECS + i) * THREADS, vec4(l[j], l[j + 1u], l[j + 2u], l[j + 3u]));
+            let sums = vec4(l[j], l[j + 1u], l[j + 2u], l[j + 3u]);
+            keep_state(state_at + (STATE_VECS + i) * THREADS, sums);
         }
         for (var i = 0u; i < STATES * COLS; i++) {
             keep_state(state_at + (2u * STATE_VECS + i) * THREADS, acc[i]);

@@ -1,18 +1,23 @@
 // The same attention as attention.wgsl for adapters where workgroup memory is slow and a subgroup
 // always has the same size: software adapters, whose lanes take turns to read and write memory.
 //
-// One workgroup is one subgroup of TY lanes, and a lane owns ROWS queries for good: its softmax needs
-// nobody else. Every lane loads one key, or the value of one key, and the lanes pass them round, so a
-// load serves TY · ROWS queries. Rotated queries and un-normalised outputs lie in workgroup memory
-// for want of another place that a loop may index; no lane reads what another wrote, and there are no
-// barriers.
+// One workgroup is one subgroup of TY lanes, and a lane owns ROWS queries for good: its softmax
+// needs nobody else. Every lane loads one key, or the value of one key, and the lanes pass them
+// round, so a load serves TY · ROWS queries. Rotated queries and un-normalised outputs live in
+// workgroup memory, because private arrays are slow under a dynamic index; no lane reads what
+// another wrote, and there are no barriers.
 //
 //     queries  [unit, row, lane]  four pairs: first members, second members
 //     outputs  [column, state, lane]  four channels
 //
 // Loops over units and columns have bounds that the compiler does not know, and so are never
-// unrolled: the code is as short for every head dimension. Those over lanes and states have to be, since
-// there a private array with an index that is no constant is slow as well.
+// unrolled: the code is as short for every head dimension. Loops over lanes and states must unroll:
+// they index private arrays.
+//
+// work_of, out_row, head_of, store_*: attention/work.wgsl; query_unit, key_pairs, value:
+// attention/load.wgsl; modified_quad, masked, any_hidden: attention/score.wgsl; sees:
+// attention/strays.wgsl; kept_state, keep_state: attention/state_*.wgsl; block_visited:
+// attention/blocks_*.wgsl; with_sink: softmax.wgsl; not_finite: finite.wgsl
 
 const ROUNDS: u32 = BLOCK_K / TY;  // keys a lane and step
 
@@ -71,8 +76,9 @@ fn attention(
         queries[(2u * i + 1u) * TY + tid] = x.b;
     }
 
-    // Whether a value was not finite. A masked key's weight of 0 would not silence it, as 0 · NaN is
-    // NaN: zero takes its place, and the end of the kernel gives it to the rows that see its key.
+    // Whether a value was not finite. A masked key's weight of 0 would not silence it, as 0 · NaN
+    // is NaN: zero takes its place, and the end of the kernel gives it to the rows that see its
+    // key.
     var strays = false;
     for (var first = work.start; first < work.end; first += BLOCK_K) {
         if (BLOCKS && !block_visited(work.batch, work.tile, first / BLOCK_K)) {
@@ -213,7 +219,8 @@ fn attention(
         for (var i = 0u; i < STATE_VECS; i++) {
             let j = 4u * i;
             keep_state(state_at + i * THREADS, vec4(m[j], m[j + 1u], m[j + 2u], m[j + 3u]));
-            keep_state(state_at + (STATE_VECS + i) * THREADS, vec4(l[j], l[j + 1u], l[j + 2u], l[j + 3u]));
+            let sums = vec4(l[j], l[j + 1u], l[j + 2u], l[j + 3u]);
+            keep_state(state_at + (STATE_VECS + i) * THREADS, sums);
         }
         for (var i = 0u; i < (VALUE_DIM / 4u + params.zero) * STATES; i++) {
             keep_state(state_at + (2u * STATE_VECS + i) * THREADS, outputs[i * TY + tid]);

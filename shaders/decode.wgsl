@@ -6,8 +6,13 @@
 //     S_re = Qa·Ka + Qb·Kb      S_im = Qb·Ka − Qa·Kb      S_φ = cos φ · S_re + sin φ · S_im
 //
 // One invocation: in Q·Kᵀ, KEYS_EACH keys, against all rows; in P·V, COLS groups of four channels
-// of V, over every KEY_GROUPS-th key, RUN keys at once. A state is one softmax: row r of stream t is state
-// t · ROWS + r.
+// of V, over every KEY_GROUPS-th key, RUN keys at once. A state is one softmax: row r of stream t
+// is state t · ROWS + r.
+//
+// key_place, stage_q: decode/load.wgsl; load_unit: units.wgsl; key_quad, value_quad:
+// cache/read_*.wgsl; place_of: cache/contiguous.wgsl or paged.wgsl; row_at: cache/rows.wgsl;
+// modified_score, program_of, dot_add: decode/score.wgsl; offered, passed: decode/pass_*.wgsl;
+// store_result: decode/store_*.wgsl
 
 @compute @workgroup_size(WORKGROUP)
 fn decode(
@@ -222,9 +227,10 @@ fn decode(
         let keys = min(BLOCK_K, end - first);
         for (var base = 0u; base < keys; base += KEY_GROUPS * RUN) {
             let next = base + KEY_GROUPS * RUN;
-            if (!BIAS && !HOOKS && next <= keys && first + base >= last_low && first + next <= first_high) {
-                // A run of keys that every row sees: all of its values first, so that their loads are on
-                // the way together.
+            let whole = next <= keys && first + base >= last_low && first + next <= first_high;
+            if (!BIAS && !HOOKS && whole) {
+                // A run of keys that every row sees: all of its values first, so that their loads
+                // are on the way together.
                 let own_row = offered_row(base, tid);
                 var x: array<vec4<f32>, RUN * COLS>;
                 for (var n = 0u; n < RUN; n++) {

@@ -1,8 +1,13 @@
 // Appends new keys and values to a cache: rotates K, converts, and finds each row's place.
 //
-// One workgroup: WORKGROUP places. One invocation: one of PIECES places of one new row, a piece of K (what
-// shares a scale; of a float cache four channels, or four pairs that rotate) and every PIECES-th piece
-// of V, in HEADS_EACH kv heads, so that one fetch of cos and sin serves all of them.
+// One workgroup: WORKGROUP places. One invocation: one of PIECES places of one new row, a piece of
+// K (what shares a scale; of a float cache four channels, or four pairs that rotate) and every
+// PIECES-th piece of V, in HEADS_EACH kv heads, so that one fetch of cos and sin serves all of
+// them.
+//
+// place_of: cache/contiguous.wgsl or paged.wgsl; row_at: cache/rows.wgsl; append_key, turn_of:
+// kv_append/pieces*.wgsl; key_quad: kv_append/ready.wgsl or rotate.wgsl; store_key, store_value:
+// cache/write_*.wgsl; load_k, load_v: io/*.wgsl
 
 override WORKGROUP: u32;
 override HEAD_DIM: u32;

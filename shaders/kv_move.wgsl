@@ -1,8 +1,12 @@
 // Moves rows of a cache to other slots, of the same sequence or of another one.
 //
-// One workgroup: a chain of rows of one kv head of one move: rows c, c + chains, c + 2 chains and so
-// on. Within a sequence a move has as many chains as it goes slots far, so that the row that is
-// overwritten is the one that this very chain has read before, or has still to leave alone.
+// One workgroup: a chain of rows of one kv head of one move: rows c, c + chains, c + 2 chains and
+// so on. Within a sequence a move has as many chains as it goes slots far: rows that could
+// overwrite each other are in one chain, which runs in order.
+//
+// place_of: cache/contiguous.wgsl or paged.wgsl; row_at: cache/rows.wgsl; move_key:
+// kv_move/stay.wgsl or turn.wgsl, which stores by cache/write_k_*.wgsl and reads by
+// kv_move/read_*.wgsl
 
 override WORKGROUP: u32;
 

@@ -43,8 +43,8 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-// 0, which a compiler does not know where the plan wants compact code: loops with it in their bounds stay
-// loops then.
+// 0, which a compiler does not know where the plan wants compact code: loops with it in their
+// bounds stay loops then.
 fn zero() -> u32 {
     return select(0u, params.resume / 2u, COMPACT);
 }

@@ -1,8 +1,8 @@
 // Merges attention over parts of the keys into attention over all of them:
 //     out = Σ e^(lse_p − M) out_p / Σ e^(lse_p − M)      lse = M + ln Σ e^(lse_p − M)
-// with M the largest of the lse_p and of the sink, which adds e^(sink − M) to the sum. Parts come as
-// outputs with their log-sum-exp (merge/by_lse.wgsl), or, from decode, as the maximum, the sum and the
-// outputs that were not divided by it (merge/by_sums.wgsl): lse_p = m_p + ln l_p there.
+// with M the largest of the lse_p and of the sink, which adds e^(sink − M) to the sum. Parts come
+// as outputs with their log-sum-exp (merge/by_lse.wgsl), or, from decode, as the maximum, the sum
+// and the outputs that were not divided by it (merge/by_sums.wgsl): lse_p = m_p + ln l_p there.
 //
 // part_state: merge/by_*.wgsl; load_part: merge/parts_*.wgsl; log_sum_exp: softmax.wgsl;
 // store_out: io/out_*.wgsl
@@ -75,8 +75,8 @@ fn merge(
             part[n] = load_part(first_part + p * params.part.batch);
         }
         for (var n = 0u; n < AT_ONCE; n++) {
-            // The output of an empty part may be anything. `!(x == 0)` and not `x != 0`, which is false
-            // of NaN in some targets: a part whose sum is NaN must count.
+            // The output of an empty part may be anything. `!(x == 0)` and not `x != 0`, which is
+            // false of NaN in some targets: a part whose sum is NaN must count.
             if (first + n < params.parts && !(state[n].y == 0.0)) {
                 let weight = exp2(state[n].x - base);
                 sum += weight * state[n].y;

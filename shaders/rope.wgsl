@@ -4,6 +4,9 @@
 // One workgroup: WORKGROUP (position, unit) places of HEAD_BLOCK heads of one batch. One
 // invocation: four pairs of one position, in every head of the block, so that one fetch of their
 // cos and sin serves all of them. Units past the pairs are four channels of the tail, copied.
+//
+// row_in: rope/params.wgsl; load_stored, store_stored: rope/in_place.wgsl or apart.wgsl; decode,
+// encode: rope/quad_*.wgsl; cos_sin_quad: rotary.wgsl
 
 override WORKGROUP: u32;
 override HEAD_BLOCK: u32;       // heads an invocation, q and k counted on
@@ -82,8 +85,8 @@ fn rope(
     if (params.plane_k != params.plane_q) {
         t_k = scaled(cos_sin_quad(params.plane_k, batch, s, pair));
     }
-    // Heads of q, then of k: apart, so that a compiler sees which of the two an access is to. Adapters
-    // whose lanes all walk through both arms of a branch would do every one twice.
+    // Heads of q, then of k: two loops, so that each access has one buffer. With a branch inside,
+    // software adapters execute both arms.
     for (var head = head_first; head < min(head_end, params.heads_q); head++) {
         turn(row_in(false, batch, head, s), u, t_q);
     }

@@ -1,8 +1,12 @@
 // Writes the real and imaginary scores, or attention probabilities, of chosen heads for a window
 // of queries and keys. One workgroup: one tile of one head.
+//
+// score_tile, seen: scores/tile.wgsl
 
-@group(0) @binding(5) var<storage, read_write> window: array<f32>; // [B, heads, queries, keys], 2 components by strides
-@group(0) @binding(7) var<storage, read> lse: array<f32>;          // [B, 2 H_q, S_q], re and im by turns
+// [B, heads, queries, keys], 2 components by strides
+@group(0) @binding(5) var<storage, read_write> window: array<f32>;
+// [B, 2 H_q, S_q], re and im by turns
+@group(0) @binding(7) var<storage, read> lse: array<f32>;
 
 fn written(score: f32, row: u32, visible: bool, lse_row: u32) -> f32 {
     let x = score * params.scale;

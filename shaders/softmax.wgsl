@@ -1,4 +1,5 @@
-// Softmax in base 2, as all kernels have it: scores are kept in units of log 2, so that exp2 serves.
+// Softmax in base 2, as all kernels have it: scores are kept in units of log 2, so that exp2
+// serves.
 
 const LN_2: f32 = 0.69314718055994530942;
 const LOG2_E: f32 = 1.44269504088896340736;
@@ -6,8 +7,8 @@ const LOG2_E: f32 = 1.44269504088896340736;
 // whatever in_base_2 makes of a finite number.
 const MASKED: f32 = -3.4e38;
 
-// Numbers past ±FAR, 2^127, go from base e to base 2 at half their slope, so that none overflows and
-// all keep their order. Out there two neighbours are further apart than a softmax can tell.
+// Numbers past ±FAR, 2^127, go from base e to base 2 at half their slope, so that none overflows
+// and all keep their order. Out there two neighbours are further apart than a softmax can tell.
 const FAR: f32 = 1.7014118e38;
 const FAR_STEP: f32 = (LOG2_E - 0.5) * FAR;
 const FAR_MOST: f32 = 1.7014117e38; // half the largest number
@@ -21,8 +22,8 @@ fn in_base_e(x: f32) -> f32 {
     return select(LN_2 * x, far, abs(x) > LOG2_E * FAR);
 }
 
-// The logarithm of a sum of weights from 0 to 1. A NaN among them, which exp2 need not keep, has made
-// the sum NaN or infinite: the logarithm is NaN then.
+// The logarithm of a sum of weights from 0 to 1. A NaN among them, which exp2 need not keep, has
+// made the sum NaN or infinite: the logarithm is NaN then.
 fn log2_of_sum(sum: f32, minus_infinity: f32) -> f32 {
     let finite = (bitcast<u32>(sum) & 0x7f800000u) != 0x7f800000u;
     return select(sum + minus_infinity, log2(sum), finite);
@@ -33,8 +34,8 @@ fn log_sum_exp(m: f32, l: f32, minus_infinity: f32) -> f32 {
     return select(in_base_e(m + log2_of_sum(l, minus_infinity)), minus_infinity, l == 0.0);
 }
 
-// A row's maximum and sum once its sink, a key without a value, has joined them, and the factor that
-// takes its output from one maximum to the other.
+// A row's maximum and sum once its sink, a key without a value, has joined them, and the factor
+// that takes its output from one maximum to the other.
 struct Sum {
     m: f32,
     l: f32,

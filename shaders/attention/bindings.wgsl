@@ -9,11 +9,11 @@ struct Params {
     tiles: u32,               // query tiles
     first_group: u32,         // of this part of the call
     part_groups: u32,
-    first_step: u32,          // key tiles of this part, counted from the first that a workgroup visits
+    first_step: u32,          // key tiles of this part, from the first that a workgroup visits
     end_step: u32,
     last_part: u32,           // 0: states are left in the workspace
     programs: u32,            // rows of the program table in use
-    causal_offset: i32,       // query i sees keys up to i + causal_offset; far past all where not causal
+    causal_offset: i32,       // query i sees keys up to i + causal_offset; far where not causal
     align_last: u32,          // 1: the last query of a sequence stands at its last key
     window: i32,              // query i sees keys after i + causal_offset - window
     q_scale: f32,             // on q, so that scores come in base 2, or as the softcap takes them
@@ -27,7 +27,7 @@ struct Params {
     blocks_batch: u32,        // strides of the block list
     blocks_row: u32,
     causal: u32,
-    bundle: u32,              // lanes, a program of a batch each, that go through the tiles together
+    bundle: u32,              // programs of a batch that go through the tiles together
     zero: u32,                // 0, unknown to a compiler: loops with it in their bounds stay loops
     q: Strides,
     out: Strides,
@@ -54,7 +54,8 @@ struct Program {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<uniform> programs: array<Program, PROGRAM_SLOTS>;
-@group(0) @binding(7) var<storage, read_write> lse: array<f32>;  // [B, H_out, S_q] or [H_out, rows], natural log
+// [B, H_out, S_q] or [H_out, rows], natural log
+@group(0) @binding(7) var<storage, read_write> lse: array<f32>;
 
 // Queries of one sequence: the first one's row in q, and how many.
 struct QueryRows {

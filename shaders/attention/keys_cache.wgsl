@@ -1,5 +1,6 @@
 // Keys lie in a cache that is paged, rolls, or both.
-@group(0) @binding(10) var<storage, read> kv_lens: array<u32>; // [B] keys of each sequence, those that are gone included
+// [B] keys of each sequence, those that are gone included
+@group(0) @binding(10) var<storage, read> kv_lens: array<u32>;
 
 const MOST_KEYS: u32 = 0x1fffffffu; // places have room in an i32, whatever is added to them
 

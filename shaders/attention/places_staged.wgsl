@@ -1,5 +1,5 @@
-// Where the rows of a tile's keys start is worked out once for all of their channels: slots are found by
-// a division, and pages in a table.
+// Where the rows of a tile's keys start is worked out once for all of their channels: slots are
+// found by a division, and pages in a table.
 var<workgroup> places: array<vec2<u32>, BLOCK_K>; // rows of K and of V
 
 fn stage_places(tid: u32, work: Work, first: u32) {

@@ -1,5 +1,6 @@
 // Queries of all sequences lie one behind the other.
-@group(0) @binding(12) var<storage, read> cu_seqlens_q: array<u32>; // [B + 1], first row of each sequence
+// [B + 1], first row of each sequence
+@group(0) @binding(12) var<storage, read> cu_seqlens_q: array<u32>;
 
 // Bad lengths are clamped: they lose rows and never leave the tensor.
 fn rows_of(batch: u32) -> QueryRows {

@@ -37,7 +37,8 @@ fn modified_quad(score: vec4<f32>, work: Work, stream: u32, row: u32, key: u32) 
 fn any_hidden(work: Work, first: u32) -> bool {
     let diagonal = i32(work.tile * BLOCK_Q) + work.offset;
     let hidden = hidden_up_to(work.keys, diagonal + i32(BLOCK_Q) - 1 - params.window);
-    return first + BLOCK_K > work.keys || i32(first + BLOCK_K) - 1 > diagonal || i32(first) <= hidden;
+    let end = first + BLOCK_K;
+    return end > work.keys || i32(end) - 1 > diagonal || i32(first) <= hidden;
 }
 
 // Scores of a row with the keys of a quad, those that it does not see masked.

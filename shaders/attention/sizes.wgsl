@@ -1,6 +1,6 @@
 // What follows from the constants of a plan.
 
-override WORKGROUP: u32;                     // THREADS; an override so that wgpu heeds the checks asked for
+override WORKGROUP: u32;                     // THREADS; an override, see plan/shader.rs
 const THREADS: u32 = TX * TY;
 const ROWS: u32 = 2u * ROW_PAIRS;            // queries an invocation
 const BLOCK_QP: u32 = ROW_PAIRS * TY;        // row pairs a tile

@@ -61,7 +61,8 @@ fn stage_k(tid: u32, work: Work, first: u32, unit0: u32, units: u32) {
 }
 
 // Whether a value was not finite. A masked key's weight of 0 would not silence it, as 0 · NaN is
-// NaN: zeros are staged in its place, and the end of the kernel gives it to the rows that see its key.
+// NaN: zeros are staged in its place, and the end of the kernel gives it to the rows that see its
+// key.
 var<workgroup> strays: atomic<u32>;
 
 // Key quads quad0 .. quad0 + V_QUADS of the tile.

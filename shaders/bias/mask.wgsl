@@ -1,5 +1,6 @@
 // A byte for every score; 0 hides a key.
-@group(0) @binding(13) var<storage, read> mask: array<u32>; // [B, H_out, S_q, S_k] by strides, four bytes an entry
+// [B, H_out, S_q, S_k] by strides, four bytes an entry
+@group(0) @binding(13) var<storage, read> mask: array<u32>;
 
 fn bias_of(batch: u32, head: u32, query: u32, key: u32) -> f32 {
     let i = params.bias.offset + batch * params.bias.batch + head * params.bias.head

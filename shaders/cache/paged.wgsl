@@ -1,4 +1,5 @@
-@group(0) @binding(11) var<storage, read> block_table: array<u32>; // [B, max_pages] pages of each sequence
+// [B, max_pages] pages of each sequence
+@group(0) @binding(11) var<storage, read> block_table: array<u32>;
 
 // Plane and row of a slot of a sequence: the page that holds it. A bad table may name any page.
 fn place_of(batch: u32, slot: u32) -> vec2<u32> {

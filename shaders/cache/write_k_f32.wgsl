@@ -1,4 +1,5 @@
-@group(0) @binding(5) var<storage, read_write> k_cache: array<vec4<f32>>; // [planes, H_kv, rows, D] by strides, four channels an entry
+// [planes, H_kv, rows, D] by strides, four channels an entry
+@group(0) @binding(5) var<storage, read_write> k_cache: array<vec4<f32>>;
 
 fn store_key(row: u32, source: Source, piece: u32) {
     k_cache[row + piece] = key_quad(source, piece);

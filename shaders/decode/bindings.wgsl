@@ -57,7 +57,8 @@ struct Output {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<uniform> programs: array<Program, PROGRAM_SLOTS>;
-@group(0) @binding(10) var<storage, read> kv_lens: array<u32>; // [B] rows of each sequence, the new ones included
+// [B] rows of each sequence, the new ones included
+@group(0) @binding(10) var<storage, read> kv_lens: array<u32>;
 
 var<workgroup> tile: array<vec4<f32>, SHARED>;
 var<workgroup> value_rows: array<u32, BLOCK_K>;

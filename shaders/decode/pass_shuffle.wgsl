@@ -1,6 +1,6 @@
-// Queries, weights and rows of values go from lane to lane of a subgroup, each of which reads one of them:
-// for adapters where a lane's access to workgroup memory costs far more than a shuffle. Every subgroup
-// has SUB lanes, which are invocations in a row.
+// Queries, weights and rows of values go from lane to lane of a subgroup, each of which reads one
+// of them: for adapters where a lane's access to workgroup memory costs far more than a shuffle.
+// Every subgroup has SUB lanes, which are invocations in a row.
 
 const SUB: u32 = SUBGROUP;
 

@@ -1,4 +1,5 @@
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>; // [B, H_out, S_q, D_v] by strides, four channels an entry
+// [B, H_out, S_q, D_v] by strides, four channels an entry
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
 
 fn store_out(i: u32, x: vec4<f32>) {
     out[i] = x;

@@ -1,4 +1,5 @@
-@group(0) @binding(6) var<storage, read_write> out_im: array<vec4<f32>>; // as out: the second stream of every query head
+// As out: the second stream of every query head
+@group(0) @binding(6) var<storage, read_write> out_im: array<vec4<f32>>;
 
 fn store_out_im(i: u32, x: vec4<f32>) {
     out_im[i] = x;

@@ -1,2 +1,3 @@
-@group(0) @binding(6) var<storage, read_write> v_cache: array<u32>; // [planes, H_kv, rows, words] by strides
+// [planes, H_kv, rows, words] by strides
+@group(0) @binding(6) var<storage, read_write> v_cache: array<u32>;
 

@@ -7,6 +7,9 @@
 //     state          [feature, column quad]
 //     weights        [key, row quad]
 //     values         [key, column quad]
+//
+// place, state_place, rotate, channels_*: linear_attention.wgsl; feature_map: elu.wgsl, mapped.wgsl
+// or the caller's; key_features: keys.wgsl; load_q, load_v, store_out: io/*.wgsl
 
 override WORKGROUP: u32; // THREADS
 
@@ -18,7 +21,8 @@ struct Head {
 }
 
 @group(0) @binding(1) var<uniform> heads: array<Head, HEAD_SLOTS>;
-@group(0) @binding(6) var<storage, read> workspace: array<vec4<f32>>; // [B, H_kv, chunks + 1, STATE_QUADS]
+// [B, H_kv, chunks + 1, STATE_QUADS]
+@group(0) @binding(6) var<storage, read> workspace: array<vec4<f32>>;
 
 const STEP: u32 = 8u;                            // features staged at once
 const KEY_STEP: u32 = 16u;                       // keys whose weights are handed over at once
@@ -132,7 +136,8 @@ fn outputs(
             }
             if (CAUSAL) {
                 for (var r = 0u; r < 4u + more; r++) {
-                    put(ROTATED_K, PLAIN_K, quad, i / BLOCK_QUADS, r, key(batch, kv_head, s + r, unit));
+                    let x = key(batch, kv_head, s + r, unit);
+                    put(ROTATED_K, PLAIN_K, quad, i / BLOCK_QUADS, r, x);
                 }
             }
             let channels = channels_written(unit);

@@ -3,10 +3,13 @@
 // between chunks, makes the same additions as in one.
 //
 // One invocation: four entries of the state of one kv head, over all chunks.
+//
+// state_before, store_state: state.wgsl or state_none.wgsl
 
 override WORKGROUP: u32;
 
-@group(0) @binding(6) var<storage, read_write> workspace: array<vec4<f32>>; // [B, H_kv, chunks + 1, STATE_QUADS]
+// [B, H_kv, chunks + 1, STATE_QUADS]
+@group(0) @binding(6) var<storage, read_write> workspace: array<vec4<f32>>;
 
 @compute @workgroup_size(WORKGROUP)
 fn scan(

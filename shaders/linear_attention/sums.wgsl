@@ -2,10 +2,14 @@
 //
 // One workgroup: BLOCK features and BLOCK values of S, over the keys of one chunk of one kv head;
 // the workgroup of the first values adds up z as well.
+//
+// place, state_place, rotate, channels_written: linear_attention.wgsl; key_features: keys.wgsl;
+// feature_map: elu.wgsl, mapped.wgsl or the caller's; load_k, load_v: io/*.wgsl
 
 override WORKGROUP: u32; // THREADS
 
-@group(0) @binding(6) var<storage, read_write> workspace: array<vec4<f32>>; // [B, H_kv, chunks + 1, STATE_QUADS]
+// [B, H_kv, chunks + 1, STATE_QUADS]
+@group(0) @binding(6) var<storage, read_write> workspace: array<vec4<f32>>;
 
 const STEP: u32 = 16u;                       // keys staged at once
 const FEATURE_BLOCKS: u32 = (FEATURE_DIM + BLOCK - 1u) / BLOCK;

@@ -1,5 +1,7 @@
 // What each row of attention looks like, without storing a score: one pass over the keys with a
 // running maximum, for the real and the imaginary softmax. One workgroup: BLOCK queries of a head.
+//
+// score_tile, seen: scores/tile.wgsl; MASKED: softmax.wgsl
 
 struct Row {
     lse: f32,
