@@ -9,10 +9,9 @@
 // of V, over every KEY_GROUPS-th key, RUN keys at once. A state is one softmax: row r of stream t
 // is state t · ROWS + r.
 //
-// key_place, stage_q: decode/load.wgsl; load_unit: units.wgsl; key_quad, value_quad:
-// cache/read_*.wgsl; place_of: cache/contiguous.wgsl or paged.wgsl; row_at: cache/rows.wgsl;
-// modified_score, program_of, dot_add: decode/score.wgsl; offered, passed: decode/pass_*.wgsl;
-// store_result: decode/store_*.wgsl
+// key_place: cache/slots.wgsl; stage_q: decode/load.wgsl; load_unit: units.wgsl; key_quad,
+// value_quad: cache/read_*.wgsl; row_at: strides.wgsl; modified_score, program_of, dot_add:
+// decode/score.wgsl; offered, passed: decode/pass_*.wgsl; store_result: decode/store_*.wgsl
 
 @compute @workgroup_size(WORKGROUP)
 fn decode(

@@ -5,7 +5,7 @@
 // PIECES-th piece of V, in HEADS_EACH kv heads, so that one fetch of cos and sin serves all of
 // them.
 //
-// place_of: cache/contiguous.wgsl or paged.wgsl; row_at: cache/rows.wgsl; append_key, turn_of:
+// place_of: cache/contiguous.wgsl or paged.wgsl; row_at: strides.wgsl; append_key, turn_of:
 // kv_append/pieces*.wgsl; key_quad: kv_append/ready.wgsl or rotate.wgsl; store_key, store_value:
 // cache/write_*.wgsl; load_k, load_v: io/*.wgsl
 

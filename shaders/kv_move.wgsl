@@ -4,7 +4,7 @@
 // so on. Within a sequence a move has as many chains as it goes slots far: rows that could
 // overwrite each other are in one chain, which runs in order.
 //
-// place_of: cache/contiguous.wgsl or paged.wgsl; row_at: cache/rows.wgsl; move_key:
+// place_of: cache/contiguous.wgsl or paged.wgsl; row_at: strides.wgsl; move_key:
 // kv_move/stay.wgsl or turn.wgsl, which stores by cache/write_k_*.wgsl and reads by
 // kv_move/read_*.wgsl
 

@@ -8,8 +8,9 @@
 //     weights        [key, row quad]
 //     values         [key, column quad]
 //
-// place, state_place, rotate, channels_*: linear_attention.wgsl; feature_map: elu.wgsl, mapped.wgsl
-// or the caller's; key_features: keys.wgsl; load_q, load_v, store_out: io/*.wgsl
+// row_at: strides.wgsl; state_place, rotate, channels_*: linear_attention.wgsl; feature_map:
+// elu.wgsl, mapped.wgsl or the caller's; key_features: keys.wgsl; load_q, load_v, store_out:
+// io/*.wgsl
 
 override WORKGROUP: u32; // THREADS
 

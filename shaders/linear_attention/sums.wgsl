@@ -3,8 +3,8 @@
 // One workgroup: BLOCK features and BLOCK values of S, over the keys of one chunk of one kv head;
 // the workgroup of the first values adds up z as well.
 //
-// place, state_place, rotate, channels_written: linear_attention.wgsl; key_features: keys.wgsl;
-// feature_map: elu.wgsl, mapped.wgsl or the caller's; load_k, load_v: io/*.wgsl
+// row_at: strides.wgsl; state_place, rotate, channels_written: linear_attention.wgsl; key_features:
+// keys.wgsl; feature_map: elu.wgsl, mapped.wgsl or the caller's; load_k, load_v: io/*.wgsl
 
 override WORKGROUP: u32; // THREADS
 
