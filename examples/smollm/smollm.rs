@@ -7,7 +7,7 @@
 //!
 //! The rest of the model (norms, projections, MLP) runs on the CPU, so that
 //! there is one submission and one readback a layer. An engine with its matrices on the GPU has
-//! neither: it records the same two calls between its own.
+//! neither: it calls `Layers::encode` between its own passes.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -64,10 +64,10 @@ struct Arguments {
     /// Storage of the cache: f32, f16, int8 or q4.
     #[arg(long, default_value = "f32", value_parser = cache_type)]
     kv: CacheType,
-    /// Cut the cache into pages of 16 tokens, out of order.
+    /// Cut the cache into pages of 16 tokens.
     #[arg(long)]
     paged: bool,
-    /// Tokens of a prefill pass; at most 16 with a quantised cache.
+    /// Tokens of a prefill pass.
     #[arg(long, default_value_t = 64)]
     chunk: u32,
     /// Cut prefill into dispatches of about so many milliseconds, each a submission of its own, so

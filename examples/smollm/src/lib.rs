@@ -4,7 +4,7 @@
 //! ```text
 //! weights    GGUF or safetensors -> f32 matrices; RoPE or RoPE++ (EC, EH) from their shapes
 //! model      embedding, norms, projections, MLP; asks an Attention for everything between
-//! gpu        that Attention on phasor: append with rotation, prefill in chunks, decode
+//! gpu        that Attention on phasor's layer API: append with rotation, prefill in chunks, decode
 //! cpu        the same with the library's products on the CPU, to compare with
 //! text       vocabulary and chat template of the file
 //! sampler    greedy, temperature, top-p
@@ -16,7 +16,6 @@ pub mod cpu;
 pub mod gpu;
 pub mod linear;
 pub mod model;
-mod pages;
 pub mod sampler;
 pub mod text;
 pub mod weights;
