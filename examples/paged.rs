@@ -1,5 +1,5 @@
-//! Two sequences that share a prefix, in a paged cache: the prefix is appended once, both block tables
-//! name its pages, and each sequence goes on with pages of its own.
+//! Two sequences that share a prefix, in a paged cache: the prefix is appended once, both block
+//! tables name its pages, and each sequence goes on with pages of its own.
 //!
 //! ```sh
 //! cargo run --release --example paged

@@ -1,10 +1,11 @@
-//! What the kernels do with numbers at the edge, and how far off they may be. There is no code here.
+//! What the kernels do with numbers at the edge, and how far off they may be. There is no code
+//! here.
 //!
 //! # Numbers at the edge
 //!
-//! Held by `tests/gpu/edges`. Infinities and NaNs are found by their bits where a kernel has to find
-//! them, since WGSL lets a compiler assume that there are none; what arithmetic does with them in
-//! between is the device's, and on every adapter of the README's table it is IEEE 754's.
+//! Held by `tests/gpu/edges`. Infinities and NaNs are found by their bits where a kernel has to
+//! find them, since WGSL lets a compiler assume that there are none; what arithmetic does with them
+//! in between is the device's, and on every adapter of the README's table it is IEEE 754's.
 //!
 //! | number | what comes of it |
 //! |---|---|
@@ -43,25 +44,26 @@
 //! adapter at hand, against the f64 oracle, and holds each element to the bound that follows from
 //! these rules. u = 2⁻²⁴ is half an ulp of 1 in f32.
 //!
-//! * WGSL (§15.7.4) rounds +, −, · correctly: relative error u. A division has 2.5 ulp, `exp2(x)` and
-//!   `exp(x)` have 3 + 2|x| ulp, `log2` 3 ulp or 2⁻²¹ near 1; an ulp is at most 2u of the value. An
-//!   `fma` may round once or twice.
-//! * A sum of n products is within γₙ₊₁ Σ|xᵢyᵢ| of itself, γₙ = nu / (1 − nu), in whatever order it is
-//!   added up (Higham, *Accuracy and Stability of Numerical Algorithms*, §3.1 and §4.2).
+//! * WGSL (§15.7.4) rounds +, −, · correctly: relative error u. A division has 2.5 ulp, `exp2(x)`
+//!   and `exp(x)` have 3 + 2|x| ulp, `log2` 3 ulp or 2⁻²¹ near 1; an ulp is at most 2u of the
+//!   value. An `fma` may round once or twice.
+//! * A sum of n products is within γₙ₊₁ Σ|xᵢyᵢ| of itself, γₙ = nu / (1 − nu), in whatever order it
+//!   is added up (Higham, *Accuracy and Stability of Numerical Algorithms*, §3.1 and §4.2).
 //! * **Rotation** `a cos − b sin`: the table is within an ulp, 2u; two products and a sum: 4u
 //!   (|a cos| + |b sin|).
-//! * **Score** in base 2: D products, of a query scaled by a rounded c log₂e (and turned, two more):
-//!   δⱼ = γ_{D+8} |c| log₂e Σ|q k|.
-//! * **Weight** exp2(sⱼ − m): relative error ρⱼ = ln 2 (δⱼ + u|xⱼ|) + (3 + 2|xⱼ|) 2u with xⱼ = sⱼ − m, and
-//!   for each of the T key tiles a rescaling by exp2 of how far the maximum moved, at most 8u + 4u·(how
-//!   far), together ρⱼ + 8Tu + 4u·(sₘₐₓ − sₘᵢₙ).  The maximum itself cancels between numerator and
-//!   denominator, so its error does not count.
-//! * **Output** Σ Pⱼ vⱼ with weights and their sum both off: Σ Pⱼ|vⱼ| (ρⱼ + ρ̄ + 2γ_S + 8u), ρ̄ = Σ Pⱼ ρⱼ.
+//! * **Score** in base 2: D products, of a query scaled by a rounded c log₂e (and turned, two
+//!   more): δⱼ = γ_{D+8} |c| log₂e Σ|q k|.
+//! * **Weight** exp2(sⱼ − m): relative error ρⱼ = ln 2 (δⱼ + u|xⱼ|) + (3 + 2|xⱼ|) 2u with xⱼ = sⱼ −
+//!   m, and for each of the T key tiles a rescaling by exp2 of how far the maximum moved, at most
+//!   8u + 4u·(how far), together ρⱼ + 8Tu + 4u·(sₘₐₓ − sₘᵢₙ).  The maximum itself cancels between
+//!   numerator and denominator, so its error does not count.
+//! * **Output** Σ Pⱼ vⱼ with weights and their sum both off: Σ Pⱼ|vⱼ| (ρⱼ + ρ̄ + 2γ_S + 8u), ρ̄ = Σ
+//!   Pⱼ ρⱼ.
 //! * **Log-sum-exp**: ρ̄ + γ_S + 2⁻²¹ + 4u (|lse| + |m|).
-//! * **Merge** of P parts: the same with weights exp2(log₂e · lseₚ − M), whose logarithms are off by
-//!   4u|lseₚ|.
-//! * **Linear attention**: features within (3 + 2|x|) 2u, rotated by 4u; numerator and denominator are
-//!   sums of F·S products, so relative to Σ|weights · v| and to the denominator γ_{F+S+64}.
-//! * **Storage** adds half an ulp of what is stored (f16: 2⁻¹¹ of the value); int8 half a step, a 254th
-//!   of the row's largest; q4 up to a step, an eighth of the block's largest, since the far end of the
-//!   scale has no code.
+//! * **Merge** of P parts: the same with weights exp2(log₂e · lseₚ − M), whose logarithms are off
+//!   by 4u|lseₚ|.
+//! * **Linear attention**: features within (3 + 2|x|) 2u, rotated by 4u; numerator and denominator
+//!   are sums of F·S products, so relative to Σ|weights · v| and to the denominator γ_{F+S+64}.
+//! * **Storage** adds half an ulp of what is stored (f16: 2⁻¹¹ of the value); int8 half a step, a
+//!   254th of the row's largest; q4 up to a step, an eighth of the block's largest, since the far
+//!   end of the scale has no code.

@@ -1,5 +1,5 @@
-//! Proof, without a GPU, that host structs are those of the shaders. What stands in for "must be kept
-//! in sync" comments. Binding numbers are held by `tests/shaders`.
+//! Proof, without a GPU, that host structs are those of the shaders. What stands in for "must be
+//! kept in sync" comments. Binding numbers are held by `tests/shaders`.
 
 use naga::{ArraySize, Handle, Module, ScalarKind, Type, TypeInner, VectorSize};
 

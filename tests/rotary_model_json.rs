@@ -1,4 +1,5 @@
-//! `RopeConfig::from_model_json`: published configurations (their rotary keys), and what is refused.
+//! `RopeConfig::from_model_json`: published configurations (their rotary keys), and what is
+//! refused.
 
 use phasor::{
     Error, Result,

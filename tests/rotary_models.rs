@@ -5,7 +5,7 @@ use std::{error::Error, fs, path::Path};
 
 use phasor::{
     Error as Phasor, Result,
-    rotary::{Direction, LayerRope, ModelRope, Pairing, QueryScaling, RopeConfig},
+    rotary::{LayerRope, ModelRope, Pairing, QueryScaling, RopeConfig, Turn},
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -185,7 +185,7 @@ fn a_model_type_is_needed_and_known() {
 fn directions_and_layers_without_rotation() -> Result<()> {
     let nanochat = json!({"model_type": "nanochat", "hidden_size": 768, "num_attention_heads": 6});
     let rope = RopeConfig::from_model_json(&nanochat.to_string())?;
-    assert_eq!((rope.direction, rope.pairing), (Direction::Backward, Pairing::Half));
+    assert_eq!((rope.direction, rope.pairing), (Turn::Backward, Pairing::Half));
 
     let command = json!({
         "model_type": "cohere2", "hidden_size": 4096, "num_attention_heads": 32,

@@ -1,5 +1,5 @@
-//! A host application: it has a device, a queue, buffers and passes of its own, and knows nothing of
-//! phasor.
+//! A host application: it has a device, a queue, buffers and passes of its own, and knows nothing
+//! of phasor.
 
 use phasor::wgpu::{self, util::DeviceExt as _};
 

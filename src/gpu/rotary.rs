@@ -23,7 +23,8 @@ pub enum Positions<'a> {
     /// The place of the row among the keys: of a query as the causal mask has it, of a new key as
     /// the cache has it. For attention kernels with a causal mask, decode and appends: what a
     /// decode loop wants, since the positions grow with the cache. Rows before key 0, which a
-    /// sequence has that is shorter than the call, turn back by as much: R(−p), the transpose of R(p).
+    /// sequence has that is shorter than the call, turn back by as much: R(−p), the transpose of
+    /// R(p).
     AmongKeys,
     /// Positions in a buffer of u32, entry `stream · stream_stride + b · batch_stride + s`. One
     /// stream, or as many as the table's axes name (M-RoPE: three). The device cannot report an id

@@ -6,8 +6,8 @@ use crate::layers::state::{Layers, Set};
 use crate::layers::step::{groups, lengths, places, tables};
 use crate::{Error, Result};
 
-/// Shapes of steps whose calls are kept. Decode has one for each set of sequences that go on together,
-/// prefill one for each length of a chunk.
+/// Shapes of steps whose calls are kept. Decode has one for each set of sequences that go on
+/// together, prefill one for each length of a chunk.
 const SETS: usize = 16;
 
 impl Layers {
@@ -22,7 +22,8 @@ impl Layers {
     /// Ends a sequence; its rows and pages are free. The handle is of no use any more.
     ///
     /// # Errors
-    /// [`Error::UnknownSequence`] for one that has ended, or is another [`Layers`]'; here and below.
+    /// [`Error::UnknownSequence`] for one that has ended, or is another [`Layers`]'; here and
+    /// below.
     pub fn end(&mut self, sequence: Sequence) -> Result<()> {
         self.sequences.end(sequence)
     }
@@ -49,12 +50,13 @@ impl Layers {
     }
 
     /// A new sequence with the first `rows` rows of another one, both of which then go on by
-    /// themselves. Paged, they share the pages: the first to write to a page that is not full copies
-    /// it. Contiguous, the rows are copied. Copies are the first thing that the next step records.
+    /// themselves. Paged, they share the pages: the first to write to a page that is not full
+    /// copies it. Contiguous, the rows are copied. Copies are the first thing that the next step
+    /// records.
     ///
     /// # Errors
-    /// As [`Layers::end`]; [`Error::NoSequence`]; [`Error::Invalid`] for more rows than there are, or
-    /// for a copy where the model does not have [`moves`](crate::layers::Model::moves);
+    /// As [`Layers::end`]; [`Error::NoSequence`]; [`Error::Invalid`] for more rows than there are,
+    /// or for a copy where the model does not have [`moves`](crate::layers::Model::moves);
     /// [`Error::Order`] in the middle of a step.
     pub fn fork(&mut self, sequence: Sequence, rows: u32) -> Result<Sequence> {
         self.between_steps()?;
@@ -70,9 +72,9 @@ impl Layers {
         self.sequences.truncate(sequence, rows)
     }
 
-    /// A context shift: rows `keep .. keep + dropped` are lost, and those behind them move forward, as
-    /// if they had been there all the time (their keys turn back by `dropped` positions). They move
-    /// first thing in the next step. Quantised keys lose up to half a step of their scale.
+    /// A context shift: rows `keep .. keep + dropped` are lost, and those behind them move forward,
+    /// as if they had been there all the time (their keys turn back by `dropped` positions). They
+    /// move first thing in the next step. Quantised keys lose up to half a step of their scale.
     ///
     /// Keys that were rotated by frequencies of another length (dynamic NTK, LongRoPE with
     /// [`rope_len`](crate::layers::Model::rope_len)) cannot be moved right.
@@ -84,16 +86,17 @@ impl Layers {
         self.sequences.shift(sequence, keep, dropped)
     }
 
-    /// Begins a step: so many new rows of each of these sequences. In q, k, v and out the rows lie one
-    /// behind the other in this order. Then [`encode`](Layers::encode) every layer.
+    /// Begins a step: so many new rows of each of these sequences. In q, k, v and out the rows lie
+    /// one behind the other in this order. Then [`encode`](Layers::encode) every layer.
     ///
-    /// Lengths and block tables go through the queue: submit what the step before has recorded first.
+    /// Lengths and block tables go through the queue: submit what the step before has recorded
+    /// first.
     ///
     /// # Errors
     /// [`Error::Order`] where a layer of the step before is not encoded; [`Error::Unbound`];
     /// [`Error::UnknownSequence`]; [`Error::Invalid`] for a sequence named twice;
-    /// [`Error::TooManyRows`]; [`Error::CacheFull`]; [`Error::OutOfPages`]; what the kernels' `bind`
-    /// refuses. Nothing has been written then, and the sequences are as long as before.
+    /// [`Error::TooManyRows`]; [`Error::CacheFull`]; [`Error::OutOfPages`]; what the kernels'
+    /// `bind` refuses. Nothing has been written then, and the sequences are as long as before.
     pub fn advance(&mut self, queue: &wgpu::Queue, rows: &[(Sequence, u32)]) -> Result<()> {
         self.between_steps()?;
         if let Some(layer) = self.bound.iter().position(Option::is_none) {
@@ -107,7 +110,8 @@ impl Layers {
         }
         groups(&self.scratch.active, paged, &mut self.scratch.groups);
         let set = self.set()?;
-        // From here on pages may have changed hands, which shows in what is pending and nowhere else.
+        // From here on pages may have changed hands, which shows in what is pending and nowhere
+        // else.
         self.sequences.take_pages(&self.scratch.active);
         self.bind_moves()?;
 
@@ -192,7 +196,8 @@ impl Layers {
         self.step.open = 0;
     }
 
-    /// The calls of a layer in this step, which counts as encoded: moves, then append and attention.
+    /// The calls of a layer in this step, which counts as encoded: moves, then append and
+    /// attention.
     fn take(&mut self, layer: usize) -> Result<impl Iterator<Item = &Dispatch>> {
         let Some(encoded) = self.step.encoded.get_mut(layer) else {
             return Err(Error::UnknownLayer { layer, layers: self.bound.len() });
@@ -215,8 +220,8 @@ impl Layers {
     /// values, attends with the new queries. q, k and v are read and out is written when it runs.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`]; [`Error::Order`] for a layer that is encoded already, or no step. The
-    /// encoder is as it was then.
+    /// [`Error::UnknownLayer`]; [`Error::Order`] for a layer that is encoded already, or no step.
+    /// The encoder is as it was then.
     pub fn encode(&mut self, layer: usize, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         let mut calls = self.take(layer)?.filter(|call| !call.is_empty()).peekable();
         if calls.peek().is_some() {
@@ -226,8 +231,8 @@ impl Layers {
         Ok(())
     }
 
-    /// [`Layers::encode`] into the caller's compute pass, whose pipeline and group 0 are set and not
-    /// restored.
+    /// [`Layers::encode`] into the caller's compute pass, whose pipeline and group 0 are set and
+    /// not restored.
     ///
     /// # Errors
     /// As [`Layers::encode`].
@@ -236,8 +241,8 @@ impl Layers {
         Ok(())
     }
 
-    /// [`Layers::encode`] one dispatch at a time, to be recorded in this order, in as many submissions
-    /// as the host likes.
+    /// [`Layers::encode`] one dispatch at a time, to be recorded in this order, in as many
+    /// submissions as the host likes.
     ///
     /// # Errors
     /// As [`Layers::encode`].

@@ -12,12 +12,13 @@
 //!   .encode(layer, &mut encoder)?                  append and attention, between the host's own passes
 //! ```
 //!
-//! - **The host keeps** device, queue, encoders, and q, k, v and out, as its projections write and read
-//!   them. [`Layers`] never submits, polls, maps or blocks. What lies under it stays within reach:
-//!   [`Layers::kernels`], [`Layers::cache`], [`Layers::table`], [`Layers::parts`], the plans.
-//! - **Steps.** Sequences of any lengths go together, each with as many new rows as it has: a token, a
-//!   draft, a chunk of a prompt. The rows lie one behind the other, in the order of `advance`. Few new
-//!   rows are decoded, more go through prefill (or decode, 16 at a time, where
+//! - **The host keeps** device, queue, encoders, and q, k, v and out, as its projections write and
+//!   read them. [`Layers`] never submits, polls, maps or blocks. What lies under it stays within
+//!   reach: [`Layers::kernels`], [`Layers::cache`], [`Layers::table`], [`Layers::parts`], the
+//!   plans.
+//! - **Steps.** Sequences of any lengths go together, each with as many new rows as it has: a
+//!   token, a draft, a chunk of a prompt. The rows lie one behind the other, in the order of
+//!   `advance`. Few new rows are decoded, more go through prefill (or decode, 16 at a time, where
 //!   [`Many`] says so); neighbours with equally many share a call.
 //! - **The same bits.** What a sequence gets does not depend on the others of its step, its slot or
 //!   its pages.

@@ -100,26 +100,26 @@ pub struct Model {
     /// The most rows (tokens) of a sequence; rounded up to whole pages where there are some. The
     /// cos/sin tables are as long.
     pub capacity: u32,
-    /// The most rows of a step, those of all sequences together: what q, k, v and out have room for.
-    /// A longer prompt takes several steps.
+    /// The most rows of a step, those of all sequences together: what q, k, v and out have room
+    /// for. A longer prompt takes several steps.
     pub max_rows: u32,
     /// How the rows lie.
     pub rows: Rows,
-    /// Up to how many new rows a sequence is decoded, 1 to 16; more go through prefill. 1, or as many
-    /// as a speculative draft has.
+    /// Up to how many new rows a sequence is decoded, 1 to 16; more go through prefill. 1, or as
+    /// many as a speculative draft has.
     pub decode_rows: u32,
     /// Whether sequences are forked in the middle of a page, forked in a contiguous cache, or
     /// shifted, which takes a kernel more.
     pub moves: bool,
-    /// Whether prefill may be cut between key tiles as well: for budgets shorter than a row of tiles
-    /// over all keys. It takes a workspace, and a storage buffer more.
+    /// Whether prefill may be cut between key tiles as well: for budgets shorter than a row of
+    /// tiles over all keys. It takes a workspace, and a storage buffer more.
     pub resumable: bool,
     /// Storage of q, k and v as the host hands them over.
     pub dtype: DType,
     /// Storage of the outputs.
     pub out_dtype: DType,
-    /// The length that frequencies are made for where they follow the length (dynamic NTK, LongRoPE);
-    /// `None` for the capacity.
+    /// The length that frequencies are made for where they follow the length (dynamic NTK,
+    /// LongRoPE); `None` for the capacity.
     pub rope_len: Option<u64>,
 }
 

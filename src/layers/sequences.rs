@@ -223,8 +223,8 @@ impl Sequences {
         if needed > u64::from(free) { Err(Error::OutOfPages { needed, free }) } else { Ok(()) }
     }
 
-    /// Gives a sequence a page of its own in the place of its page `n`, with the same rows. There is a
-    /// free page: the caller has looked.
+    /// Gives a sequence a page of its own in the place of its page `n`, with the same rows. There
+    /// is a free page: the caller has looked.
     fn own(&mut self, slot: u32, n: usize, rows: u32) {
         let Some(pool) = &mut self.pool else { return };
         let Some(new) = pool.take() else { return };
@@ -236,8 +236,8 @@ impl Sequences {
         self.version += 1;
     }
 
-    /// Looks up the sequences of a step, leaves out those without new rows, and checks that there is
-    /// room for the others.
+    /// Looks up the sequences of a step, leaves out those without new rows, and checks that there
+    /// is room for the others.
     pub(super) fn check_step(
         &self,
         step: &[(Sequence, u32)],

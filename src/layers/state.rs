@@ -75,9 +75,9 @@ impl Layers {
     /// [`ModelPlan::bytes`] says; on a device, or through a [`Compiler`] with a pipeline cache.
     ///
     /// # Errors
-    /// [`Error::Limit`] where the device has less room than the plan was made for, [`Error::Device`]
-    /// when it is lost, [`Error::Invalid`] for a rotary embedding out of range. Where memory runs out,
-    /// wgpu tells the device's error scope or handler.
+    /// [`Error::Limit`] where the device has less room than the plan was made for,
+    /// [`Error::Device`] when it is lost, [`Error::Invalid`] for a rotary embedding out of range.
+    /// Where memory runs out, wgpu tells the device's error scope or handler.
     pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &ModelPlan) -> Result<Self> {
         let compiler = compiler.into();
         let device = compiler.device();
@@ -154,12 +154,13 @@ impl Layers {
         }
     }
 
-    /// Binds the host's tensors to a layer, from the next step on. Do it once: steps of a shape that
-    /// was there before bind nothing.
+    /// Binds the host's tensors to a layer, from the next step on. Do it once: steps of a shape
+    /// that was there before bind nothing.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`]; [`Error::Order`] between the beginning of a step and its last layer;
-    /// any of [`Error`]'s variants on shapes, strides, sizes, alignment, overlap, usage, dtypes.
+    /// [`Error::UnknownLayer`]; [`Error::Order`] between the beginning of a step and its last
+    /// layer; any of [`Error`]'s variants on shapes, strides, sizes, alignment, overlap, usage,
+    /// dtypes.
     pub fn bind(&mut self, layer: usize, bindings: &LayerBindings<'_>) -> Result<()> {
         let model = self.plan.model();
         let of: &Layer = model.layers.get(layer).ok_or_else(|| self.unknown(layer))?;
@@ -186,8 +187,8 @@ impl Layers {
         self.bind(layer, &LayerBindings::packed(model, of, qkv, out)?)
     }
 
-    /// The most that a dispatch of prefill computes from now on, so that no watchdog is woken: a call
-    /// becomes several dispatches, which [`Layers::parts`] gives one at a time.
+    /// The most that a dispatch of prefill computes from now on, so that no watchdog is woken: a
+    /// call becomes several dispatches, which [`Layers::parts`] gives one at a time.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a budget below one workgroup's work

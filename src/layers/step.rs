@@ -4,8 +4,8 @@ use crate::layers::ModelPlan;
 use crate::layers::plan::DECODE_ROWS;
 use crate::layers::sequences::{Active, Sequences};
 
-/// Sequences with equally many new rows that one call serves. They follow each other in the step, and
-/// in a contiguous cache too.
+/// Sequences with equally many new rows that one call serves. They follow each other in the step,
+/// and in a contiguous cache too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Group {
     /// Slot of the first one; 0 where the cache is paged, whose tables say it all.

@@ -50,8 +50,8 @@ pub struct AttentionGradients<R> {
 /// the un-rotated tail with Z_re alone. `modify` is that of the forward pass, and gives beside the
 /// score to use its derivative by the scaled score.
 ///
-/// A row that sees no key has no gradient, whatever `d_lse` says there; with a sink its log-sum-exp is
-/// the sink's logit, which takes `d_lse`.
+/// A row that sees no key has no gradient, whatever `d_lse` says there; with a sink its log-sum-exp
+/// is the sink's logit, which takes `d_lse`.
 ///
 /// # Errors
 /// As [`attention_with`](super::attention_with), and when `d_out` or `d_lse` has another length.

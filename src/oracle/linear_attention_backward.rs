@@ -19,8 +19,8 @@ pub struct LinearGradients<R> {
     pub dv: Vec<R>,
 }
 
-/// The gradients of [`linear_attention`](super::linear_attention), for `d_out` `[B, heads, Sq, Dv]`.
-/// With e_i = dO_i / den_i and r_i = −Σ_c e_ic out_ic
+/// The gradients of [`linear_attention`](super::linear_attention), for `d_out` `[B, heads, Sq,
+/// Dv]`. With e_i = dO_i / den_i and r_i = −Σ_c e_ic out_ic
 ///
 /// ```text
 /// d(Rφ(q))_i = Σ_j (e_i·v_j) Rφ(k)_j     dφ(q)_i = r_i Σ_j φ(k)_j      dv_j = Σ_i num_ij e_i

@@ -6,9 +6,9 @@ use crate::{Error, Result};
 /// interface that shares the GPU stays alive.
 ///
 /// A budget is a number of floating-point operations, since a device cannot be asked how long a
-/// dispatch will take: [`Budget::time`] makes it from a time and a rate that the caller measured, with
-/// the very kernel, by timing a call and dividing its [`Part::flops`](crate::Part::flops), added
-/// up over its parts, by the milliseconds that it took.
+/// dispatch will take: [`Budget::time`] makes it from a time and a rate that the caller measured,
+/// with the very kernel, by timing a call and dividing its [`Part::flops`](crate::Part::flops),
+/// added up over its parts, by the milliseconds that it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Budget {
     flops: u64,
@@ -23,8 +23,8 @@ impl Budget {
         Self { flops }
     }
 
-    /// At most about `milliseconds` a dispatch, on a device that does `flops_per_millisecond` with this
-    /// kernel.
+    /// At most about `milliseconds` a dispatch, on a device that does `flops_per_millisecond` with
+    /// this kernel.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a number that is not finite and above 0.

@@ -3,8 +3,8 @@
 use crate::rotary::Pairing;
 use crate::{Error, HeadMap, Phase, Result};
 
-/// How the channels of a head are cut: rotated pairs and the tail behind them, both in units of eight
-/// channels.
+/// How the channels of a head are cut: rotated pairs and the tail behind them, both in units of
+/// eight channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Channels {
     pairs: u32,
@@ -18,8 +18,8 @@ pub(crate) struct Channels {
 }
 
 impl Channels {
-    /// The channels of heads of `head_dim`, of which `rotary_dim` rotate. Where pairs do not matter,
-    /// all channels count as pairs of a half-split head.
+    /// The channels of heads of `head_dim`, of which `rotary_dim` rotate. Where pairs do not
+    /// matter, all channels count as pairs of a half-split head.
     pub(crate) fn new(
         heads: &HeadMap,
         rotate_q: bool,
@@ -37,8 +37,8 @@ impl Channels {
             pair_quads: pairs.div_ceil(4),
             tail_quads: (head_dim - rotary_dim).div_ceil(8),
             block_pairs: pairing.block_pairs(rotary_dim),
-            // Keys are in the cache as they were written; a query is so as well, unless it is rotated
-            // on its way in.
+            // Keys are in the cache as they were written; a query is so as well, unless it is
+            // rotated on its way in.
             q_interleaved: match rotate_q {
                 true => pairing.reads_interleaved(),
                 false => pairing.writes_interleaved(),

@@ -1,7 +1,7 @@
 //! The work of one call, in numbers.
 
-/// Work of one call, from the `cost` of a plan. Numbers past 64 bits, which no device gets to, stay at
-/// the largest one.
+/// Work of one call, from the `cost` of a plan. Numbers past 64 bits, which no device gets to, stay
+/// at the largest one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cost {
@@ -9,13 +9,15 @@ pub struct Cost {
     pub dispatches: u32,
     /// Workgroups of all of them.
     pub workgroups: u64,
-    /// Floating-point operations that the result needs, a multiply-add counted as two: matrix products
-    /// and rotations, not the conversion of storage. Masked and padded work is not counted.
+    /// Floating-point operations that the result needs, a multiply-add counted as two: matrix
+    /// products and rotations, not the conversion of storage. Masked and padded work is not
+    /// counted.
     pub flops: u64,
     /// Bytes of the tensors that are read and written, each counted once.
     pub bytes: u64,
-    /// Bytes that the workgroups ask the memory system for, where the plan knows them: in attention,
-    /// K and V once a query tile and query head. What lies between the two is the caches' part.
+    /// Bytes that the workgroups ask the memory system for, where the plan knows them: in
+    /// attention, K and V once a query tile and query head. What lies between the two is the
+    /// caches' part.
     pub bytes_requested: Option<u64>,
 }
 

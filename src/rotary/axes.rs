@@ -16,8 +16,8 @@ pub enum PositionAxes {
     /// M-RoPE of Qwen3-VL: pair i is driven by height if i mod 3 = 1 and i < 3·section\[1\], by
     /// width if i mod 3 = 2 and i < 3·section\[2\], else by time.
     MropeInterleaved([u32; 3]),
-    /// HunYuan's `xdrope` and any other cut of the pairs into up to four runs, driven by streams 0 to
-    /// 3; unused runs are 0 long.
+    /// HunYuan's `xdrope` and any other cut of the pairs into up to four runs, driven by streams 0
+    /// to 3; unused runs are 0 long.
     Runs([u32; 4]),
     /// Rows are stream 0, columns stream 1; the first half of the pairs belongs to the rows, the
     /// second to the columns.

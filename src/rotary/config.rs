@@ -1,7 +1,7 @@
 //! What a model says about its rotary embedding.
 
 use super::{
-    Direction, Frequencies, Pairing, PositionAxes, RopeRule, RopeTable, dd::Dd, frequencies::Parts,
+    Frequencies, Pairing, PositionAxes, RopeRule, RopeTable, Turn, dd::Dd, frequencies::Parts,
 };
 use crate::{Error, Result};
 
@@ -35,7 +35,7 @@ pub struct RopeConfig {
     /// Which two channels form pair `j`.
     pub pairing: Pairing,
     /// Which way the pairs turn.
-    pub direction: Direction,
+    pub direction: Turn,
     /// How the inverse frequencies follow from θ.
     pub rule: RopeRule,
     /// Which position stream drives which pair.
@@ -54,7 +54,7 @@ impl RopeConfig {
             rotary_dim: head_dim,
             theta,
             pairing: Pairing::Half,
-            direction: Direction::Forward,
+            direction: Turn::Forward,
             rule: RopeRule::Default,
             axes: PositionAxes::Single,
         }
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn backward_is_the_sign_of_the_sines() -> Result<()> {
         let forward = RopeConfig::new(16, 10_000.0);
-        let backward = RopeConfig { direction: Direction::Backward, ..forward.clone() };
+        let backward = RopeConfig { direction: Turn::Backward, ..forward.clone() };
         let (forward, backward) = (forward.table(9, 9)?, backward.table(9, 9)?);
         for (f, b) in forward.entries().iter().zip(backward.entries()) {
             assert_eq!([f[0], -f[1]], *b);

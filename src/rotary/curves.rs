@@ -1,7 +1,7 @@
 //! Characteristic curves: how far apart rotation lets two equal vectors be, on average.
 //!
-//! For queries and keys whose channels are independent with mean μ and whose distance is Δ, the mean
-//! scores are `d μ² c_Re(Δ)` and `d μ² c_Im(Δ)` (RoPE++, arXiv 2512.07525, §3.3), with
+//! For queries and keys whose channels are independent with mean μ and whose distance is Δ, the
+//! mean scores are `d μ² c_Re(Δ)` and `d μ² c_Im(Δ)` (RoPE++, arXiv 2512.07525, §3.3), with
 //!
 //! ```text
 //! c_Re(Δ) = (2/d) Σ cos(θ_n Δ)  →  [Ci(Δ) − Ci(Δ/b)] / ln b
@@ -120,8 +120,8 @@ fn series(x: f64) -> Integrals {
     Integrals { cosine, sine }
 }
 
-/// `E₁(ix) = −Ci(x) + i (Si(x) − π/2)` by its continued fraction (DLMF 6.9.1, contracted), evaluated
-/// from behind:
+/// `E₁(ix) = −Ci(x) + i (Si(x) − π/2)` by its continued fraction (DLMF 6.9.1, contracted),
+/// evaluated from behind:
 ///
 /// ```text
 /// E₁(z) = e^(−z) / (z + 1 − 1²/(z + 3 − 2²/(z + 5 − …)))

@@ -1,7 +1,7 @@
 //! Inverse frequencies, and the exact reduction of `position × frequency`.
 
 use super::{
-    Direction, Pairing, QueryScaling, RopeTable,
+    Pairing, QueryScaling, RopeTable, Turn,
     dd::{Dd, TAU},
 };
 use crate::{Error, Result};
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 pub struct Frequencies {
     rotary_dim: u32,
     pairing: Pairing,
-    direction: Direction,
+    direction: Turn,
     /// Radians per position, rounded to f64.
     inv_freq: Vec<f64>,
     /// Turns per position, modulo one, in units of 2^-128.
@@ -48,7 +48,7 @@ impl Default for Xpos {
 pub(super) struct Parts {
     pub rotary_dim: u32,
     pub pairing: Pairing,
-    pub direction: Direction,
+    pub direction: Turn,
     pub inv_freq: Vec<Dd>,
     pub attention_scaling: f64,
     pub axes: Option<Vec<u8>>,
@@ -83,8 +83,8 @@ impl Frequencies {
 
     /// The same with a factor for the query of each position: the table gets a plane for queries,
     /// which has the factor in its entries, and one for keys, which has not. It reaches only the
-    /// channels that are rotated, so the whole head must be (`rotary_dim` = `head_dim`); where it is
-    /// not, multiply the query's rows by [`QueryScaling::at`] instead.
+    /// channels that are rotated, so the whole head must be (`rotary_dim` = `head_dim`); where it
+    /// is not, multiply the query's rows by [`QueryScaling::at`] instead.
     pub fn with_query_scaling(mut self, scaling: QueryScaling) -> Self {
         self.query_scaling = Some(scaling);
         self
@@ -102,7 +102,7 @@ impl Frequencies {
 
     /// Which way the pairs turn. [`cos_sin`](Frequencies::cos_sin) and the tables have it in the
     /// sign of the sine; [`inv_freq`](Frequencies::inv_freq) has not.
-    pub fn direction(&self) -> Direction {
+    pub fn direction(&self) -> Turn {
         self.direction
     }
 
@@ -133,14 +133,14 @@ impl Frequencies {
     }
 
     /// m·cos and m·sin of `position × inv_freq[pair]`, right to a few units in the last place of
-    /// f64 (relative, near zeros too). xPos and query scales are not in it. A pair at or beyond r/2 belongs
-    /// to the channels that are left alone: (1, 0).
+    /// f64 (relative, near zeros too). xPos and query scales are not in it. A pair at or beyond r/2
+    /// belongs to the channels that are left alone: (1, 0).
     pub fn cos_sin(&self, position: u32, pair: usize) -> (f64, f64) {
         let Some(&turns) = self.turns.get(pair) else { return (1.0, 0.0) };
         let (cos, sin) = cos_sin_turns(turns.wrapping_mul(u128::from(position)));
         let sin = match self.direction {
-            Direction::Forward => sin,
-            Direction::Backward => -sin,
+            Turn::Forward => sin,
+            Turn::Backward => -sin,
         };
         (cos * self.attention_scaling, sin * self.attention_scaling)
     }

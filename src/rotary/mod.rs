@@ -6,7 +6,7 @@
 //! (a, b)  ->  m · (a cos φ − b sin φ,  b cos φ + a sin φ)
 //! ```
 //!
-//! (and by −φ in the few models with [`Direction::Backward`]).
+//! (and by −φ in the few models with [`Turn::Backward`]).
 //!
 //! [`RopeConfig`] says which channels are a pair ([`Pairing`]), how the frequencies follow from the
 //! base θ ([`RopeRule`], which also gives the attention scaling m), and which of a token's positions
@@ -61,7 +61,7 @@ pub use config::RopeConfig;
 pub use frequencies::{Frequencies, Xpos};
 #[cfg(feature = "serde")]
 pub use model_json::{LayerRope, Like, ModelRope, UnrotatedLayers};
-pub use pairing::{Direction, Pairing};
+pub use pairing::{Pairing, Turn};
 pub use query_scaling::QueryScaling;
 pub use rules::RopeRule;
 pub use shape::{TableAxes, TableShape};

@@ -4,7 +4,7 @@ use crate::{Error, Result};
 
 /// Which way a pair turns as the position grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Direction {
+pub enum Turn {
     /// By +θ: (a, b) → (a cos θ − b sin θ, b cos θ + a sin θ). All models but few.
     #[default]
     Forward,

@@ -6,7 +6,8 @@ use core::str::FromStr;
 use crate::plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Tile};
 use crate::{Capabilities, Error, Result};
 
-/// The tile that won, and what it may be used for. `to_string` and `parse` are each other's inverse.
+/// The tile that won, and what it may be used for. `to_string` and `parse` are each other's
+/// inverse.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Choice {
     /// Version of this crate.
@@ -49,8 +50,8 @@ impl Choice {
     /// A plan with this tile.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where version, adapter or problem are not those that were tuned; otherwise as
-    /// [`AttentionPlan::with_tile`].
+    /// [`Error::Invalid`] where version, adapter or problem are not those that were tuned;
+    /// otherwise as [`AttentionPlan::with_tile`].
     pub fn plan(
         &self,
         problem: &AttentionProblem,

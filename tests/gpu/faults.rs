@@ -1,6 +1,6 @@
 //! Faults: a device that is lost or has no memory, buffers that are gone or mapped, threads. What a
-//! caller gets is a typed error, or wgpu's own in its error scope, handler or callback; never a panic
-//! of this crate's, and never silence.
+//! caller gets is a typed error, or wgpu's own in its error scope, handler or callback; never a
+//! panic of this crate's, and never silence.
 
 use std::sync::{
     Arc,

@@ -71,7 +71,8 @@ fn downlevel_limits_run_or_name_the_limit() {
     assert_eq!(outcomes, [few, few, few, few, Ok(())]);
 }
 
-/// What a plan prints is what runs, on whatever device: it is held to the limits, and not made anew.
+/// What a plan prints is what runs, on whatever device: it is held to the limits, and not made
+/// anew.
 #[test]
 fn the_plan_that_is_handed_in_is_the_plan_that_runs() {
     let gpu = &lab().gpu;

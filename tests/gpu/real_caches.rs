@@ -1,5 +1,6 @@
-//! What caches of each storage cost in accuracy, on activations of a real language model: un-rotated
-//! keys and values are appended, and every query attends as decode does, 16 rows at a time.
+//! What caches of each storage cost in accuracy, on activations of a real language model:
+//! un-rotated keys and values are appended, and every query attends as decode does, 16 rows at a
+//! time.
 //!
 //! `cargo test --test gpu -- real_caches --nocapture` prints the table.
 //! `REAL_ACTIVATIONS` names another folder with files of this kind.
@@ -159,7 +160,8 @@ fn real_caches() {
         .collect();
     files.sort();
     assert!(!files.is_empty(), "no activations to measure with");
-    // Relative errors that no layer may exceed: one and a half times what the docs of `CacheType` state.
+    // Relative errors that no layer may exceed: one and a half times what the docs of `CacheType`
+    // state.
     let caches = [
         (CacheType::F32, CacheType::F32, 2e-6),
         (CacheType::F16, CacheType::F16, 2e-3),

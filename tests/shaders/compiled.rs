@@ -23,8 +23,8 @@ impl Compiled {
     pub fn new(variant: &Variant) -> Result<Self, String> {
         let source = &variant.shader.source;
         let parsed = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
-        // No optional feature of a device but subgroups, where the plan says so. Storage in f16 needs pack2x16float alone, which all
-        // backends have but Vulkan on an llvmpipe without f16.
+        // No optional feature of a device but subgroups, where the plan says so. Storage in f16
+        // needs pack2x16float alone, which all backends have but Vulkan on an llvmpipe without f16.
         let subgroup = variant.shader.subgroup.is_some();
         let mut claimed = Capabilities::empty();
         claimed.set(Capabilities::SHADER_FLOAT16_IN_FLOAT32, variant.f16);

@@ -1,5 +1,5 @@
-//! phasor in a web page: the self-test of the browser's WebGPU device, and what plain and fused attention
-//! take there. `scripts/browser.sh` builds and serves it.
+//! phasor in a web page: the self-test of the browser's WebGPU device, and what plain and fused
+//! attention take there. `scripts/browser.sh` builds and serves it.
 
 mod attention;
 

@@ -122,8 +122,8 @@ fn product(x: &Matrix, weight: &[f32]) -> Matrix {
     let mut y = Matrix::zeros(m, n);
     let one = |length: usize| length as isize;
     assert!(x.data.len() == m * k && weight.len() == n * k && y.data.len() == m * n);
-    // SAFETY: the three matrices are m × k, k × n (stored by columns) and m × n, each as long as its
-    // strides reach, which the line above checks; y aliases neither.
+    // SAFETY: the three matrices are m × k, k × n (stored by columns) and m × n, each as long as
+    // its strides reach, which the line above checks; y aliases neither.
     #[expect(unsafe_code, reason = "the library takes pointers")]
     unsafe {
         let (x, w, y) = (x.data.as_ptr(), weight.as_ptr(), y.data.as_mut_ptr());

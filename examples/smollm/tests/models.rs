@@ -1,5 +1,5 @@
-//! The whole path, from a model file to tokens: the RoPE++ authors' tiny models in every form of the
-//! cache, and SmolLM2 where its file is at hand.
+//! The whole path, from a model file to tokens: the RoPE++ authors' tiny models in every form of
+//! the cache, and SmolLM2 where its file is at hand.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

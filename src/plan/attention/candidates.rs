@@ -10,9 +10,9 @@ use crate::plan::{Capabilities, Tier};
 const MOST_REGISTERS: u32 = 160;
 
 impl Tile {
-    /// The tiles that a tuner should try for `problem` on a device, the default one first, then one of
-    /// every shape, those that read workgroup memory least for every multiply-add before the others.
-    /// All of them are legal.
+    /// The tiles that a tuner should try for `problem` on a device, the default one first, then one
+    /// of every shape, those that read workgroup memory least for every multiply-add before the
+    /// others. All of them are legal.
     ///
     /// # Errors
     /// As [`AttentionProblem::plan`].
@@ -113,7 +113,8 @@ impl Shapes {
         // As much of v at once as lies over k: less makes more steps of the same memory.
         let widest =
             tile.v_quads == tile.key_quads * tile.tx || memory(2 * tile.v_quads) > memory(1);
-        // Queries staged again for every key tile buy room; with all of it staged at once they buy none.
+        // Queries staged again for every key tile buy room; with all of it staged at once they buy
+        // none.
         let buys_room = tile.q_resident || tile.chunk_units < problem.channels().units();
         tile.check(problem).is_ok()
             && buys_room

@@ -2,8 +2,8 @@
 
 use super::{AttentionProblem, Programs, Tile};
 
-/// Offsets into the one workgroup array, in groups: four `vec4<f32>`, and one that is never used and
-/// keeps neighbouring groups in different banks.
+/// Offsets into the one workgroup array, in groups: four `vec4<f32>`, and one that is never used
+/// and keeps neighbouring groups in different banks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Memory {
     pub(super) q_at: u32,

@@ -1,8 +1,8 @@
 //! In which order the workgroups of a call run.
 //!
-//! A lane is a program of a batch; a workgroup is a query tile of a lane. Lanes whose keys and values
-//! fit a cache together form a bundle; bundles follow each other, and within one the last query tiles
-//! come first, since they see the most keys under a causal mask.
+//! A lane is a program of a batch; a workgroup is a query tile of a lane. Lanes whose keys and
+//! values fit a cache together form a bundle; bundles follow each other, and within one the last
+//! query tiles come first, since they see the most keys under a causal mask.
 
 use super::{AttentionPlan, AttentionShape};
 

@@ -25,10 +25,11 @@ pub use pages::{Pages, check_room};
 
 /// How the rows of a cache are stored. K and V choose independently.
 ///
-/// What they cost on real activations: layers 0, 10 and 29 of SmolLM2-135M (384 tokens, D 64, 3 kv heads),
-/// real and imaginary heads together, against attention in double precision over caches that lose
-/// nothing (lavapipe 25.0.7; `cargo test --test gpu -- real_caches --nocapture` measures it where you
-/// are). The largest outputs are 0.5, 3.8 and 6.3; "relative" is root mean square over root mean square.
+/// What they cost on real activations: layers 0, 10 and 29 of SmolLM2-135M (384 tokens, D 64, 3 kv
+/// heads), real and imaginary heads together, against attention in double precision over caches
+/// that lose nothing (lavapipe 25.0.7; `cargo test --test gpu -- real_caches --nocapture` measures
+/// it where you are). The largest outputs are 0.5, 3.8 and 6.3; "relative" is root mean square over
+/// root mean square.
 ///
 /// | K | V | bytes a token | largest error | relative error | largest of the log-sum-exp |
 /// |---|---|---|---|---|---|
@@ -50,8 +51,8 @@ pub enum CacheType {
     /// `scale = max|x| / 127`. A row is `1 + D/4` words of 32 bits.
     Int8,
     /// Blocks of 32 channels with one f16 scale d each, four bits a channel: `x ≈ d (q − 8)`, with
-    /// `−8 d` the entry of largest magnitude (the q4_0 of ggml). A row is D/8 words of codes, lowest
-    /// bits first, then the scales, two a word. D must be a multiple of 32.
+    /// `−8 d` the entry of largest magnitude (the q4_0 of ggml). A row is D/8 words of codes,
+    /// lowest bits first, then the scales, two a word. D must be a multiple of 32.
     Q4,
 }
 

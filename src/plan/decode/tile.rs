@@ -23,9 +23,9 @@ pub struct Tile {
     pub run: u32,
     /// Whether a piece of each key is on its way while the one before it is used.
     pub prefetch: bool,
-    /// The size of every subgroup, whose lanes then pass queries and weights round by shuffles; `None`
-    /// reads them from workgroup memory. Takes a `run` of that size, `threads` that are a multiple of it
-    /// and less than half as many groups of four channels of V as `threads`.
+    /// The size of every subgroup, whose lanes then pass queries and weights round by shuffles;
+    /// `None` reads them from workgroup memory. Takes a `run` of that size, `threads` that are a
+    /// multiple of it and less than half as many groups of four channels of V as `threads`.
     pub subgroup: Option<u32>,
 }
 
@@ -117,9 +117,10 @@ impl Tile {
             false => (128, 1),
         };
         let threads = threads.min(limit.max(1));
-        // Software adapters' subgroups all have one size, and take far longer over workgroup memory than
-        // over a shuffle. On a GPU, loads on the way at once hide how long each takes (by arithmetic; not
-        // yet timed on one), where there are registers for them: with narrow subgroups, four spill.
+        // Software adapters' subgroups all have one size, and take far longer over workgroup memory
+        // than over a shuffle. On a GPU, loads on the way at once hide how long each takes (by
+        // arithmetic; not yet timed on one), where there are registers for them: with narrow
+        // subgroups, four spill.
         let subgroup = caps.subgroup.filter(|&(least, most)| caps.software && least == most);
         let wide = caps.subgroup.is_some_and(|(least, _)| least >= 32);
         let (run, prefetch) = (if wide { 4 } else { 2 }, wide);

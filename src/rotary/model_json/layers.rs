@@ -171,7 +171,8 @@ impl Plans {
         Ok(())
     }
 
-    /// One section; layers with a 0 in the list are not rotated. By default those are the full ones.
+    /// One section; layers with a 0 in the list are not rotated. By default those are the full
+    /// ones.
     fn zero_of_each(&mut self, language: &Language) -> Result<()> {
         match language.keys.numbers("layer_rope_theta")? {
             Some(bases) => {

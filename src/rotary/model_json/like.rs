@@ -1,6 +1,6 @@
 //! Saying on purpose what a model is whose type is not in the table.
 
-use crate::rotary::{Direction, Pairing};
+use crate::rotary::{Pairing, Turn};
 
 /// What a model's rotary embedding is like, stated by the caller because
 /// [`Error::UnknownModel`](crate::Error::UnknownModel) says that its type is not known.
@@ -16,7 +16,8 @@ use crate::rotary::{Direction, Pairing};
 /// let json = r#"{"model_type": "brand_new", "head_dim": 64, "rope_theta": 1e6}"#;
 /// assert!(ModelRope::from_json(json).is_err());
 /// let like = Like { pairing: Some(Pairing::Interleaved), ..Like::model("llama") };
-/// let rope = &ModelRope::from_json_like(json, &like)?.only()?.rope;
+/// let model = ModelRope::from_json_like(json, &like)?;
+/// let rope = &model.only()?.rope;
 /// assert_eq!((rope.theta, rope.pairing), (1e6, Pairing::Interleaved));
 /// # Ok(())
 /// # }
@@ -28,7 +29,7 @@ pub struct Like<'a> {
     /// Channels of each pair, where they differ from that model's.
     pub pairing: Option<Pairing>,
     /// Which way the pairs turn, where it differs from that model's.
-    pub direction: Option<Direction>,
+    pub direction: Option<Turn>,
 }
 
 impl<'a> Like<'a> {

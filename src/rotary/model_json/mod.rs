@@ -1,9 +1,9 @@
 //! Reads the rotary part of a model's `config.json`.
 //!
-//! [`table`] says what each model type does. [`locate`] finds the language model in the file and its
-//! row, [`bearing`] refuses keys that may matter and are not read, [`layers`] finds the rope section
-//! of each kind of layer, [`section`] reads its rule, [`geometry`] the numbers around it, [`scale`]
-//! the factor on the scores.
+//! [`table`] says what each model type does. [`locate`] finds the language model in the file and
+//! its row, [`bearing`] refuses keys that may matter and are not read, [`layers`] finds the rope
+//! section of each kind of layer, [`section`] reads its rule, [`geometry`] the numbers around it,
+//! [`scale`] the factor on the scores.
 
 mod bearing;
 mod geometry;
@@ -166,7 +166,8 @@ impl RopeConfig {
     ///
     /// # Errors
     /// Those of [`ModelRope::from_json`] and [`ModelRope::only`]: a model whose kinds of layers
-    /// differ is refused; take [`from_model_json_for_layer`](RopeConfig::from_model_json_for_layer).
+    /// differ is refused; take
+    /// [`from_model_json_for_layer`](RopeConfig::from_model_json_for_layer).
     pub fn from_model_json(json: &str) -> Result<Self> {
         Ok(ModelRope::from_json(json)?.only()?.rope.clone())
     }

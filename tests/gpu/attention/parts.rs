@@ -53,8 +53,8 @@ fn same(what: &str, got: &Outcome, wanted: &Outcome) -> Result {
     }
 }
 
-/// From the smallest budget up to that of the whole call; the smaller ones in one pass, since a wait
-/// for each of hundreds of parts takes its time.
+/// From the smallest budget up to that of the whole call; the smaller ones in one pass, since a
+/// wait for each of hundreds of parts takes its time.
 fn check(problem: &AttentionProblem, tile: Tile, twist: Twist) -> Result {
     let plain = twist(Case::tiled(problem, tile)?);
     let resumable = AttentionProblem { resumable: true, ..problem.clone() };

@@ -35,8 +35,8 @@ fn lengths_around_a_step_and_splits() {
     run(cases.to_vec());
 }
 
-/// Values in runs, keys fetched ahead, and shuffles where subgroups have one size: with rows that see
-/// all keys of a run, some and none, and lengths around a run.
+/// Values in runs, keys fetched ahead, and shuffles where subgroups have one size: with rows that
+/// see all keys of a run, some and none, and lengths around a run.
 #[test]
 fn runs_of_values() {
     let caps = lab().gpu.capabilities();

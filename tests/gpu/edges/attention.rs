@@ -31,8 +31,8 @@ fn put(case: &Case, inputs: &mut Inputs, at: At, row: usize, x: f32) {
     data[(plane * rows as usize + row) * dim as usize + 5] = x;
 }
 
-/// The run with `x` there is NaN or infinite exactly where the formula is, and of NaNs, nothing else
-/// moves by a bit.
+/// The run with `x` there is NaN or infinite exactly where the formula is, and of NaNs, nothing
+/// else moves by a bit.
 fn spreads(case: &Case, at: At, row: usize, x: f32) -> Result {
     let clean = case.inputs();
     let mut inputs = clean.clone();
@@ -167,7 +167,8 @@ fn scores_of_thousands() {
         assert!(largest > 1e4, "{largest}");
         case.check().unwrap();
     }
-    // And beyond what f32 holds: a row whose scores overflow is NaN or one key's, and no other moves.
+    // And beyond what f32 holds: a row whose scores overflow is NaN or one key's, and no other
+    // moves.
     let case = Case::small(&control()).unwrap();
     let clean = case.run(lab(), &case.inputs()).unwrap();
     let mut inputs = case.inputs();

@@ -24,8 +24,8 @@ const CAPACITY: u32 = 64;
 const MAX_ROWS: u32 = 40;
 const PAGE: u32 = 8;
 
-/// A token that a sequence has: whose it was when it was new, which of its tokens, and the places that
-/// it had, the newest last.
+/// A token that a sequence has: whose it was when it was new, which of its tokens, and the places
+/// that it had, the newest last.
 #[derive(Debug, Clone, PartialEq)]
 struct Token {
     of: u64,
@@ -245,7 +245,8 @@ impl World {
         let tokens = &self.tokens[&sequence].1;
         let len = tokens.len() as u32;
         let [q_heads, kv_heads, _, heads_out] = heads(layer);
-        // `[H, rows, D]` of some tokens, keys turned from place to place as they were on the device.
+        // `[H, rows, D]` of some tokens, keys turned from place to place as they were on the
+        // device.
         let tensor = |tokens: &[Token], tensor: u64, heads: u32| -> Result<Vec<R>> {
             let rotated = tokens.iter().map(|token| -> Result<Vec<R>> {
                 let mut x: Vec<R> = data(token, n, tensor, heads)

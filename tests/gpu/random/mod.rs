@@ -1,6 +1,6 @@
 //! Whole problems at random (shapes, strides, offsets, masks, dtypes, components, variants) against
-//! the oracle. The sample of every test run draws the same problems each time, from few shaders; the
-//! long one is
+//! the oracle. The sample of every test run draws the same problems each time, from few shaders;
+//! the long one is
 //!
 //! ```sh
 //! cargo test --test gpu -- --ignored random
@@ -80,8 +80,8 @@ fn input_place(heads: u32) -> impl Strategy<Value = Place> {
     prop_oneof![9 => place(heads), 1 => Just(Place::Broadcast)]
 }
 
-/// What rounding may do to scores that are large: half an ulp at the size of the largest Σ|q k| moves
-/// every weight by as much. The naive run may be lucky with a few rows.
+/// What rounding may do to scores that are large: half an ulp at the size of the largest Σ|q k|
+/// moves every weight by as much. The naive run may be lucky with a few rows.
 fn rounding(dim: u32, scale: f32, q: &[f32], k: &[f32], v: &[f32]) -> f64 {
     let largest = |x: &[f32]| x.iter().fold(0.0, |m: f64, x| m.max(f64::from(x.abs())));
     let scores = f64::from(dim) * f64::from(scale.abs()) * largest(q) * largest(k);

@@ -1,6 +1,6 @@
-//! Numbers at the ends of 32 bits, in every place of every kernel that takes one: each call is taken
-//! or refused with a typed error. Nothing overflows (tests are built with overflow checks), nothing
-//! panics, nothing reaches wgpu that it has to refuse.
+//! Numbers at the ends of 32 bits, in every place of every kernel that takes one: each call is
+//! taken or refused with a typed error. Nothing overflows (tests are built with overflow checks),
+//! nothing panics, nothing reaches wgpu that it has to refuse.
 
 use phasor::attention::{
     Attention, AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape,

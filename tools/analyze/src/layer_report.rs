@@ -26,8 +26,8 @@ pub struct LayerReport {
     pub figures: Vec<Figure>,
     /// Heads of columns, then a row a head.
     pub table: (Vec<String>, Vec<Vec<String>>),
-    /// Largest difference between a mean distance or entropy from the statistics kernel and the same
-    /// number from the stored weights.
+    /// Largest difference between a mean distance or entropy from the statistics kernel and the
+    /// same number from the stored weights.
     pub disagreement: f64,
 }
 

@@ -4,9 +4,9 @@
 //! cargo run --release --bin analyze -- --input FILE --out DIR
 //! ```
 //!
-//! FILE is any safetensors file with un-rotated q, k and v, each `[1, H, S, D]`. The GPU rotates them,
-//! attends with both components in one pass, and computes weights and statistics of rows; PNG and
-//! SVG files and one HTML report that needs nothing else go into DIR.
+//! FILE is any safetensors file with un-rotated q, k and v, each `[1, H, S, D]`. The GPU rotates
+//! them, attends with both components in one pass, and computes weights and statistics of rows; PNG
+//! and SVG files and one HTML report that needs nothing else go into DIR.
 
 mod bars;
 mod device;

@@ -36,9 +36,9 @@ pub struct Noise {
 const STEPS: i32 = 4;
 const DECADES: [i32; 2] = [-2, 1];
 
-/// Adds noise to the rotated queries and attends with both components in one pass. A head reads
-/// its own query alone, and Gaussian noise turned by −90° is Gaussian noise: so the real heads say
-/// what noise on the real query does, and the imaginary ones what noise on the imaginary query does.
+/// Adds noise to the rotated queries and attends with both components in one pass. A head reads its
+/// own query alone, and Gaussian noise turned by −90° is Gaussian noise: so the real heads say what
+/// noise on the real query does, and the imaginary ones what noise on the imaginary query does.
 pub fn measure(session: &Session<'_>, layer: &Layer, args: &Args) -> Result<Noise> {
     let queries = session.queries();
     let heads = 2 * layer.q_heads() as usize;

@@ -19,7 +19,8 @@ pub enum Rule {
     Yarn,
     /// YaRN as the RoPE++ authors trained with it
     YarnRotations,
-    /// LongRoPE with --long-factors, else with divisors that grow by a constant ratio from 1 to the factor
+    /// LongRoPE with --long-factors, else with divisors that grow by a constant ratio from 1 to the
+    /// factor
     Longrope,
     /// Llama 3.1's blend by wavelength
     Llama3,

@@ -1,5 +1,5 @@
-//! RoPE and attention on the adapter at hand: `cargo bench`. Before anything is timed, the fused pass
-//! is compared with the two passes that it replaces.
+//! RoPE and attention on the adapter at hand: `cargo bench`. Before anything is timed, the fused
+//! pass is compared with the two passes that it replaces.
 //!
 //! A sample is a submission and the wait for it, so it contains the cost of both; on a software
 //! adapter the figures say nothing about GPUs.

@@ -125,8 +125,8 @@ impl Cache {
         Ok((call, plan.cost_over(&shape, kv).bytes))
     }
 
-    /// Every output head against the f64 oracle. With scores and values of the size of 1 the error of
-    /// f32 is a few units in the last place of 1.
+    /// Every output head against the f64 oracle. With scores and values of the size of 1 the error
+    /// of f32 is a few units in the last place of 1.
     fn check(&self, heads: &HeadMap, out: &[f32]) -> Result<()> {
         let [kv, dim, q_heads, kv_heads] = self.sizes;
         let wide = |x: &[f32]| x.iter().copied().map(f64::from).collect::<Vec<f64>>();

@@ -102,8 +102,8 @@ pub fn measure(clock: &Clock<'_>) -> Result<Roof> {
     })
 }
 
-/// A copy to race against: of as many bytes, read and written, as a call moves, since what fits a cache
-/// moves faster.
+/// A copy to race against: of as many bytes, read and written, as a call moves, since what fits a
+/// cache moves faster.
 pub struct Copy {
     kernel: Kernel,
     bytes: f64,

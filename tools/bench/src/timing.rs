@@ -44,8 +44,8 @@ pub struct Race {
 }
 
 impl Race {
-    /// How much longer one call took than another: the median over the rounds, in each of which both ran
-    /// one after the other, at whatever speed the machine had just then.
+    /// How much longer one call took than another: the median over the rounds, in each of which
+    /// both ran one after the other, at whatever speed the machine had just then.
     pub fn ratio(&self, call: usize, to: usize) -> f64 {
         let mut ratios: Vec<f64> = self.rounds.iter().map(|ms| ms[call] / ms[to]).collect();
         ratios.sort_by(f64::total_cmp);
@@ -81,8 +81,8 @@ impl<'a> Clock<'a> {
         clock
     }
 
-    /// Several rounds of every call, taken in turns, so that what disturbs the machine disturbs all of
-    /// them alike. Each call has run before.
+    /// Several rounds of every call, taken in turns, so that what disturbs the machine disturbs all
+    /// of them alike. Each call has run before.
     pub fn race(&self, calls: &[Call<'_>]) -> Race {
         self.warm(calls[0]);
         let (counts, mut best): (Vec<u32>, Vec<Time>) =
@@ -100,8 +100,8 @@ impl<'a> Clock<'a> {
         Race { best, rounds }
     }
 
-    /// A GPU that was idle while inputs and references were computed takes a while to come back to its
-    /// clocks; an H100 ran the first kernels after a pause of seconds at a third of its speed.
+    /// A GPU that was idle while inputs and references were computed takes a while to come back to
+    /// its clocks; an H100 ran the first kernels after a pause of seconds at a third of its speed.
     fn warm(&self, call: Call<'_>) {
         let start = Instant::now();
         while start.elapsed().as_secs_f64() * 1e3 < WARM_MS {

@@ -1,5 +1,6 @@
-//! The accuracy certificate of an adapter: the largest error of each kernel and dtype against the f64
-//! oracle, beside the bound that WGSL's rules of accuracy allow (`phasor::numerics` derives it).
+//! The accuracy certificate of an adapter: the largest error of each kernel and dtype against the
+//! f64 oracle, beside the bound that WGSL's rules of accuracy allow (`phasor::numerics` derives
+//! it).
 //!
 //! ```sh
 //! cargo run --release --bin certify -- --markdown certificate.md

@@ -1,13 +1,13 @@
 //! The share of multiply-adds in a kernel's hot loops, read off its disassembly.
 //!
 //! The rule: a *hot loop* is an innermost loop that holds multiply-adds and no barrier, and counts
-//! whole. Multiply-adds outside of such loops, where a compiler unrolled the walk over channels or keys
-//! altogether, count in runs from the first to the last between two barriers, which leaves the staging
-//! of tiles out; a run with under a tenth of the part's multiply-adds is not hot. What comes before the
-//! first exponential of the walk over key tiles belongs to Q·Kᵀ, and what comes behind the last to P·V.
-//! Every instruction counts once; an AMD dual instruction counts as the two that it is, and an Adreno
-//! repeat as often as it repeats. Waits, delays, nops, clause and yield marks are not counted: they take
-//! no issue slot of an arithmetic unit.
+//! whole. Multiply-adds outside of such loops, where a compiler unrolled the walk over channels or
+//! keys altogether, count in runs from the first to the last between two barriers, which leaves the
+//! staging of tiles out; a run with under a tenth of the part's multiply-adds is not hot. What
+//! comes before the first exponential of the walk over key tiles belongs to Q·Kᵀ, and what comes
+//! behind the last to P·V. Every instruction counts once; an AMD dual instruction counts as the two
+//! that it is, and an Adreno repeat as often as it repeats. Waits, delays, nops, clause and yield
+//! marks are not counted: they take no issue slot of an arithmetic unit.
 
 use std::collections::HashMap;
 
@@ -291,8 +291,8 @@ impl Listing {
     }
 }
 
-/// NAK moves the body of a loop of one block to the end of the listing: puts it back behind the block
-/// that it comes from and returns to.
+/// NAK moves the body of a loop of one block to the end of the listing: puts it back behind the
+/// block that it comes from and returns to.
 fn loops_in_place(text: &str) -> String {
     let number = |word: &str| word.trim_matches(['[', ']', ',']).parse::<usize>().ok();
     let mut blocks: Vec<(usize, Option<usize>, String)> = Vec::new();
@@ -323,8 +323,8 @@ fn is_number(text: Option<&str>) -> bool {
     text.is_some_and(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// The shares of Q·Kᵀ and of P·V. `None` where the disassembly has no loop with multiply-adds around
-/// exponentials.
+/// The shares of Q·Kᵀ and of P·V. `None` where the disassembly has no loop with multiply-adds
+/// around exponentials.
 pub fn qk_and_pv(vendor: Vendor, disassembly: &str) -> Option<(Share, Share)> {
     let listing = Listing::parse(vendor, disassembly);
     // The walk over key tiles: the loop with multiply-adds that holds the most exponentials.

@@ -1,5 +1,6 @@
 //! What the compilers of real GPUs make of phasor's kernels, on a machine without a GPU: registers,
-//! spills, occupancy, and the share of multiply-adds in the hot loops. Compiler evidence, not timings.
+//! spills, occupancy, and the share of multiply-adds in the hot loops. Compiler evidence, not
+//! timings.
 //!
 //! `setup.sh` beside this crate fetches the compilers once. The rule for the share is in `isa.rs`.
 
@@ -46,8 +47,8 @@ struct Options {
     /// 1),v_quads,pv_apart (0 or 1).
     #[arg(long, value_parser = tile)]
     tile: Option<Tile>,
-    /// Only compiles the shaders of this file, one JSON object of `Shader::to_json` a line, and prints
-    /// one verdict a line.
+    /// Only compiles the shaders of this file, one JSON object of `Shader::to_json` a line, and
+    /// prints one verdict a line.
     #[arg(long)]
     compile: Option<PathBuf>,
     /// Runs as the process of one GPU, with its driver.
@@ -134,8 +135,8 @@ fn in_parallel<R: Send>(gpus: &[Gpu], work: impl Fn(&Gpu) -> R + Sync) -> Vec<R>
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// All that a probe prints. Adreno's compiler writes its disassembly to standard error: both streams
-/// into one.
+/// All that a probe prints. Adreno's compiler writes its disassembly to standard error: both
+/// streams into one.
 fn read_probe(mut command: Command) -> Result<(String, ExitStatus)> {
     let (reader, writer) = std::io::pipe()?;
     command.stderr(writer.try_clone()?).stdout(writer);

@@ -18,7 +18,8 @@ pub struct Spirv {
     pub bindings: BTreeMap<u32, bool>,
 }
 
-/// `robust_buffers`: the device has `robustBufferAccess2`, and wgpu leaves the bounds of buffers to it.
+/// `robust_buffers`: the device has `robustBufferAccess2`, and wgpu leaves the bounds of buffers to
+/// it.
 pub fn compile(shader: &Shader, robust_buffers: bool) -> Result<Spirv> {
     let source = &shader.source;
     let module = naga::front::wgsl::parse_str(source)

@@ -7,8 +7,8 @@ use crate::gpus::{Gpu, Vendor};
 use crate::isa::Share;
 use crate::vulkan::Compiled;
 
-/// How many of something run at once on one unit of the GPU, as far as the driver tells: by registers,
-/// and on AMD by workgroup memory as well.
+/// How many of something run at once on one unit of the GPU, as far as the driver tells: by
+/// registers, and on AMD by workgroup memory as well.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Occupancy {
     pub value: f64,
@@ -18,8 +18,8 @@ pub struct Occupancy {
 /// What a compiler made of one kernel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
-    /// Registers of 32 bits an invocation (AMD: vector registers; Intel: live at most, of 128, or of
-    /// 256 on lnl and bmg).
+    /// Registers of 32 bits an invocation (AMD: vector registers; Intel: live at most, of 128, or
+    /// of 256 on lnl and bmg).
     pub registers: f64,
     /// Values that registers had no room for (instructions that spill or fill, or registers).
     pub spills: f64,

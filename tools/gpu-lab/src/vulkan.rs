@@ -166,8 +166,8 @@ impl Driver {
             let all = self.executables.get_pipeline_executable_properties(
                 &vk::PipelineInfoKHR::default().pipeline(pipeline),
             )?;
-            // Intel lists one executable for each width that it compiled; the widest, which is the last,
-            // runs.
+            // Intel lists one executable for each width that it compiled; the widest, which is the
+            // last, runs.
             let index = all.len().checked_sub(1).context("no executable")?;
             let info = vk::PipelineExecutableInfoKHR::default()
                 .pipeline(pipeline)

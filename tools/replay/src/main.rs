@@ -35,7 +35,8 @@ struct Arguments {
     /// Leave the GPU out.
     #[arg(long)]
     oracle_only: bool,
-    /// A program that runs the GPU's part, with its arguments: `--through "node tools/tint/run.mjs"`.
+    /// A program that runs the GPU's part, with its arguments: `--through "node
+    /// tools/tint/run.mjs"`.
     #[arg(long, conflicts_with = "oracle_only")]
     through: Option<String>,
 }

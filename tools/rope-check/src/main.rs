@@ -20,7 +20,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 use phasor::{
     Result,
-    rotary::{Direction, Like, ModelRope, Pairing},
+    rotary::{Like, ModelRope, Pairing, Turn},
 };
 
 /// What a model's config.json means for its rotary embedding, or why it is refused.
@@ -69,8 +69,8 @@ impl Args {
                 Pairs::InterleavedToHalf => Pairing::InterleavedToHalf,
             }),
             direction: self.direction.map(|way| match way {
-                Way::Forward => Direction::Forward,
-                Way::Backward => Direction::Backward,
+                Way::Forward => Turn::Forward,
+                Way::Backward => Turn::Backward,
             }),
             ..Like::model(model_type)
         };

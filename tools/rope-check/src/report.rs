@@ -5,7 +5,7 @@ use std::{fmt::Write, path::Path};
 use phasor::{
     Result,
     rotary::{
-        Direction, LayerRope, ModelRope, Pairing, PositionAxes, QueryScaling, RopeConfig, RopeRule,
+        LayerRope, ModelRope, Pairing, PositionAxes, QueryScaling, RopeConfig, RopeRule, Turn,
     },
 };
 use serde_json::{Value, json};
@@ -142,10 +142,10 @@ fn pairing(pairing: Pairing) -> &'static str {
     }
 }
 
-fn direction(direction: Direction) -> &'static str {
+fn direction(direction: Turn) -> &'static str {
     match direction {
-        Direction::Forward => "forward",
-        Direction::Backward => "backward",
+        Turn::Forward => "forward",
+        Turn::Backward => "backward",
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a row of the table says, and short ways to write one.
 
-use crate::rotary::Direction;
+use crate::rotary::Turn;
 
 /// The rotary embedding of one model type: what its code does, and where its configuration says
 /// the rest. Numbers are the defaults of the model's configuration class; 0 where it has none.
@@ -8,7 +8,7 @@ use crate::rotary::Direction;
 pub(in super::super) struct Row {
     pub name: &'static str,
     pub pairs: Pairs,
-    pub direction: Direction,
+    pub direction: Turn,
     pub head: Head,
     pub hidden: u32,
     pub heads: u32,
@@ -78,8 +78,8 @@ pub(in super::super) enum Layers {
     /// `rope_scaling_layers`: the layers that the section's rule holds for; the others have the
     /// default rule on the same base.
     Scaled,
-    /// Step-3.5: `rope_theta` and `partial_rotary_factors` may be lists with an entry a layer, and a
-    /// flat `rope_scaling` holds for the layers with full attention.
+    /// Step-3.5: `rope_theta` and `partial_rotary_factors` may be lists with an entry a layer, and
+    /// a flat `rope_scaling` holds for the layers with full attention.
     Lists,
 }
 
@@ -190,7 +190,7 @@ const fn base(name: &'static str) -> Row {
     Row {
         name,
         pairs: Pairs::Half,
-        direction: Direction::Forward,
+        direction: Turn::Forward,
         head: Head::Keys(&["head_dim"]),
         hidden: 0,
         heads: 0,
@@ -301,7 +301,7 @@ impl Row {
     }
 
     pub(super) const fn backward(self) -> Self {
-        Row { direction: Direction::Backward, ..self }
+        Row { direction: Turn::Backward, ..self }
     }
 
     pub(super) const fn half_indexer(self) -> Self {

@@ -1,4 +1,5 @@
-//! Gradients: of attention with the rotation inside, of the rotation alone, and of linear attention.
+//! Gradients: of attention with the rotation inside, of the rotation alone, and of linear
+//! attention.
 
 use phasor::{
     HeadMap, OutputHead, Phase,
@@ -40,8 +41,8 @@ pub fn parse(file: &File) -> Result<Cases> {
     Ok(cases)
 }
 
-/// A gradient: 1e-5 of its largest element, at least 1e-5, and more where the reference's own run in
-/// f32 was off by more.
+/// A gradient: 1e-5 of its largest element, at least 1e-5, and more where the reference's own run
+/// in f32 was off by more.
 fn gradient(file: &File, name: &str, about: &Value) -> Result<Expected> {
     let tensor = file.tensor(name)?;
     let shape = match *tensor.shape.as_slice() {

@@ -1,5 +1,5 @@
-//! Whole small models, as `LlamaForCausalLM` computes them: matrix products and norms on the host in
-//! f64, attention over a cache by whoever runs the case.
+//! Whole small models, as `LlamaForCausalLM` computes them: matrix products and norms on the host
+//! in f64, attention over a cache by whoever runs the case.
 
 use std::collections::BTreeSet;
 

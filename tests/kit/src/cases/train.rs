@@ -18,7 +18,8 @@ pub struct TrainCase {
     steps: Vec<Vec<Vec<u32>>>,
     loss: Vec<f32>,
     grad_norm: Vec<f32>,
-    /// Gradient of the first step and weights after the last, in the order of [`Model::parameters`].
+    /// Gradient of the first step and weights after the last, in the order of
+    /// [`Model::parameters`].
     grad0: Vec<Vec<f32>>,
     last: Vec<Vec<f32>>,
 }
@@ -91,8 +92,8 @@ impl TrainCase {
     /// Runs all steps. What comes back is the loss that came closest to its bound.
     ///
     /// # Errors
-    /// Where a loss, a gradient norm, the first gradient or the last weights are off by more than the
-    /// reference's README calls fair for f32.
+    /// Where a loss, a gradient norm, the first gradient or the last weights are off by more than
+    /// the reference's README calls fair for f32.
     pub fn run(&self, runner: &dyn Runner) -> Result<Stats> {
         let mut model = self.model.clone();
         let sizes = |model: &mut Model| -> Vec<usize> {
@@ -152,8 +153,8 @@ impl TrainCase {
 }
 
 impl Model {
-    /// Loss and gradients, in the order of [`Model::parameters`], of tokens `[B, T + 1]`: mean cross
-    /// entropy of each next token.
+    /// Loss and gradients, in the order of [`Model::parameters`], of tokens `[B, T + 1]`: mean
+    /// cross entropy of each next token.
     fn gradients(&self, tokens: &[Vec<u32>], runner: &dyn Runner) -> Result<(f64, Vec<Vec<f64>>)> {
         let ids: Vec<u32> = tokens.iter().flat_map(|row| row[..row.len() - 1].to_vec()).collect();
         let targets: Vec<u32> = tokens.iter().flat_map(|row| row[1..].to_vec()).collect();

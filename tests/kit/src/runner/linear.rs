@@ -1,5 +1,5 @@
-//! Linear attention: by the oracle, whose outputs are the sums that define it and whose state is the
-//! recurrence's, and on a device.
+//! Linear attention: by the oracle, whose outputs are the sums that define it and whose state is
+//! the recurrence's, and on a device.
 
 use phasor::linear_attention::{
     LinearAttention, LinearAttentionBindings, LinearAttentionProblem, LinearAttentionShape, State,

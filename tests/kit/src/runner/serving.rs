@@ -1,5 +1,5 @@
-//! Cases as a server runs them: keys and values appended to a cache, a few rows at a time, and decode
-//! with split keys and their merge behind each append.
+//! Cases as a server runs them: keys and values appended to a cache, a few rows at a time, and
+//! decode with split keys and their merge behind each append.
 
 use std::ops::Range;
 
@@ -46,7 +46,8 @@ fn suits(case: &AttentionCase) -> bool {
 }
 
 impl Device<'_> {
-    /// A case through cache and decode, contiguous and paged; nothing for one that they are not for.
+    /// A case through cache and decode, contiguous and paged; nothing for one that they are not
+    /// for.
     pub(super) fn served(&self, case: &AttentionCase) -> Result<Ways<oracle::Attended<f64>>> {
         if !suits(case) {
             return Ok(Vec::new());
