@@ -1,5 +1,5 @@
-//! Shaders with a fault in them: each is one that a kernel had, or that one of two copies of a rule had
-//! and the other had not. What holds the rule must find it, in every kernel that has it.
+//! Shaders with a fault in them: each is one that a kernel had, or that one of two copies of a rule
+//! had and the other had not. What holds the rule must find it, in every kernel that has it.
 
 use phasor::attention::AttentionProblem;
 use phasor::{Bias, ScoreHook};

@@ -1,5 +1,6 @@
 //! A Llama-like language model whose positions, caches and attention run on the GPU through phasor,
-//! embedded as an inference engine would. Its matrices are multiplied by a library, on the CPU here.
+//! embedded as an inference engine would. Its matrices are multiplied by a library, on the CPU
+//! here.
 //!
 //! ```text
 //! weights    GGUF or safetensors -> f32 matrices; RoPE or RoPE++ (EC, EH) from their shapes

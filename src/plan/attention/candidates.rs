@@ -110,11 +110,10 @@ impl Shapes {
         let cols = tile.cols(problem.value_dim);
         let registers = 4 * states * (tile.key_quads + cols);
         let memory = |v_quads| Memory::bytes(problem, programs, &Tile { v_quads, ..*tile });
-        // As much of v at once as lies over k: less makes more steps of the same memory.
+        // As much of v at once as fits over k: a smaller tile of v only adds barriers.
         let widest =
             tile.v_quads == tile.key_quads * tile.tx || memory(2 * tile.v_quads) > memory(1);
-        // Queries staged again for every key tile buy room; with all of it staged at once they buy
-        // none.
+        // Staging queries again for every key tile pays only where it frees memory.
         let buys_room = tile.q_resident || tile.chunk_units < problem.channels().units();
         tile.check(problem).is_ok()
             && buys_room

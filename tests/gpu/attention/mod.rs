@@ -110,9 +110,9 @@ pub fn small_tile(head_dim: u32) -> Tile {
     }
 }
 
-/// A tile of the kernel that compiles in the least time: the shuffled one where all subgroups of the
-/// device are of one size, and small, so that tests of cuts have something to cut. Tables about what
-/// both kernels share take it: rotations, sequences, masks, hooks, storage.
+/// A tile of the kernel that compiles in the least time: the shuffled one where all subgroups of
+/// the device are of one size, and small, so that tests of cuts have something to cut. Tables about
+/// what both kernels share take it: rotations, sequences, masks, hooks, storage.
 pub fn quick_tile(head_dim: u32) -> Tile {
     match lab().gpu.capabilities().subgroup {
         Some((ty, most)) if ty == most && ty <= 8 => Tile {

@@ -1,5 +1,5 @@
-//! Numbers far out: biases, sinks and log-sum-exps of any finite size, and whatever a hook gives, alike
-//! in attention, decode (with one split and more) and merge.
+//! Numbers far out: biases, sinks and log-sum-exps of any finite size, and whatever a hook gives,
+//! alike in attention, decode (with one split and more) and merge.
 
 use phasor::attention::AttentionProblem;
 use phasor::{Bias, DType, HeadMap, ScoreHook};

@@ -43,8 +43,8 @@ pub struct OnGpu {
     split: bool,
     /// What the plans say of themselves.
     pub plans: String,
-    /// Packed `[chunk, H_q + 2 H_kv, D]`, and `[chunk, H_out, D]`. Layers run one after the other and
-    /// share them.
+    /// Packed `[chunk, H_q + 2 H_kv, D]`, and `[chunk, H_out, D]`. Layers run one after the other
+    /// and share them.
     qkv: wgpu::Buffer,
     out: wgpu::Buffer,
     /// Where the host reads `out`.
@@ -110,7 +110,8 @@ impl OnGpu {
         Ok(on_gpu)
     }
 
-    /// Times the prefill call of a layer behind a full cache, and limits the others by what comes of it.
+    /// Times the prefill call of a layer behind a full cache, and limits the others by what comes
+    /// of it.
     fn limit(&mut self, milliseconds: f64) -> Result<()> {
         let Self { gpu, layers, sequence, chunk, .. } = self;
         if layers.least_budget() == Budget::flops(0) {
