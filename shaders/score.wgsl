@@ -30,7 +30,7 @@ fn modified(score: f32, slope: f32, at: Place) -> f32 {
         s = params.softcap * tanh_of(s);
     }
     if (ALIBI) {
-        s += slope * f32(i32(at.key) - at.query);
+        s -= slope * f32(abs(i32(at.key) - at.query));
     }
     if (BIAS) {
         let bias = bias_of(at.batch, at.head, at.row, slot_of(at.key));

@@ -1,5 +1,17 @@
 // What an attention call binds, and what a workgroup is told of its work.
 
+// Where lengths and tables start, where they share a buffer.
+struct Lists {
+    kv_lens: u32,      // 0xffffffff: all keys are there
+    cu_seqlens_q: u32,
+    cu_seqlens_k: u32,
+    block_table: u32,
+    prefix_lens: u32,
+    blocks: u32,
+    pad0: u32,
+    pad1: u32,
+}
+
 struct Params {
     batch: u32,
     seq_q: u32,               // most queries of a sequence
@@ -13,9 +25,11 @@ struct Params {
     end_step: u32,
     last_part: u32,           // 0: states are left in the workspace
     programs: u32,            // rows of the program table in use
-    causal_offset: i32,       // query i sees keys up to i + causal_offset; far where not causal
+    offset: i32,              // query i stands at place i + offset among the keys
+    // Keys after its place that a query sees: none if causal, far more than there are if full.
+    ahead: i32,
     align_last: u32,          // 1: the last query of a sequence stands at its last key
-    window: i32,              // query i sees keys after i + causal_offset - window
+    window: i32,              // a query sees keys after its place - window
     q_scale: f32,             // on q, so that scores come in base 2, or as the softcap takes them
     softcap: f32,             // in base 2; 0: none
     minus_infinity: f32,
@@ -29,6 +43,10 @@ struct Params {
     causal: u32,
     bundle: u32,              // programs of a batch that go through the tiles together
     zero: u32,                // 0, unknown to a compiler: loops with it in their bounds stay loops
+    pad0: u32,                // a struct within a uniform starts at a multiple of 16 bytes
+    pad1: u32,
+    pad2: u32,
+    lists: Lists,
     q: Strides,
     out: Strides,
     out_im: Strides,
@@ -54,8 +72,6 @@ struct Program {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<uniform> programs: array<Program, PROGRAM_SLOTS>;
-// [B, H_out, S_q] or [H_out, rows], natural log
-@group(0) @binding(7) var<storage, read_write> lse: array<f32>;
 
 // Queries of one sequence: the first one's row in q, and how many.
 struct QueryRows {

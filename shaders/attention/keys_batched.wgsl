@@ -1,8 +1,7 @@
 // Every sequence has room for seq_k keys of its own: in a tensor, or in a contiguous cache.
-@group(0) @binding(10) var<storage, read> kv_lens: array<u32>; // [B] keys of each sequence
 
 fn keys_of(batch: u32) -> u32 {
-    return min(kv_lens[batch], params.seq_k);
+    return min(kv_len(batch), params.seq_k);
 }
 
 // Plane and row of a key.

@@ -1,15 +1,13 @@
 // Keys lie in a cache that is paged, rolls, or both.
-// [B] keys of each sequence, those that are gone included
-@group(0) @binding(10) var<storage, read> kv_lens: array<u32>;
 
 const MOST_KEYS: u32 = 0x1fffffffu; // places have room in an i32, whatever is added to them
 
 // A bad length never leaves the sequence's own slots.
 fn keys_of(batch: u32) -> u32 {
     if (params.cache.rolling != 0u) {
-        return min(kv_lens[batch], MOST_KEYS);
+        return min(kv_len(batch), MOST_KEYS);
     }
-    return min(kv_lens[batch], params.seq_k);
+    return min(kv_len(batch), params.seq_k);
 }
 
 // The first key that is still there.

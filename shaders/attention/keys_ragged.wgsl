@@ -1,15 +1,13 @@
 // Keys of all sequences lie one behind the other.
-// [B + 1], first row of each sequence
-@group(0) @binding(10) var<storage, read> cu_seqlens_k: array<u32>;
 
 fn first_key(batch: u32) -> u32 {
-    return min(cu_seqlens_k[batch], params.cache.capacity);
+    return min(first_key_row(batch), params.cache.capacity);
 }
 
 // Bad lengths are clamped: they lose keys and never leave the tensor.
 fn keys_of(batch: u32) -> u32 {
     let first = first_key(batch);
-    return min(clamp(cu_seqlens_k[batch + 1u], first, params.cache.capacity) - first, params.seq_k);
+    return min(clamp(first_key_row(batch + 1u), first, params.cache.capacity) - first, params.seq_k);
 }
 
 // Plane and row of a key.

@@ -33,20 +33,20 @@ fn modified_quad(score: vec4<f32>, work: Work, stream: u32, row: u32, key: u32) 
 }
 
 // Whether any row of the tile may not see some of the BLOCK_K keys from this one on: past the last
-// key, the diagonal or the window's edge, or gone.
+// key, the diagonal or the window's edges, or gone.
 fn any_hidden(work: Work, first: u32) -> bool {
-    let diagonal = i32(work.tile * BLOCK_Q) + work.offset;
-    let hidden = hidden_up_to(work.keys, diagonal + i32(BLOCK_Q) - 1 - params.window);
-    let end = first + BLOCK_K;
-    return end > work.keys || i32(end) - 1 > diagonal || i32(first) <= hidden;
+    let place = i32(work.tile * BLOCK_Q) + work.offset; // of the first row
+    let hidden = hidden_up_to(work.keys, before_window(work.prefix, place + i32(BLOCK_Q) - 1));
+    return first + BLOCK_K > work.keys || i32(first + BLOCK_K) - 1 > place + params.ahead
+        || i32(first) <= hidden;
 }
 
 // Scores of a row with the keys of a quad, those that it does not see masked.
 fn masked(score: vec4<f32>, work: Work, row: u32, key: u32) -> vec4<f32> {
     let place = i32(row) + work.offset;
-    let limit = min(i32(work.keys), max(place + 1, work.prefix));
+    let limit = min(i32(work.keys), max(place + params.ahead + 1, work.prefix));
     let keys4 = vec4<i32>(tile_keys(key));
-    let hidden = hidden_up_to(work.keys, place - params.window);
+    let hidden = hidden_up_to(work.keys, before_window(work.prefix, place));
     let seen = (keys4 < vec4(limit)) & (keys4 > vec4(hidden));
     return select(vec4(MASKED), score, seen);
 }

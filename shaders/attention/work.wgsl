@@ -14,7 +14,7 @@ fn work_of(in_part: u32) -> Work {
     work.program = programs[lane % params.programs];
     work.rows = rows_of(work.batch);
     work.keys = keys_of(work.batch);
-    work.offset = params.causal_offset;
+    work.offset = params.offset;
     if (params.align_last != 0u) {
         work.offset = i32(work.keys) - i32(work.rows.count);
     }
@@ -25,9 +25,10 @@ fn work_of(in_part: u32) -> Work {
     let q_first = work.tile * BLOCK_Q;
     let last_row = i32(min(q_first + BLOCK_Q, work.rows.count)) - 1;
     work.prefix = i32(prefix_of(work.batch));
-    let visible = min(work.keys, u32(max(last_row + work.offset + 1, work.prefix)));
+    let visible = min(work.keys, u32(max(last_row + work.offset + params.ahead + 1, work.prefix)));
     // Whole tiles before the first row's window are left out.
-    let oldest = hidden_up_to(work.keys, i32(q_first) + work.offset - params.window) + 1;
+    let first = before_window(work.prefix, i32(q_first) + work.offset);
+    let oldest = hidden_up_to(work.keys, first) + 1;
     work.start = u32(max(oldest, 0)) / BLOCK_K * BLOCK_K;
     work.end = visible;
     if (RESUMABLE) {
@@ -62,6 +63,6 @@ fn store_quad(stream: u32, at: u32, x: vec4<f32>) {
 
 fn store_lse(work: Work, stream: u32, row: u32, m: f32, l: f32) {
     let head = head_of(work.program, stream);
-    lse[work.batch * params.lse_batch + head * params.lse_head + work.rows.first + row] =
-        log_sum_exp(m, l, params.minus_infinity);
+    let at = work.batch * params.lse_batch + head * params.lse_head + work.rows.first + row;
+    write_lse(at, log_sum_exp(m, l, params.minus_infinity));
 }

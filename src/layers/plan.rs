@@ -197,7 +197,8 @@ impl ModelPlan {
             ..AttentionProblem::over(layer.heads.clone(), layer.format(self.paged()))
         };
         match problem.plan(caps) {
-            Ok(plan) => Ok(Some(plan)),
+            // Lengths and block tables lie apart.
+            Ok(plan) => Ok(Some(plan).filter(|plan| !plan.one_buffer_of_lists())),
             Err(Error::Limit { .. }) => Ok(None),
             Err(error) => Err(error),
         }

@@ -22,7 +22,7 @@ bindings! {
     7: LSE "lse", STATE_S "state_s";
     8: COS_SIN "cos_sin";
     9: POSITION_IDS "position_ids";
-    10: KV_LENS "kv_lens", CU_SEQLENS_K "cu_seqlens_k", LENS "lens", MOVES "moves", STATE_Z "state_z";
+    10: KV_LENS "kv_lens", CU_SEQLENS_K "cu_seqlens_k", LENS "lens", LISTS "lists", MOVES "moves", STATE_Z "state_z";
     11: BLOCK_TABLE "block_table", PROJECTION "projection";
     12: CU_SEQLENS_Q "cu_seqlens_q";
     13: BIAS "bias", MASK "mask";

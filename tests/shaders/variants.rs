@@ -111,16 +111,13 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
     (variants.into_values().collect(), refusals)
 }
 
-/// Tensors that an attention call binds: q, k, v, out, lse and the lengths of its sequences; and
-/// whatever the problem adds.
+/// Buffers that an attention call binds at least: q, k, v, out, one of lengths and tables, and whatever
+/// the problem adds.
 fn tensors(problem: &AttentionProblem) -> u32 {
     let out_im = u32::from(problem.outputs == Outputs::Split);
     let table_and_ids = if problem.rotate_q { 2 } else { 0 };
-    let lengths_of_queries = u32::from(problem.queries == Queries::Ragged);
-    let block_table = u32::from(matches!(problem.keys, Keys::Cache(cache) if cache.paged));
-    let bias_and_prefix = u32::from(problem.bias.is_some()) + u32::from(problem.prefix);
-    let blocks = u32::from(problem.block_list) + u32::from(problem.resumable);
-    6 + out_im + bias_and_prefix + blocks + table_and_ids + lengths_of_queries + block_table
+    let lse_and_bias = u32::from(problem.lse) + u32::from(problem.bias.is_some());
+    5 + out_im + table_and_ids + lse_and_bias + u32::from(problem.resumable)
 }
 
 type Key = (String, Vec<(&'static str, u64)>);
@@ -307,6 +304,22 @@ fn attention_choices() -> Vec<AttentionProblem> {
             }
         }
     }
+    // More than eight buffers, unless lengths and tables share one.
+    let paged = CacheFormat { paged: true, ..CacheFormat::new(1, 64) };
+    let crowded = AttentionProblem {
+        queries: Queries::Ragged,
+        rotate_q: true,
+        lse: true,
+        prefix: true,
+        block_list: true,
+        ..AttentionProblem::over(both.clone(), paged)
+    };
+    let keys = Keys::Ragged;
+    problems.push(AttentionProblem { keys, ..crowded.clone() });
+    problems.push(AttentionProblem { outputs: Outputs::Split, lse: false, ..crowded.clone() });
+    // Nine are nine.
+    problems.push(AttentionProblem { outputs: Outputs::Split, ..crowded.clone() });
+    problems.push(crowded);
     for queries in [Queries::Batched, Queries::Ragged] {
         let paged = CacheFormat { paged: true, ..CacheFormat::new(1, 64) };
         for keys in [Keys::Batched, Keys::Ragged, Keys::Cache(paged)] {

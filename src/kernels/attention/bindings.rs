@@ -263,8 +263,8 @@ impl<'a> AttentionBindings<'a> {
             Alignment::Shape => (shape.offset() + i64::from(shape.seq_q), 1 - shape.offset()),
         };
         let places = end.max(if problem.prefix { before } else { 0 }).max(0);
-        // Without the causal mask, queries have no place among the keys.
-        let places = problem.causal.then(|| u32::try_from(places).unwrap_or(u32::MAX));
+        // Without causal mask, window and ALiBi, queries have no place among the keys.
+        let places = problem.placed().then(|| u32::try_from(places).unwrap_or(u32::MAX));
         let reach = Reach { ids: [batch, rows], rows: shape.seq_q, places };
         let rotary_dim = problem.rotate_q.then_some(problem.rotary_dim);
         RotaryParams::optional(checker, self.rotation.as_ref(), rotary_dim, reach)

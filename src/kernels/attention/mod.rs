@@ -1,16 +1,17 @@
 //! Fused attention on the device: compiles an [`AttentionPlan`], binds tensors to it.
 
 mod bindings;
+mod lists;
 mod params;
 
 #[cfg(doc)]
 use crate::Error;
 use crate::Result;
 use crate::gpu::{Call, Checker, Compiler, Dispatch, Pipeline, UniformArray, uniform_buffer};
-use crate::plan::attention::{AttentionPlan, AttentionShape, Bias, CutPart, Keys};
+use crate::plan::attention::{AttentionPlan, AttentionShape, Bias, Bound, CutPart, Keys};
 use crate::plan::{Budget, binding};
 pub use bindings::{AttentionBindings, BlockList};
-use params::Params;
+use params::{Lists, Params};
 
 /// A compiled attention kernel. It belongs to the device it was made on, is cheap to clone, and
 /// holds nothing that changes from call to call.
@@ -105,19 +106,29 @@ impl Attention {
         if cut.parts().is_empty() || bindings.out.layout.is_empty() {
             return Ok(Dispatch::empty());
         }
-        let params = Params::new(&self.plan, shape, bindings, checked)?;
+        let mut params = Params::new(&self.plan, shape, bindings, checked)?;
+        let packed = match self.plan.bound.lists {
+            true => lists::pack(bindings, caps)?,
+            false => None,
+        };
+        if self.plan.bound.lists {
+            // Without any list, all keys are there.
+            let none = Lists { kv_lens: u32::MAX, ..Lists::default() };
+            params.lists = packed.as_ref().map_or(none, |(_, lists)| *lists);
+        }
         let workgroups = |part: &CutPart| caps.fold_groups(part.groups.into());
         let parts = cut.parts().iter().map(|part| Ok(params.part(part, workgroups(part)?[0])));
         let parts = parts.collect::<Result<Vec<_>>>()?;
         let params = UniformArray::new(device, "attention params", caps.uniform_alignment, &parts)?;
         let all_keys;
         let lens = match (&bindings.cu_seqlens_k, &bindings.kv_lens) {
-            (Some(lens), _) | (None, Some(lens)) => lens.clone(),
+            _ if self.plan.bound.lists => packed.map(|(binding, _)| binding),
+            (Some(lens), _) | (None, Some(lens)) => Some(lens.clone()),
             (None, None) => {
                 let all = vec![shape.seq_k; shape.batch as usize];
                 let bytes = bytemuck::cast_slice(&all);
                 all_keys = uniform_buffer(device, "attention: all keys", bytes)?;
-                all_keys.as_entire_buffer_binding()
+                Some(all_keys.as_entire_buffer_binding())
             }
         };
         let call = self.call(bindings, lens);
@@ -134,10 +145,12 @@ impl Attention {
     fn call<'a>(
         &'a self,
         bindings: &AttentionBindings<'a>,
-        lens: wgpu::BufferBinding<'a>,
+        lens: Option<wgpu::BufferBinding<'a>>,
     ) -> Call<'a> {
         let problem = self.plan.problem();
+        let Bound { lse, lists } = self.plan.bound;
         let lens_at = match problem.keys {
+            _ if lists => binding::LISTS,
             Keys::Ragged => binding::CU_SEQLENS_K,
             Keys::Batched | Keys::Cache(_) => binding::KV_LENS,
         };
@@ -145,21 +158,29 @@ impl Attention {
             Some(Bias::Mask) => binding::MASK,
             _ => binding::BIAS,
         };
+        // Lists that share a buffer are bound already.
+        let apart = |list: Option<_>| list.filter(|_| !lists);
+        let blocks = bindings.block_list.as_ref().map(|list| &list.binding);
+        let mut cache = bindings.cache.clone();
+        cache.block_table = cache.block_table.filter(|_| !lists);
         let call = self
             .pipeline
             .call()
             .bind(binding::PROGRAMS, self.programs.as_entire_buffer_binding())
             .tensor(binding::Q, &bindings.q)
-            .read_cache(&bindings.cache, bindings.cache.k.layout.is_empty())
+            .read_cache(&cache, cache.k.layout.is_empty())
             .tensor(binding::OUT, &bindings.out)
             .optional(binding::OUT_IM, bindings.out_im.as_ref().map(|tensor| &tensor.binding))
-            .written(binding::LSE, bindings.lse.as_ref())
             .rotation(bindings.rotation.as_ref())
-            .bind(lens_at, lens)
-            .optional(binding::CU_SEQLENS_Q, bindings.cu_seqlens_q.as_ref())
+            .read(lens_at, lens.as_ref())
+            .optional(binding::CU_SEQLENS_Q, apart(bindings.cu_seqlens_q.as_ref()))
             .optional(bias_at, bindings.bias.as_ref().map(|(_, binding)| binding))
-            .optional(binding::PREFIX_LENS, bindings.prefix_lens.as_ref())
-            .optional(binding::BLOCKS, bindings.block_list.as_ref().map(|list| &list.binding));
+            .optional(binding::PREFIX_LENS, apart(bindings.prefix_lens.as_ref()))
+            .optional(binding::BLOCKS, apart(blocks));
+        let call = match lse {
+            true => call.written(binding::LSE, bindings.lse.as_ref()),
+            false => call,
+        };
         match problem.resumable {
             true => call.written(binding::STATE, bindings.workspace.as_ref()),
             false => call,

@@ -9,6 +9,20 @@ use crate::uniform::uniform;
 use crate::{Error, Layout, Result};
 
 uniform! {
+    /// `Lists` of `shaders/attention/bindings.wgsl`.
+    pub(super) struct Lists {
+        pub(super) kv_lens: u32,
+        pub(super) cu_seqlens_q: u32,
+        pub(super) cu_seqlens_k: u32,
+        pub(super) block_table: u32,
+        pub(super) prefix_lens: u32,
+        pub(super) blocks: u32,
+        pub(super) pad0: u32,
+        pub(super) pad1: u32,
+    }
+}
+
+uniform! {
     /// `Params` of `shaders/attention.wgsl`.
     pub(super) struct Params {
         batch: u32,
@@ -23,7 +37,8 @@ uniform! {
         end_step: u32,
         last_part: u32,
         programs: u32,
-        causal_offset: i32,
+        offset: i32,
+        ahead: i32,
         align_last: u32,
         window: i32,
         q_scale: f32,
@@ -39,6 +54,10 @@ uniform! {
         causal: u32,
         bundle: u32,
         zero: u32,
+        pad0: u32,
+        pad1: u32,
+        pad2: u32,
+        pub(super) lists: Lists,
         q: Strides,
         out: Strides,
         out_im: Strides,
@@ -65,7 +84,7 @@ impl Params {
         };
         let tiles = shape.seq_q.div_ceil(plan.tile().block_q());
         let blocks_row = shape.seq_k.div_ceil(plan.tile().block_k());
-        let align_last = problem.causal && problem.alignment == Alignment::LastKey;
+        let align_last = problem.placed() && problem.alignment == Alignment::LastKey;
         let (q_scale, softcap) = scale_and_cap(problem.softmax_scale, problem.softcap);
         Ok(Self {
             batch: shape.batch,
@@ -75,7 +94,8 @@ impl Params {
             tiles,
             last_part: 1,
             programs: plan.programs.rows.len() as u32,
-            causal_offset: causal_offset(shape, problem.causal)?,
+            offset: offset(shape, problem.placed())?,
+            ahead: problem.ahead().map_or(FAR, |keys| keys as i32),
             align_last: u32::from(align_last),
             window: problem.window.map_or(NO_WINDOW, |window| window as i32),
             q_scale,
@@ -122,10 +142,9 @@ const FAR: i32 = 1 << 29;
 /// Further back than any key, and still no i32 overflows.
 const NO_WINDOW: i32 = 3 << 29;
 
-/// Place of query 0 among the keys, in the 32 bits that the shader has. Without a causal mask it
-/// lies so far behind them that every key is visible.
-fn causal_offset(shape: &AttentionShape, causal: bool) -> Result<i32> {
-    let offset = if causal { shape.offset() } else { i64::from(FAR) };
+/// Place of query 0 among the keys, in the 32 bits that the shader has.
+fn offset(shape: &AttentionShape, placed: bool) -> Result<i32> {
+    let offset = if placed { shape.offset() } else { 0 };
     // Room for a tile past the last row and the last key.
     let longest = i64::from(shape.seq_q.max(shape.seq_k));
     match i32::try_from(offset) {

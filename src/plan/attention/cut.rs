@@ -130,12 +130,18 @@ impl<'a> Line<'a> {
         if p.cache().rolling {
             return self.all_steps();
         }
-        let visible = match p.causal && !p.prefix {
-            true => u64::try_from(rows + offset).unwrap_or(0).min(n(shape.seq_k)),
-            false => n(shape.seq_k),
+        let visible = match p.ahead().filter(|_| !p.prefix) {
+            Some(ahead) => {
+                let end = rows + offset + i64::from(ahead);
+                u64::try_from(end).unwrap_or(0).min(n(shape.seq_k))
+            }
+            None => n(shape.seq_k),
         };
-        // A window may begin at the last key of a tile.
-        let window = p.window.map_or(u64::MAX, |window| n(window) + block_q + block_k - 2);
+        // A window may begin at the last key of a tile; rows of a prefix have none.
+        let window = match p.window.filter(|_| !p.prefix) {
+            Some(window) => n(window) + n(p.ahead().unwrap_or(0)) + block_q + block_k - 2,
+            None => u64::MAX,
+        };
         visible.div_ceil(block_k).min(window.div_ceil(block_k))
     }
 
@@ -264,8 +270,12 @@ mod tests {
         let resumable = AttentionProblem { resumable: true, ..problem.clone() };
         let window = AttentionProblem { window: Some(50), ..resumable.clone() };
         let full = AttentionProblem { causal: false, ..resumable.clone() };
+        let both_sides = AttentionProblem { causal: false, ..window.clone() };
         let caps = Capabilities::webgpu_default();
-        [problem, resumable, window, full].iter().map(|p| p.plan(&caps).unwrap()).collect()
+        [problem, resumable, window, full, both_sides]
+            .iter()
+            .map(|p| p.plan(&caps).unwrap())
+            .collect()
     }
 
     /// Every workgroup walks all of its key tiles, in order, once, and within the budget.
@@ -324,8 +334,9 @@ mod tests {
                 for tile in 0..line.order.tiles {
                     let first = tile as i64 * block_q;
                     let last = (first + block_q).min(i64::from(seq_q)) - 1;
-                    let offset = if p.causal { shape.offset() } else { 1 << 29 };
-                    let visible = (last + offset + 1).clamp(0, i64::from(seq_k));
+                    let offset = if p.placed() { shape.offset() } else { 0 };
+                    let ahead = p.ahead().map_or(1 << 29, i64::from);
+                    let visible = (last + offset + ahead + 1).clamp(0, i64::from(seq_k));
                     let window = p.window.map_or(3 << 29, i64::from);
                     let start = (first + offset - window + 1).max(0) / block_k * block_k;
                     let walked = ((visible - start).max(0) + block_k - 1) / block_k;

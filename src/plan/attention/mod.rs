@@ -19,6 +19,7 @@ use crate::Result;
 use crate::plan::cache::CacheFormat;
 use crate::plan::{Capabilities, Cost, Quarantine, Shader, Tier};
 use programs::Programs;
+pub(crate) use shader::Bound;
 
 /// How one [`AttentionProblem`] will run: the path, the tile and the shader. Pure data; printing
 /// it says everything that was decided.
@@ -28,6 +29,7 @@ pub struct AttentionPlan {
     pub(crate) capabilities: Capabilities,
     pub(crate) programs: Programs,
     pub(crate) tile: Tile,
+    pub(crate) bound: Bound,
     pub(crate) shader: Shader,
 }
 
@@ -64,13 +66,15 @@ impl AttentionPlan {
     ) -> Result<Self> {
         tile.check(problem)?;
         capabilities.allow_stored(Tier::Attention(tile), problem.stored())?;
-        let shader = shader::shader(problem, &programs, &tile);
+        let bound = Bound::new(problem, capabilities.max_storage_buffers);
+        let shader = shader::shader(problem, &programs, &tile, bound);
         capabilities.admit("attention", &shader)?;
         Ok(Self {
             problem: problem.clone(),
             capabilities: capabilities.clone(),
             programs,
             tile,
+            bound,
             shader,
         })
     }
@@ -94,6 +98,12 @@ impl AttentionPlan {
     /// The shader with its constants, as it will be compiled.
     pub fn shader(&self) -> &Shader {
         &self.shader
+    }
+
+    /// Whether the lengths and tables of a call (`kv_lens`, `cu_seqlens_q`, `cu_seqlens_k`, `block_table`,
+    /// `prefix_lens`, `block_list`) must be ranges of one buffer, since the device binds too few for all.
+    pub fn one_buffer_of_lists(&self) -> bool {
+        self.bound.lists
     }
 
     /// Tiles that would suit the device better, and were left out because it gets them wrong.
@@ -158,8 +168,11 @@ impl core::fmt::Display for AttentionPlan {
         }
         write!(
             f,
-            "  {} invocations, {} bytes of workgroup memory, {} storage buffers",
-            self.shader.workgroup_size, self.shader.workgroup_bytes, self.shader.storage_buffers,
+            "  {} invocations, {} bytes of workgroup memory, {} storage buffers{}",
+            self.shader.workgroup_size,
+            self.shader.workgroup_bytes,
+            self.shader.storage_buffers,
+            if self.bound.lists { ", one for all lengths and tables" } else { "" },
         )
     }
 }

@@ -95,17 +95,18 @@ pub struct AttentionProblem {
     pub rotate_q: bool,
     /// Whether query i sees only the keys up to `i + query_offset`.
     pub causal: bool,
-    /// Sliding window: query i sees only the `window` keys that end at `i + query_offset`, itself
-    /// included (Hugging Face's meaning; flash-attention's `window_size` is one less). Key tiles
-    /// before the window are never read. Needs the causal mask.
+    /// Sliding window: a query sees only keys less than `window` away from its own place,
+    /// `i + query_offset`: causal, the `window` keys that end there (Hugging Face's meaning;
+    /// flash-attention's `window_size` is one less), otherwise `window − 1` after it as well (ModernBERT's
+    /// `local_attention: 128`, 64 on each side, is 65). Key tiles outside of the window are never read.
     pub window: Option<u32>,
     /// Factor on every score before the softmax, finite.
     pub softmax_scale: f32,
     /// Softcap c > 0 (Gemma 2): every scaled score s becomes `c tanh(s / c)`, before ALiBi and the
     /// masks.
     pub softcap: Option<f32>,
-    /// ALiBi slopes, one an output head, or none: `slope · (j − i − query_offset)` is added to the
-    /// scaled score, after the softcap. Needs the causal mask, which says where a query stands.
+    /// ALiBi slopes, one an output head, or none: `−slope · |j − i − query_offset|` is added to the
+    /// scaled score, after the softcap, causal or not.
     pub alibi_slopes: Vec<f32>,
     /// A bias or mask tensor `[B, H_out, S_q, S_k]`, applied after ALiBi. Its last index is the key's
     /// place in its sequence; in a rolling cache, its slot.
@@ -118,8 +119,9 @@ pub struct AttentionProblem {
     /// [`Tile::block_k`](super::Tile::block_k) keys are visited at all: a mask that hides whole
     /// tiles should not pay for them. Not over a rolling cache, where tiles have no end.
     pub block_list: bool,
-    /// Prefix-LM: the first `prefix_lens[b]` keys are visible to every query of sequence b,
-    /// whatever the causal mask says. Not together with a window.
+    /// Prefix-LM: the first `prefix_lens[b]` places of sequence b see each other's keys, whatever causal
+    /// mask and window say (Gemma 3's image tokens, where they come first). Needs the causal mask; not
+    /// over a rolling cache, where they would be gone.
     pub prefix: bool,
     /// Attention sinks (gpt-oss), one logit an output head, or none: each joins the denominator and
     /// the log-sum-exp of its head as a key without a value would, after all else. −∞ is no sink.
@@ -227,6 +229,19 @@ impl AttentionProblem {
         paged || rolling
     }
 
+    /// Whether it matters where a query stands among the keys.
+    pub(crate) fn placed(&self) -> bool {
+        self.causal || self.window.is_some() || !self.alibi_slopes.is_empty()
+    }
+
+    /// Keys after its own place that a query sees; `None` where it sees all of them.
+    pub(crate) fn ahead(&self) -> Option<u32> {
+        match self.causal {
+            true => Some(0),
+            false => self.window.map(|window| window - 1),
+        }
+    }
+
     /// All storage types of a call.
     pub(super) fn stored(&self) -> [CacheType; 4] {
         let CacheFormat { k, v, .. } = self.cache();
@@ -264,25 +279,18 @@ impl AttentionProblem {
         if !self.softmax_scale.is_finite() {
             return invalid("softmax_scale", "finite", self.softmax_scale.to_string());
         }
-        if self.window.is_some_and(|w| w == 0 || w > 1 << 29 || !self.causal) {
-            let got = format!("{:?}, causal: {}", self.window, self.causal);
-            return invalid("window", "from 1 to 2^29, with the causal mask", got);
+        if self.window.is_some_and(|w| w == 0 || w > 1 << 29) {
+            return invalid("window", "from 1 to 2^29", format!("{:?}", self.window));
         }
-        if !self.alibi_slopes.is_empty() && !self.causal {
-            return invalid("alibi_slopes", "none without the causal mask", "some".into());
-        }
-        if self.prefix && (self.window.is_some() || !self.causal) {
-            return invalid(
-                "prefix",
-                "false with a window or without the causal mask",
-                "true".into(),
-            );
+        if self.prefix && (cache.rolling || !self.causal) {
+            let needed = "false without the causal mask and over a rolling cache";
+            return invalid("prefix", needed, "true".into());
         }
         if self.softcap.is_some_and(|cap| !(cap.is_finite() && cap > 0.0)) {
             return invalid("softcap", "finite and above 0", format!("{:?}", self.softcap));
         }
         let differ = self.queries == Queries::Ragged || self.keys == Keys::Ragged || cache.rolling;
-        if differ && self.causal && self.alignment != Alignment::LastKey {
+        if differ && self.placed() && self.alignment != Alignment::LastKey {
             let got = format!("{:?}", self.alignment);
             return invalid("alignment", "LastKey where sequences differ in length", got);
         }

@@ -6,8 +6,48 @@ use super::{AttentionProblem, Bias, Keys, Outputs, Programs, Queries, Tile};
 use crate::plan::Shader;
 use crate::plan::shader::{Source, stored, wgsl};
 
-pub(super) fn shader(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> Shader {
-    let split = problem.outputs == Outputs::Split;
+/// What gives way where a device binds few storage buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bound {
+    /// A binding for log-sum-exps, whether or not they are asked for: problems that differ in that
+    /// alone share a shader.
+    pub(crate) lse: bool,
+    /// Lengths and tables share one binding.
+    pub(crate) lists: bool,
+}
+
+impl Bound {
+    /// As little as the device makes necessary.
+    pub(super) fn new(problem: &AttentionProblem, most: u32) -> Self {
+        let lse = problem.lse;
+        let ways = [(true, false), (lse, false), (true, true)];
+        let ways = ways.map(|(lse, lists)| Self { lse, lists });
+        let fits = |way: &Self| way.storage_buffers(problem) <= most;
+        ways.into_iter().find(fits).unwrap_or(Self { lse, lists: true })
+    }
+
+    fn storage_buffers(self, problem: &AttentionProblem) -> u32 {
+        let lists = 1
+            + u32::from(problem.prefix)
+            + u32::from(problem.block_list)
+            + u32::from(problem.queries == Queries::Ragged)
+            + u32::from(problem.cache().paged);
+        // q, k, v and out, and what the problem adds.
+        4 + if self.lists { 1 } else { lists }
+            + u32::from(self.lse)
+            + u32::from(problem.outputs == Outputs::Split)
+            + 2 * u32::from(problem.rotate_q)
+            + u32::from(problem.bias.is_some())
+            + u32::from(problem.resumable)
+    }
+}
+
+pub(super) fn shader(
+    problem: &AttentionProblem,
+    programs: &Programs,
+    tile: &Tile,
+    bound: Bound,
+) -> Shader {
     let [q, k, v, out] = problem.stored();
     Shader {
         label: format!(
@@ -19,22 +59,14 @@ pub(super) fn shader(problem: &AttentionProblem, programs: &Programs, tile: &Til
             tile.block_k(),
             if tile.shuffled { " shuffled" } else { "" },
         ),
-        source: constants(problem, programs, tile).files(files(problem, tile)),
+        source: constants(problem, programs, tile).files(files(problem, tile, bound)),
         entry: "attention",
         overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
         workgroup_size: tile.threads(),
         workgroup_bytes: Memory::bytes(problem, programs, tile),
         table_bytes: programs.bytes(),
         subgroup: tile.shuffled.then_some(tile.ty),
-        storage_buffers: 6
-            + u32::from(split)
-            + 2 * u32::from(problem.rotate_q)
-            + u32::from(problem.bias.is_some())
-            + u32::from(problem.prefix)
-            + u32::from(problem.resumable)
-            + u32::from(problem.block_list)
-            + u32::from(problem.queries == Queries::Ragged)
-            + u32::from(problem.cache().paged),
+        storage_buffers: bound.storage_buffers(problem),
     }
 }
 
@@ -86,7 +118,32 @@ fn constants(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> So
         .flags(flags)
 }
 
-fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> impl Iterator<Item = &'a str> {
+/// Lengths and tables, each by itself or all in one binding.
+fn lists(problem: &AttentionProblem, bound: Bound) -> Vec<&'static str> {
+    if bound.lists {
+        return vec![wgsl!("attention/lists/packed")];
+    }
+    let mut lists = vec![match problem.keys {
+        Keys::Ragged => wgsl!("attention/lists/cu_seqlens_k"),
+        Keys::Batched | Keys::Cache(_) => wgsl!("attention/lists/kv_lens"),
+    }];
+    if problem.queries == Queries::Ragged {
+        lists.push(wgsl!("attention/lists/cu_seqlens_q"));
+    }
+    if problem.prefix {
+        lists.push(wgsl!("attention/lists/prefix_lens"));
+    }
+    if problem.block_list {
+        lists.push(wgsl!("attention/lists/blocks"));
+    }
+    lists
+}
+
+fn files<'a>(
+    problem: &'a AttentionProblem,
+    tile: &Tile,
+    bound: Bound,
+) -> impl Iterator<Item = &'a str> {
     let out_im = match problem.outputs {
         Outputs::Merged => wgsl!("io/out_im_none"),
         Outputs::Split => stored!(problem.out_dtype, "io/out_im"),
@@ -106,8 +163,10 @@ fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> impl Iterator<Item =
         Keys::Ragged => keys.push(wgsl!("attention/keys_ragged")),
         _ if !problem.has_slots() => keys.push(wgsl!("attention/keys_batched")),
         _ => {
-            keys.extend(cache.slots());
-            keys.push(wgsl!("attention/keys_cache"));
+            let [place, slots] = cache.slots();
+            let packed = bound.lists && cache.paged;
+            keys.push(if packed { wgsl!("attention/lists/paged") } else { place });
+            keys.extend([slots, wgsl!("attention/keys_cache")]);
         }
     }
     let places = match (tile.shuffled, problem.has_slots()) {
@@ -164,5 +223,6 @@ fn files<'a>(problem: &'a AttentionProblem, tile: &Tile) -> impl Iterator<Item =
         if tile.shuffled { "" } else { wgsl!("attention/stage") },
         if tile.shuffled { wgsl!("attention_shuffled") } else { wgsl!("attention") },
     ];
-    keys.into_iter().chain(others)
+    keys.push(if bound.lse { wgsl!("attention/lse") } else { wgsl!("attention/lse_none") });
+    keys.into_iter().chain(lists(problem, bound)).chain(others)
 }

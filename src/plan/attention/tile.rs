@@ -208,11 +208,12 @@ const fn row(
 
 /// Best first. `(tx, ty, row_pairs, key_quads)`, units of q and k and key quads of v staged at once; in
 /// the comment, workgroup memory at the largest dimension.
-const TABLE: [Row; 28] = [
+const TABLE: [Row; 32] = [
     row(Device::Software, 2, 64, (4, 4, 2, 2), 8, 8),
     row(Device::Software, 2, 128, (4, 4, 2, 2), 8, 4),
     row(Device::Software, 2, 256, (4, 4, 2, 2), 8, 1),
     row(Device::Software, 2, 256, (4, 4, 1, 1), 4, 1),
+    row(Device::Software, 2, 576, (8, 4, 1, 1), 4, 1).q_in_chunks(),
     row(Device::Nvidia, 1, 64, (16, 16, 2, 1), 8, 4), // 47 KiB
     row(Device::Nvidia, 2, 64, (8, 32, 1, 1), 8, 4),  // 46 KiB
     row(Device::Nvidia, 1, 128, (16, 16, 2, 2), 4, 2).q_in_chunks(), // 48 KiB
@@ -237,6 +238,9 @@ const TABLE: [Row; 28] = [
     row(Device::Any, 2, 64, (8, 4, 1, 1), 4, 4),
     row(Device::Any, 2, 128, (8, 4, 1, 1), 4, 2),
     row(Device::Any, 2, 256, (8, 4, 1, 1), 4, 1),
+    row(Device::Any, 2, 576, (32, 8, 1, 1), 4, 2).q_in_chunks(), // 43 KiB
+    row(Device::Any, 2, 576, (16, 8, 1, 1), 8, 2).q_in_chunks(), // 31 KiB
+    row(Device::Any, 2, 576, (16, 2, 1, 1), 2, 1).q_in_chunks(), // 14 KiB
 ];
 
 impl Row {

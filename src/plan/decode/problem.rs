@@ -18,7 +18,7 @@ use crate::{DType, Error, HeadMap, Result};
 /// kv_lens u32 [B]: rows of each sequence in the cache, the new ones included, on the device
 /// row i of sequence b has position p = kv_lens[b] − S_q + i
 ///
-/// s = scale · (cos φ · S_re + sin φ · S_im)    s = c tanh(s / c) with a softcap    s + slope · (j − p)
+/// s = scale · (cos φ · S_re + sin φ · S_im)    s = c tanh(s / c) with a softcap    s − slope · |j − p|
 /// with ALiBi    s + bias    score_mod    hidden unless p − window < j ≤ p and mask_mod
 /// out = Σ e^s_j V_j / (e^sink + Σ e^s_j)    lse = ln (e^sink + Σ e^s_j)
 /// ```
@@ -49,7 +49,7 @@ pub struct DecodeProblem {
     pub softmax_scale: f32,
     /// Softcap c > 0 (Gemma 2): every scaled score s becomes `c tanh(s / c)`, before the masks.
     pub softcap: Option<f32>,
-    /// ALiBi slopes, one an output head, or none: `slope · (j − p)` is added to the scaled score,
+    /// ALiBi slopes, one an output head, or none: `−slope · |j − p|` is added to the scaled score,
     /// after the softcap.
     pub alibi_slopes: Vec<f32>,
     /// A bias or mask tensor `[B, H_out, S_q, capacity]`, applied after ALiBi; its last index is the

@@ -4,15 +4,15 @@
 use phasor::attention::{
     AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, Queries, Tile,
 };
-use phasor::cache::CacheBindings;
 use phasor::cache::CacheType::{self, F16, F32, Int8, Q4};
+use phasor::cache::{BlockTable, CacheBindings};
 use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
-use phasor::{Bias, DType, HeadMap, Layout, MaskHook};
+use phasor::{Bias, DType, Error, HeadMap, Layout, MaskHook, wgpu};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
 use super::{quick_tile, small_tile, variants::STRIPES};
 use crate::decode::{Case, Inputs, Outcome, small};
-use crate::harness::{Place, Placed, Result, Slots, lab, run_table};
+use crate::harness::{Lab, Place, Placed, Result, Slots, lab, narrow, run_table};
 
 /// A chunk of a prompt over a cache.
 struct Chunk {
@@ -21,6 +21,9 @@ struct Chunk {
     rows: Option<Vec<u32>>,
     /// Otherwise the plan's own.
     tile: Option<Tile>,
+    lab: fn() -> &'static Lab,
+    /// Whether the lengths have a buffer of their own, apart from the other lists.
+    lens_apart: bool,
 }
 
 const LENS: [u32; 3] = [9, 37, 70];
@@ -34,7 +37,7 @@ fn chunk([k, v]: [CacheType; 2], slots: Slots, tile: fn(u32) -> Tile) -> Chunk {
     let mut case = small(HeadMap::ropepp(2).unwrap(), 1, 32, &LENS);
     (case.problem.cache.k, case.problem.cache.v) = (k, v);
     (case.seq_q, case.slots) = (9, slots);
-    Chunk { case, rows: None, tile: Some(tile(32)) }
+    Chunk { case, rows: None, tile: Some(tile(32)), lab, lens_apart: false }
 }
 
 impl Chunk {
@@ -56,7 +59,7 @@ impl Chunk {
             lse: true,
             ..AttentionProblem::over(p.heads.clone(), self.case.format())
         };
-        let caps = lab().gpu.capabilities();
+        let caps = (self.lab)().gpu.capabilities();
         Ok(match self.tile {
             Some(tile) => AttentionPlan::with_tile(&problem, &caps, tile)?,
             None => problem.plan(&caps)?,
@@ -87,7 +90,7 @@ impl Chunk {
 
     /// `[B, H_out, S_q, D_v]` and `[B, H_out, S_q]`; of ragged rows `[H_out, rows, D_v]` and likewise.
     fn run(&self, inputs: &Inputs) -> Result<Outcome> {
-        let gpu = &lab().gpu;
+        let gpu = &(self.lab)().gpu;
         let plan = self.plan()?;
         let (case, p) = (&self.case, plan.problem());
         let (q_heads, heads_out) = (p.heads.q_heads(), p.heads.heads().len() as u32);
@@ -103,22 +106,44 @@ impl Chunk {
         let out = Placed::output(gpu, p.out_dtype, out_layout);
         let lse = Placed::output(gpu, DType::F32, Layout::bhsd([batch, heads_out, seq, 1])?);
         let (k, v) = (inputs.k_cache.upload(gpu), inputs.v_cache.upload(gpu));
-        let lens = gpu.upload_u32(&case.lens);
-        let table = gpu.upload_u32(&case.slots.table(case.batch()));
         let mut ends = vec![0];
         rows.iter().for_each(|rows| ends.push(ends[ends.len() - 1] + rows));
-        let cu_seqlens = gpu.upload_u32(&ends);
+        // Ranges of one buffer, each where every device can bind it.
+        let mut words = Vec::new();
+        let table = case.slots.table(case.batch());
+        let ranges = [&case.lens, &ends, &table].map(|list| {
+            let start = words.len() as u64;
+            words.extend_from_slice(list);
+            words.resize(words.len().next_multiple_of(64), u32::MAX);
+            [4 * start, 4 * list.len() as u64]
+        });
+        let lists = gpu.upload_u32(&words);
+        let list = |[offset, size]: [u64; 2]| wgpu::BufferBinding {
+            buffer: &lists,
+            offset,
+            size: wgpu::BufferSize::new(size),
+        };
+        let apart = gpu.upload_u32(&case.lens);
+        let lens = match self.lens_apart {
+            true => apart.as_entire_buffer_binding(),
+            false => list(ranges[0]),
+        };
         let rope = case.rope_table(gpu)?;
         let bias = case.bias();
         let bias_buffer = bias.as_ref().map(|bias| gpu.upload_bytes(&bias.bytes()));
         let cache = CacheBindings {
             k: inputs.k_cache.tensor(&k),
             v: case.values(inputs, &k, &v),
-            block_table: case.block_table(&table),
+            block_table: match case.slots {
+                Slots::Contiguous { .. } => None,
+                Slots::Paged { max_pages, .. } => {
+                    Some(BlockTable { binding: list(ranges[2]), max_pages })
+                }
+            },
         };
         let bindings = AttentionBindings {
             lse: Some(lse.binding()),
-            cu_seqlens_q: self.rows.is_some().then(|| cu_seqlens.as_entire_buffer_binding()),
+            cu_seqlens_q: self.rows.is_some().then(|| list(ranges[1])),
             rotation: rope.as_ref().map(|(buffer, shape)| {
                 let binding = buffer.as_entire_buffer_binding();
                 Rotation::new(CosSin { binding, shape: *shape }, Positions::AmongKeys)
@@ -127,16 +152,11 @@ impl Chunk {
                 .as_ref()
                 .zip(bias_buffer.as_ref())
                 .map(|(bias, buffer)| (bias.layout, buffer.as_entire_buffer_binding())),
-            ..AttentionBindings::over(
-                q.tensor(),
-                cache,
-                lens.as_entire_buffer_binding(),
-                out.tensor(),
-            )
+            ..AttentionBindings::over(q.tensor(), cache, lens, out.tensor())
         };
         let most = rows.iter().copied().max().unwrap_or(0);
         let shape = AttentionShape::new(case.batch(), most, case.slots.capacity());
-        let call = lab().attention(&plan)?.bind(&gpu.device, &shape, &bindings)?;
+        let call = (self.lab)().attention(&plan)?.bind(&gpu.device, &shape, &bindings)?;
         gpu.run(|encoder| call.encode(encoder));
         Ok(Outcome { out: out.read(gpu)?, lse: lse.read(gpu)? })
     }
@@ -295,6 +315,20 @@ fn rules_over_slots() {
     run_table(&cases.map(|(name, chunk)| (name.to_owned(), chunk)), Chunk::check);
 }
 
+/// Multi-head latent attention: one latent for all heads, whose first channels rotate and whose others
+/// are the values.
+#[test]
+fn values_within_keys() {
+    let mut chunk = chunk([F16, F16], PAGES, small_tile);
+    let heads = HeadMap::plain(3).unwrap();
+    let p = &mut chunk.case.problem;
+    p.heads = heads;
+    (p.cache.head_dim, p.cache.value_dim, p.cache.v_in_k) = (576, 512, true);
+    (p.rotary_dim, p.softmax_scale) = (64, 0.07);
+    (chunk.case.lens, chunk.tile) = (vec![12, 33], None);
+    run_table(&[("D 576, D_v 512".to_owned(), chunk)], Chunk::check);
+}
+
 /// The kernel of tiles in workgroup memory, its places staged and not, and the plan that the device gets.
 #[test]
 fn tiles() {
@@ -306,4 +340,23 @@ fn tiles() {
         ("pages, the plan's own tile", Chunk { tile: None, ..chunk([Int8, Int8], PAGES, over_k) }),
     ];
     run_table(&cases.map(|(name, chunk)| (name.to_owned(), chunk)), Chunk::check);
+}
+
+/// With eight storage buffers, lengths and tables are ranges of one.
+#[test]
+fn few_buffers() {
+    let mut crowded =
+        Chunk { rows: Some(ROWS.to_vec()), lab: narrow, ..chunk([F16, Int8], PAGES, small_tile) };
+    crowded.case.rope = Some(RopeConfig::new(32, 10_000.0));
+    let plan = crowded.plan().unwrap();
+    assert!(plan.one_buffer_of_lists() && plan.shader().storage_buffers == 8, "{plan}");
+    crowded.check().unwrap();
+    let apart = Chunk { lens_apart: true, ..crowded };
+    let inputs = apart.case.inputs().unwrap();
+    let error = apart.run(&inputs).err().and_then(|error| error.downcast::<Error>().ok());
+    let tensor = match error.as_deref() {
+        Some(Error::Binding { tensor, .. }) => *tensor,
+        other => panic!("taken, or refused for {other:?}"),
+    };
+    assert_eq!(tensor, "cu_seqlens_q");
 }

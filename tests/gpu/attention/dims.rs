@@ -29,3 +29,12 @@ fn planned_head_dims() {
     let case = |(name, problem): (&str, _)| (name.to_owned(), Case::new(&problem).unwrap());
     run_table(&problems.map(case), Case::check);
 }
+
+/// Gemma's full layers, with the tile that the device gets.
+#[test]
+fn wide_heads() {
+    let mut case = Case::new(&dims(512, 512)).unwrap();
+    (case.shape.batch, case.shape.seq_q, case.shape.seq_k) = (1, 11, 21);
+    case.bias_extent = [1; 3];
+    run_table(&[("D 512".to_owned(), case)], Case::check);
+}

@@ -33,6 +33,35 @@ fn windows() {
     run_table(&cases, Case::check);
 }
 
+/// Encoders: ALiBi and windows go both ways, wherever the queries stand.
+#[test]
+fn both_ways() {
+    let plain = AttentionProblem { causal: false, ..control() };
+    let alibi_slopes = vec![0.5, 0.25, 0.125, 0.0];
+    let alibi = AttentionProblem { alibi_slopes, ..plain.clone() };
+    let mut cases = Vec::new();
+    for window in [1, 2, 9, 16, 17, 43, 1 << 29] {
+        let problem = AttentionProblem { window: Some(window), ..plain.clone() };
+        cases.push((format!("window {window}"), Case::quick(&problem).unwrap()));
+    }
+    let window = Case::quick(&AttentionProblem { window: Some(9), ..plain }).unwrap();
+    let both = AttentionProblem { window: Some(9), ..alibi.clone() };
+    let [alibi, both] = [&alibi, &both].map(|problem| Case::quick(problem).unwrap());
+    for (name, case) in [("window 9", &window), ("ALiBi", &alibi), ("ALiBi, window 9", &both)] {
+        for (seq_q, seq_k, offset) in
+            [(37, 43, 6), (7, 90, 50), (20, 30, -14), (20, 30, 22), (20, 30, 100), (40, 12, -28)]
+        {
+            let query_offset = Some(offset);
+            let shape = AttentionShape { query_offset, ..AttentionShape::new(2, seq_q, seq_k) };
+            let name = format!("{name}, {seq_q} queries of {seq_k} keys from {offset} on");
+            cases.push((name, Case { shape, ..case.clone() }));
+        }
+        let kv_lens = Some(vec![30, 3]);
+        cases.push((format!("{name}, padded keys"), Case { kv_lens, ..case.clone() }));
+    }
+    run_table(&cases, Case::check);
+}
+
 #[test]
 fn softcap_alibi_and_sinks() {
     let plain = control();

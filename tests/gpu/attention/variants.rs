@@ -95,8 +95,8 @@ pub fn attend<R: Real>(
             score = cap * tanh(score / cap);
         }
         if let Some(&slope) = problem.alibi_slopes.get(place.head) {
-            let distance = place.key as i64 - place.position;
-            score += R::from_f64(slope.into()) * R::from_f64(distance as f64);
+            let distance = (place.key as i64 - place.position).abs();
+            score += R::from_f64(-f64::from(slope)) * R::from_f64(distance as f64);
         }
         if let Some(bias) = &bias {
             score += R::from_f64(bias.at(place)?.into());
@@ -110,12 +110,15 @@ pub fn attend<R: Real>(
         if problem.mask_mod.is_some() && !in_stripes(place.batch, query, key) {
             return None;
         }
-        let in_window = problem.window.is_none_or(|w| key > place.position - i64::from(w));
-        let in_prefix =
-            case.prefix_lens.as_ref().is_some_and(|lens| place.key < lens[place.batch] as usize);
+        // Causal or not: the oracle hides the keys after a causal query.
+        let in_window = problem.window.is_none_or(|w| (key - place.position).abs() < i64::from(w));
+        let in_prefix = case.prefix_lens.as_ref().is_some_and(|lens| {
+            let len = i64::from(lens[place.batch].min(case.shape.seq_k));
+            key < len && place.position < len
+        });
         // Where there is a prefix the causal mask is this function's.
-        let causal = !problem.prefix || key <= place.position || in_prefix;
-        (in_window && causal).then_some(score)
+        let causal = !problem.prefix || key <= place.position;
+        (in_window && causal || in_prefix).then_some(score)
     };
     let inputs = AttentionInputs { causal: problem.causal && !problem.prefix, ..*inputs };
     oracle::attention_with(&inputs, &modify, (!sinks.is_empty()).then_some(&sinks))
@@ -271,5 +274,11 @@ fn prefixes_are_visible_to_all() {
         .map(|lens| (format!("{lens:?}"), with(lens)))
         .to_vec();
     cases.push(("padded".to_owned(), Case { kv_lens: Some(vec![9, 30]), ..with([12, 20]) }));
+    let window = AttentionProblem { prefix: true, window: Some(7), ..control() };
+    let case = Case::quick(&window).unwrap();
+    for lens in [[0, 3], [20, 43], [12, 1000]] {
+        let prefix_lens = Some(lens.to_vec());
+        cases.push((format!("{lens:?}, window 7"), Case { prefix_lens, ..case.clone() }));
+    }
     run_table(&cases, Case::check);
 }

@@ -318,8 +318,8 @@ impl Case {
                 };
                 let mut score = score;
                 if let Some(&slope) = p.alibi_slopes.get(place.head) {
-                    let distance = place.key as i64 - place.position;
-                    score += R::from_f64(slope.into()) * R::from_f64(distance as f64);
+                    let distance = (place.key as i64 - place.position).abs();
+                    score += R::from_f64(-f64::from(slope)) * R::from_f64(distance as f64);
                 }
                 if let Some(bias) = &bias {
                     // By slots, where those are used again.

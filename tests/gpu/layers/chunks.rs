@@ -100,9 +100,9 @@ fn what_attends_with_many_rows_is_said() -> Result {
         Ok(many.ok_or("no more rows than decode takes")?)
     };
     assert!(matches!(many(&caps, Rows::Contiguous)?, Many::Prefill(_)));
-    // Paged keys and a query to rotate are a buffer more than WebGPU promises.
-    assert!(matches!(many(&caps, PAGED)?, Many::Decode(_)));
-    caps.max_storage_buffers = 10;
+    // Paged keys and a query to rotate are as many buffers as WebGPU promises.
     assert!(matches!(many(&caps, PAGED)?, Many::Prefill(_)));
+    caps.max_storage_buffers = 7;
+    assert!(matches!(many(&caps, PAGED)?, Many::Decode(_)));
     Ok(())
 }

@@ -105,7 +105,6 @@ fn problem(form: &Form, heads: HeadMap, kv_heads: u32) -> AttentionProblem {
     let outputs = heads.heads().len();
     // Split outputs are for query heads that have both components.
     let both = HeadMap::ropepp(heads.q_heads()).is_ok_and(|both| both == heads);
-    let causal_only = form.alibi || form.prefix;
     AttentionProblem {
         value_dim: form.dims.1,
         q_dtype: form.dtypes.0,
@@ -124,7 +123,7 @@ fn problem(form: &Form, heads: HeadMap, kv_heads: u32) -> AttentionProblem {
         pairing: form.rotated.map_or(Pairing::Half, |(_, pairing)| pairing),
         rotate_q: form.rotated.is_some(),
         outputs: if form.split && both { Outputs::Split } else { Outputs::Merged },
-        causal: causal_only || control().causal,
+        causal: form.prefix || control().causal,
         lse: true,
         ..AttentionProblem::new(heads, kv_heads, form.dims.0)
     }
@@ -159,9 +158,8 @@ fn case(width: Width) -> impl Strategy<Value = Case> {
                 let (causal, window, lens) = masks;
                 let (broadcast, seed, size, lse, scale) = rest;
                 let mut problem = problem.clone();
-                let bound = !problem.alibi_slopes.is_empty() || problem.prefix;
-                problem.causal = bound || causal;
-                problem.window = window.filter(|_| problem.causal && !problem.prefix);
+                problem.causal = problem.prefix || causal;
+                problem.window = window;
                 problem.lse = lse;
                 problem.softmax_scale *= scale;
                 let mut case = Case::tiled(&problem, form.tile).expect("a plan");

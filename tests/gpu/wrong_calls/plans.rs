@@ -109,9 +109,9 @@ fn attention_problems() {
             error!(Invalid { what: "window", .. }),
         ),
         one(
-            "a window without a mask",
-            AttentionProblem { window: Some(9), causal: false, ..plain() },
-            error!(Invalid { what: "window", .. }),
+            "a prefix without a mask",
+            AttentionProblem { prefix: true, causal: false, ..plain() },
+            error!(Invalid { what: "prefix", .. }),
         ),
         one(
             "a softcap of 0",

@@ -19,6 +19,8 @@ use crate::isa::Parts;
 pub enum Selection {
     /// Attention with D 64 and 128 in f32.
     Core,
+    /// Prefill over caches, and heads as wide as caches have them.
+    Caches,
     /// All head dimensions and storage types.
     All,
 }
@@ -40,10 +42,11 @@ pub fn variants(
     let mut variants = Vec::new();
     let dims: &[u32] = match selection {
         Selection::Core => &[64, 128],
+        Selection::Caches => &[],
         Selection::All => &[32, 64, 80, 96, 128, 192, 256],
     };
     let dtypes: &[DType] = match selection {
-        Selection::Core => &[DType::F32],
+        Selection::Core | Selection::Caches => &[DType::F32],
         Selection::All => &[DType::F32, DType::F16],
     };
     for &dim in dims {
@@ -65,6 +68,9 @@ pub fn variants(
             };
             variants.push(attention("fused, rotating q", &rotating, caps, tile));
         }
+    }
+    if selection != Selection::Core {
+        caches(&mut variants, caps, tile)?;
     }
     if tile.is_none() && selection == Selection::All {
         rotations(&mut variants, caps);
@@ -90,6 +96,37 @@ fn attention(
         parts: Parts::QkAndPv,
         shader: plan.map(|plan| plan.shader().clone()),
     }
+}
+
+/// Prefill over caches of 8 kv heads, latent attention, and full layers of 512 channels.
+fn caches(
+    variants: &mut Vec<Variant>,
+    caps: &Capabilities,
+    tile: Option<Tile>,
+) -> phasor::Result<()> {
+    for (name, heads) in [("plain", HeadMap::plain(32)?), ("fused", HeadMap::ropepp(32)?)] {
+        let mut push = |what: String, cache: CacheFormat| {
+            let problem = AttentionProblem::over(heads.clone(), cache);
+            let mut variant = attention(name, &problem, caps, tile);
+            variant.name = format!("prefill D{} {what} {name}", cache.head_dim);
+            variants.push(variant);
+        };
+        for dim in [64, 128, 256] {
+            for stored in [CacheType::F16, CacheType::Int8, CacheType::Q4] {
+                for paged in [false, true] {
+                    let cache =
+                        CacheFormat { k: stored, v: stored, paged, ..CacheFormat::new(8, dim) };
+                    let what = if paged { "pages" } else { "cache" };
+                    push(format!("{what} {stored}"), cache);
+                }
+            }
+        }
+        push("cache f32".into(), CacheFormat::new(8, 512));
+        let latent = CacheFormat { value_dim: 512, v_in_k: true, ..CacheFormat::new(1, 576) };
+        let (k, v) = (CacheType::F16, CacheType::F16);
+        push("latent f16".into(), CacheFormat { k, v, ..latent });
+    }
+    Ok(())
 }
 
 fn other(name: String, head_dim: u32, shader: phasor::Result<Shader>) -> Variant {
