@@ -1,10 +1,10 @@
 //! Optional: the attention tile that is fastest on the caller's device, found by timing.
 //!
 //! Plans are good without it: their tiles come from a table. A tuner pays where one kernel will run
-//! for hours on a device that the table's authors never saw. It **submits work and waits for it**, as
-//! [`selftest`](crate::selftest) does, and allocates tensors of its own. Run it at start-up, or once and
-//! keep its choice: [`Choice`] prints itself as one line of text that parses back, and is refused where
-//! adapter, driver, crate version or problem are others.
+//! for hours on a device that the table's authors never saw. It **submits work and waits for it**,
+//! as [`selftest`](crate::selftest()) does, and allocates tensors of its own. Run it at start-up,
+//! or once and keep its choice: [`Choice`] prints itself as one line of text that parses back, and
+//! is refused where adapter, driver, crate version or problem are others.
 //!
 //! ```no_run
 //! # use phasor::attention::{AttentionProblem, AttentionShape};
@@ -49,12 +49,12 @@ pub struct Tuning {
 }
 
 /// Times the tiles of [`Tile::candidates`] on calls of `shape` until `budget` is used up (the
-/// compilation and timing of tiles in hand is finished, so it may be passed by seconds). Pipelines are
-/// compiled on as many threads as the machine has cores.
+/// compilation and timing of tiles in hand is finished, so it may be passed by seconds). Pipelines
+/// are compiled on as many threads as the machine has cores.
 ///
 /// Timed are dense calls with `problem`'s dimensions, storage and score options; raggedness, pages,
-/// bias, prefix, hooks and block lists are left out, since they do not move the optimum much and need
-/// the caller's data.
+/// bias, prefix, hooks and block lists are left out, since they do not move the optimum much and
+/// need the caller's data.
 ///
 /// # Errors
 /// As [`AttentionProblem::plan`] and [`Attention::bind`].
