@@ -62,6 +62,72 @@ pub mod attention {
     };
 }
 
+/// The gradients of attention, for training: of q, k and v, of sinks and an additive bias.
+///
+/// A backward call reads what the forward call read, its output and log-sum-exp, and the gradient of
+/// the loss with respect to the output (and to the log-sum-exp, if the loss reads it):
+///
+/// | gradient | with respect to | where |
+/// |---|---|---|
+/// | `dq`, `dk` | un-rotated q and k, with [`unrotate`](attention_backward::AttentionBackwardProblem::unrotate): turned back by the table, whose attention scaling multiplies them; otherwise the rotated ones | f32, of q's and k's shape |
+/// | `dv` | v | f32, of v's shape |
+/// | `d_sinks`, `d_bias` | sinks and an additive bias, where asked for | f32 |
+///
+/// `dq` adds up all output heads of a query head, `dk` and `dv` all query heads of a group. Gradients
+/// are written, not added to what is there. Slopes, scales and a `score_mod` have none. The rotation
+/// alone has its own backward pass: [`Direction::Inverse`](rope::Direction::Inverse), which is the
+/// transpose, attention scaling included.
+///
+/// Deterministic: no atomics, and every sum in an order that a sequence's own length decides. A NaN or
+/// an infinity in a row of a sequence may reach the gradients of any other of it; padding may hold
+/// anything.
+///
+/// One attention layer of a training step, RoPE++ with q un-rotated and k rotated before:
+///
+/// ```no_run
+/// use phasor::attention::*;
+/// use phasor::attention_backward::*;
+/// use phasor::rotary::{CosSin, Positions, Rotation};
+/// use phasor::{Capabilities, DType, HeadMap, Layout, Tensor, wgpu};
+///
+/// fn step(
+///     device: &wgpu::Device,
+///     encoder: &mut wgpu::CommandEncoder,
+///     (heads, kv_heads, seq, dim): (u32, u32, u32, u32),
+///     [q, k, v, out, d_out, dq, dk, dv]: [&wgpu::Buffer; 8],
+///     [lse, workspace]: [&wgpu::Buffer; 2],
+///     table: &CosSin<'_>,
+/// ) -> phasor::Result<()> {
+///     let forward = AttentionProblem { rotate_q: true, lse: true, ..AttentionProblem::new(HeadMap::ropepp(heads)?, kv_heads, dim) };
+///     let caps = Capabilities::of(device);
+///     let attention = Attention::new(device, &forward.plan(&caps)?)?; // compiled once, kept
+///     let backward = AttentionBackward::new(device, &AttentionBackwardProblem::new(forward).plan(&caps)?)?;
+///     let shape = AttentionShape::new(1, seq, seq); // the workspace has backward.plan().workspace_bytes(&shape, seq)
+///     let tensor = |buffer, heads| phasor::Result::Ok(Tensor::new(buffer, DType::F32, Layout::bhsd([1, heads, seq, dim])?));
+///     let (qkv, o) = ([tensor(q, heads)?, tensor(k, kv_heads)?, tensor(v, kv_heads)?], tensor(out, 2 * heads)?);
+///     let positions = || Positions::From(0);
+///     let [a, b, c] = qkv.clone();
+///     let mut bindings = AttentionBindings::new(a, b, c, o.clone());
+///     bindings.lse = Some(lse.as_entire_buffer_binding());
+///     bindings.rotation = Some(Rotation::new(table.clone(), positions()));
+///     attention.bind(device, &shape, &bindings)?.encode(encoder);
+///     // the output projection, the rest of the model, the loss; and back, to d_out
+///     let gradients = [tensor(dq, heads)?, tensor(dk, kv_heads)?, tensor(dv, kv_heads)?];
+///     let mut bindings = AttentionBackwardBindings::new(qkv, (o, lse.as_entire_buffer_binding()), tensor(d_out, 2 * heads)?, gradients, workspace.as_entire_buffer_binding());
+///     bindings.rotation = Some(BackwardRotation { table: table.clone(), q_positions: positions(), k_positions: positions() });
+///     backward.bind(device, &shape, &bindings)?.encode(encoder); // dq, dk, dv: on to the projections of q, k and v
+///     Ok(())
+/// }
+/// ```
+pub mod attention_backward {
+    pub use crate::kernels::attention_backward::{
+        AttentionBackward, AttentionBackwardBindings, BackwardRotation,
+    };
+    pub use crate::plan::attention_backward::{
+        AttentionBackwardPlan, AttentionBackwardProblem, Tile,
+    };
+}
+
 /// Attention of 1 to 16 query rows over a cache, its keys split over workgroups and merged.
 pub mod decode {
     pub use crate::kernels::decode::{Decode, DecodeBindings};

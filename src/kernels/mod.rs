@@ -2,6 +2,7 @@
 //! Kernels never import each other, but for decode, which ends in merge where it splits the keys.
 
 pub(crate) mod attention;
+pub(crate) mod attention_backward;
 pub(crate) mod decode;
 pub(crate) mod kv_append;
 pub(crate) mod kv_move;

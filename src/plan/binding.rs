@@ -29,4 +29,10 @@ bindings! {
     14: PREFIX_LENS "prefix_lens";
     15: BLOCKS "blocks";
     16: STATE "state";
+    17: D_OUT "d_out";
+    18: D_LSE "d_lse";
+    19: GRAD "grad", D_SINKS "d_sinks";
+    20: DV "dv";
+    21: KEY_POSITION_IDS "key_position_ids";
+    22: D_BIAS "d_bias";
 }

@@ -143,6 +143,7 @@ mod tests {
     use super::*;
     use crate::HeadMap;
     use crate::plan::attention::AttentionProblem;
+    use crate::plan::attention_backward::AttentionBackwardProblem;
     use crate::plan::cache::CacheFormat;
     use crate::plan::decode::DecodeProblem;
     use crate::plan::kv_append::KvAppendProblem;
@@ -164,6 +165,17 @@ mod tests {
             heads()
                 .and_then(|heads| AttentionProblem::new(heads, 1, 64).plan(caps))
                 .map(|plan| one(plan.shader())),
+            heads()
+                .map(|heads| AttentionProblem {
+                    sinks: vec![0.0; 128],
+                    ..AttentionProblem::new(heads, 1, 64)
+                })
+                .map(|forward| AttentionBackwardProblem {
+                    d_sinks: true,
+                    ..AttentionBackwardProblem::new(forward)
+                })
+                .and_then(|problem| problem.plan(caps))
+                .map(|plan| plan.shaders().to_vec()),
             heads()
                 .and_then(|heads| DecodeProblem::new(heads, cache, 1, 1 << 16).plan(caps))
                 .map(|plan| one(plan.shader())),

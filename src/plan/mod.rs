@@ -3,6 +3,7 @@
 //! WGSL.
 
 pub(crate) mod attention;
+pub(crate) mod attention_backward;
 pub(crate) mod binding;
 mod budget;
 pub(crate) mod cache;

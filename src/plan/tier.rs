@@ -16,6 +16,8 @@ pub enum Tier {
     KvAppend,
     /// Attention in this tile. Other tiles take its place.
     Attention(Tile),
+    /// The gradients of attention.
+    AttentionBackward,
     /// Decode over a cache.
     Decode,
     /// The merge of attention over parts of the keys.
@@ -35,6 +37,7 @@ impl core::fmt::Display for Tier {
             Tier::Rope => f.write_str("rope"),
             Tier::KvAppend => f.write_str("kv_append"),
             Tier::Attention(tile) => write!(f, "attention in tiles of {tile}"),
+            Tier::AttentionBackward => f.write_str("attention backward"),
             Tier::Decode => f.write_str("decode"),
             Tier::Merge => f.write_str("merge"),
             Tier::LinearAttention => f.write_str("linear attention"),

@@ -18,6 +18,7 @@
 //! [`selftest`] blocks. Where that is not possible, on the web, [`SelfTest::start`] submits and
 //! [`SelfTest::finish`], called now and then, asks whether the results are there.
 
+mod backward;
 mod inputs;
 mod probes;
 mod readback;

@@ -1,5 +1,6 @@
 //! The probes: small calls of every kernel, and what the oracle says of them.
 
+use super::backward::backward;
 use super::inputs::{Turn, input, numbers, output, scratch, stored, upload, wide};
 use crate::gpu::{CacheBindings, CacheTensor, Positions, Rotation};
 use crate::kernels::attention::{Attention, AttentionBindings};
@@ -47,7 +48,7 @@ pub(super) struct Expected {
 impl Expected {
     /// The rule of the crate's tests: twice the error of the naive run in f32, rounded as it is
     /// stored, and a floor of eight ulp of the largest number.
-    fn new(what: &'static str, dtype: DType, truth: Vec<f64>, naive: &[f32]) -> Self {
+    pub(super) fn new(what: &'static str, dtype: DType, truth: Vec<f64>, naive: &[f32]) -> Self {
         let ulp = match dtype {
             DType::F32 => f64::from(f32::EPSILON),
             DType::F16 => f64::from(half::f16::EPSILON.to_f32()),
@@ -80,6 +81,7 @@ pub(super) fn all(caps: &Capabilities) -> Vec<Probe> {
         ),
         probe(caps, "scores", vec![Tier::Scores], scores),
         probe(caps, "linear attention", vec![Tier::LinearAttention], linear),
+        probe(caps, "attention backward", vec![Tier::AttentionBackward], backward),
     ];
     let mut tiles = Vec::new();
     let dims: &[u32] = if caps.software { &[64] } else { &[64, 128, 256] };
@@ -134,7 +136,7 @@ fn rope(device: &wgpu::Device, caps: &Capabilities, dtype: DType) -> Result<Read
     Ok(Ready { dispatch, outputs: vec![(out, Expected::new("out", dtype, truth, &naive))] })
 }
 
-fn attention_inputs<'a, R>(
+pub(super) fn attention_inputs<'a, R>(
     [q, k, v]: [&'a [R]; 3],
     [rows, keys]: [u32; 2],
     dim: u32,

@@ -4,6 +4,7 @@
 //! adapter takes its time over every new shader. Without an adapter the tests fail.
 
 mod attention;
+mod attention_backward;
 mod decode;
 mod edges;
 mod faults;

@@ -28,7 +28,7 @@ fn cache(gpu: &Gpu, data: Option<&[u8]>) -> wgpu::PipelineCache {
 }
 
 /// Compiles every kernel through `cache`, and says what wgpu said.
-fn compile(gpu: &Gpu, cache: &wgpu::PipelineCache) -> [(&'static str, Option<wgpu::Error>); 8] {
+fn compile(gpu: &Gpu, cache: &wgpu::PipelineCache) -> [(&'static str, Option<wgpu::Error>); 9] {
     let caps = gpu.capabilities();
     every_kernel(Compiler::new(&gpu.device).with_cache(cache), &caps).map(|(name, compile)| {
         let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);

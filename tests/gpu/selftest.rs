@@ -22,6 +22,7 @@ fn a_sound_device_passes() {
         Tier::Decode,
         Tier::Merge,
         Tier::LinearAttention,
+        Tier::AttentionBackward,
         Tier::Scores,
         Tier::Storage(CacheType::F16),
         Tier::Storage(CacheType::Int8),
@@ -40,9 +41,9 @@ fn a_sound_device_passes() {
 fn the_pieces_do_not_block() {
     let gpu = &lab().gpu;
     let kernels = [Tier::KvAppend, Tier::Decode, Tier::Merge, Tier::LinearAttention];
+    let kernels = kernels.into_iter().chain([Tier::AttentionBackward]);
     let storages = [CacheType::Int8, CacheType::Q4].map(Tier::Storage);
     let mut caps = kernels
-        .into_iter()
         .chain(storages)
         .fold(gpu.capabilities(), |caps, tier| caps.without(tier, "not this time"));
     for dim in [64, 128, 256] {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use phasor::attention::{Alignment, AttentionProblem, Keys, Outputs, Queries};
+use phasor::attention_backward::AttentionBackwardProblem;
 use phasor::cache::{CacheFormat, CacheType::*};
 use phasor::linear_attention::{FeatureHook, FeatureMap, LinearAttentionProblem};
 use phasor::rope::{Direction, RopeProblem};
@@ -71,6 +72,23 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
             let plan = problem.plan(&device).expect("room for every merge");
             let f16 = [problem.part_dtype, problem.out_dtype].contains(&DType::F16);
             add(&mut variants, &device, f16, &format!("{problem:?}"), plan.shader());
+        }
+    }
+    for device in devices() {
+        for problem in backward_problems() {
+            let p = &problem.attention;
+            let f16 = [p.q_dtype, p.kv_dtype, p.out_dtype].contains(&DType::F16);
+            match problem.plan(&device) {
+                Ok(plan) => {
+                    for shader in plan.shaders() {
+                        add(&mut variants, &device, f16, &format!("{problem:?}"), shader);
+                    }
+                }
+                // Bias, its gradient and a table are more than 8 tensors.
+                Err(Error::Limit { limit: "max_storage_buffers_per_shader_stage", .. })
+                    if device.max_storage_buffers == 8 && p.bias.is_some() => {}
+                Err(error) => panic!("{problem:?} on {}: {error}", device.adapter),
+            }
         }
     }
     // Decode fetches more at once on a GPU with wide subgroups, and shuffles where software has some.
@@ -238,6 +256,57 @@ fn linear_attention_problems() -> Vec<LinearAttentionProblem> {
         plain,
         both,
     ]
+}
+
+fn backward_problems() -> Vec<AttentionBackwardProblem> {
+    let plain = HeadMap::plain(3).unwrap();
+    let both = HeadMap::ropepp(3).unwrap();
+    let turned = HeadMap::imagx(3).unwrap();
+    let of = |attention| AttentionBackwardProblem::new(attention);
+    let mut problems = Vec::new();
+    for head_dim in [8, 64, 72, 128, 256] {
+        for heads in [&plain, &both] {
+            problems.push(of(attention(heads, head_dim)));
+        }
+    }
+    problems.push(of(AttentionProblem { value_dim: 128, ..attention(&turned, 64) }));
+    let head = |source, phi| OutputHead { source, phase: Phase::radians(phi) };
+    let mixed = HeadMap::new(2, vec![head(0, 0.3), head(0, 2.0), head(1, 0.5)]).unwrap();
+    problems.push(of(attention(&mixed, 64)));
+    for pairing in PAIRINGS {
+        for rotary_dim in [80, 32] {
+            let rotating =
+                AttentionProblem { pairing, rotary_dim, rotate_q: true, ..attention(&both, 80) };
+            problems.push(of(rotating.clone()));
+            problems.push(AttentionBackwardProblem { unrotate: false, ..of(rotating) });
+        }
+    }
+    let f16 = DType::F16;
+    let stored =
+        AttentionProblem { q_dtype: f16, kv_dtype: f16, out_dtype: f16, ..attention(&both, 64) };
+    let ragged = AttentionProblem {
+        queries: Queries::Ragged,
+        keys: Keys::Ragged,
+        alignment: Alignment::LastKey,
+        ..attention(&both, 64)
+    };
+    let mask = "fn mask_mod(b: u32, h: u32, q: i32, k: i32) -> bool { return q / 64 == k / 64; }";
+    let hooked =
+        AttentionProblem { mask_mod: Some(MaskHook::new(mask).unwrap()), ..attention(&both, 64) };
+    let prefix = AttentionProblem { prefix: true, ..attention(&both, 64) };
+    let masked = AttentionProblem { bias: Some(Bias::Mask), ..attention(&both, 64) };
+    problems.extend([stored, ragged, hooked, prefix, masked].map(of));
+    let all = AttentionProblem {
+        window: Some(100),
+        softcap: Some(30.0),
+        alibi_slopes: vec![0.5; 6],
+        sinks: vec![1.0; 6],
+        bias: Some(Bias::Additive),
+        ..attention(&both, 64)
+    };
+    let (d_lse, d_sinks, d_bias) = (true, true, true);
+    problems.push(AttentionBackwardProblem { d_lse, d_sinks, d_bias, ..of(all) });
+    problems
 }
 
 fn attention(heads: &HeadMap, head_dim: u32) -> AttentionProblem {

@@ -12,6 +12,7 @@ use crate::plan::attention::{AttentionPlan, AttentionShape, Bias, Bound, CutPart
 use crate::plan::{Budget, binding};
 pub use bindings::{AttentionBindings, BlockList};
 use params::{Lists, Params};
+pub(crate) use params::{NO_WINDOW, causal_offset};
 
 /// A compiled attention kernel. It belongs to the device it was made on, is cheap to clone, and
 /// holds nothing that changes from call to call.

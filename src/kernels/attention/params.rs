@@ -140,11 +140,20 @@ impl Params {
 /// Sequences are shorter than this, and offsets no longer, so that sums of them fit an i32.
 const FAR: i32 = 1 << 29;
 /// Further back than any key, and still no i32 overflows.
-const NO_WINDOW: i32 = 3 << 29;
+pub(crate) const NO_WINDOW: i32 = 3 << 29;
 
 /// Place of query 0 among the keys, in the 32 bits that the shader has.
 fn offset(shape: &AttentionShape, placed: bool) -> Result<i32> {
-    let offset = if placed { shape.offset() } else { 0 };
+    narrow(shape, if placed { shape.offset() } else { 0 })
+}
+
+/// The same for a shader that has one rule, a causal mask: without one, query 0 lies so far behind
+/// the keys that it sees all of them.
+pub(crate) fn causal_offset(shape: &AttentionShape, causal: bool) -> Result<i32> {
+    narrow(shape, if causal { shape.offset() } else { i64::from(FAR) })
+}
+
+fn narrow(shape: &AttentionShape, offset: i64) -> Result<i32> {
     // Room for a tile past the last row and the last key.
     let longest = i64::from(shape.seq_q.max(shape.seq_k));
     match i32::try_from(offset) {

@@ -32,7 +32,7 @@ impl AttentionShape {
     }
 
     /// Keys that query rows see, added up over the rows of one head of one batch.
-    fn visible(&self, causal: bool) -> u64 {
+    pub(crate) fn visible(&self, causal: bool) -> u64 {
         if !causal {
             return u64::from(self.seq_q) * u64::from(self.seq_k);
         }

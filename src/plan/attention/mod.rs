@@ -13,12 +13,12 @@ mod tile;
 pub use cost::AttentionShape;
 pub use cut::{Cut, CutPart};
 pub use problem::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
+pub(crate) use programs::Programs;
 pub use tile::Tile;
 
 use crate::Result;
 use crate::plan::cache::CacheFormat;
 use crate::plan::{Capabilities, Cost, Quarantine, Shader, Tier};
-use programs::Programs;
 pub(crate) use shader::Bound;
 
 /// How one [`AttentionProblem`] will run: the path, the tile and the shader. Pure data; printing

@@ -254,7 +254,7 @@ impl AttentionProblem {
         k.row_bytes(self.head_dim) + v.row_bytes(self.value_dim)
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let invalid = |what, needed, got: String| Err(Error::Invalid { what, needed, got });
         let cache = self.cache();
         cache.check()?;

@@ -201,6 +201,7 @@ fn files<'a>(
         wgsl!("finite"),
         wgsl!("softmax"),
         wgsl!("attention/load"),
+        wgsl!("attention/load_keys"),
         wgsl!("attention/work"),
         wgsl!("score"),
         wgsl!("attention/score"),

@@ -1,6 +1,7 @@
 //! All kernels of the crate.
 
 use phasor::attention::{Attention, AttentionProblem};
+use phasor::attention_backward::{AttentionBackward, AttentionBackwardProblem};
 use phasor::cache::CacheFormat;
 use phasor::decode::{Decode, DecodeProblem};
 use phasor::kv_append::{KvAppend, KvAppendProblem};
@@ -18,7 +19,7 @@ type Compile<'a> = Box<dyn Fn() -> phasor::Result<()> + 'a>;
 pub fn every_kernel<'a>(
     compiler: Compiler<'a>,
     caps: &'a Capabilities,
-) -> [(&'static str, Compile<'a>); 8] {
+) -> [(&'static str, Compile<'a>); 9] {
     let plain = || HeadMap::plain(1);
     let cache = CacheFormat::new(1, 8);
     macro_rules! compile {
@@ -33,6 +34,13 @@ pub fn every_kernel<'a>(
     }
     [
         ("attention", compile!(Attention, AttentionProblem::new(plain()?, 1, 8))),
+        (
+            "attention backward",
+            compile!(
+                AttentionBackward,
+                AttentionBackwardProblem::new(AttentionProblem::new(plain()?, 1, 8))
+            ),
+        ),
         ("decode", compile!(Decode, DecodeProblem::new(plain()?, cache, 1, 8))),
         ("kv_append", compile!(KvAppend, KvAppendProblem::new(cache))),
         ("kv_move", compile!(KvMove, KvMoveProblem::new(cache))),

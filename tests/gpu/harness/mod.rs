@@ -14,6 +14,7 @@ use std::{
 };
 
 use phasor::attention::{Attention, AttentionPlan};
+use phasor::attention_backward::{AttentionBackward, AttentionBackwardPlan};
 use phasor::decode::{Decode, DecodePlan};
 use phasor::kv_move::{KvMove, KvMoveProblem};
 use phasor::linear_attention::{LinearAttention, LinearAttentionProblem};
@@ -35,6 +36,7 @@ pub type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 pub struct Lab {
     pub gpu: Gpu,
     attention: Mutex<HashMap<String, Attention>>,
+    backward: Mutex<HashMap<String, AttentionBackward>>,
     ropes: Mutex<HashMap<String, Rope>>,
     linear: Mutex<HashMap<String, LinearAttention>>,
     decodes: Mutex<HashMap<String, Decode>>,
@@ -133,6 +135,7 @@ impl Lab {
         Self {
             gpu,
             attention: Mutex::default(),
+            backward: Mutex::default(),
             ropes: Mutex::default(),
             decodes: Mutex::default(),
             moves: Mutex::default(),
@@ -147,6 +150,14 @@ impl Lab {
         let key = format!("{:?}", plan.shader());
         let kernel = cached(&self.attention, key, || Attention::new(device, plan))?;
         Ok(kernel.reuse(device, plan)?.ok_or("the same shader, but not to be shared")?)
+    }
+
+    /// Likewise.
+    pub fn attention_backward(&self, plan: &AttentionBackwardPlan) -> Result<AttentionBackward> {
+        let device = &self.gpu.device;
+        let key = format!("{:?}", plan.shaders());
+        let kernel = cached(&self.backward, key, || AttentionBackward::new(device, plan))?;
+        Ok(kernel.reuse(device, plan)?.ok_or("the same shaders, but not to be shared")?)
     }
 
     pub fn linear_attention(

@@ -10,10 +10,12 @@
 //!   "decode":  [ { "model", "kv", "dim", "heads", "kv_heads", "way", TIME, "bytes", "gbs" } ],
 //!   "scaling": as prefill, with lengths that double
 //!   "linear":  [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes" } ],
+//!   "backward": [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes" } ],
 //!   "summary": the worst case of each: { "fused_over_two_passes", "fused_over_packed",
 //!              "decode_fused_over_plain", "rope_over_copy", "append_over_copy",
 //!              "prefill_share_of_roof", "prefill_time_growth_per_doubling",
-//!              "linear_growth_4k_to_32k", "linear_over_softmax_32k" } }
+//!              "linear_growth_4k_to_32k", "linear_over_softmax_32k",
+//!              "backward_fused_over_two_passes", "backward_over_forward" } }
 //! Ratios and shares are medians over rounds in which the calls ran in turns, the roof's own kernels
 //! among them, so that they hold where the machine's speed moves. Of parts that --only leaves out, lists are empty and worst cases null.
 //! TIME is "pass_ms" (null where the adapter has no timestamps), "wall_ms" and "clocks_disagree".
@@ -29,6 +31,7 @@ use phasor_kit::gpu::Gpu;
 use serde_json::{Value, json};
 
 use crate::append::Append;
+use crate::backward::{self, Backward};
 use crate::decode::{self, Decoding};
 use crate::linear::{self, Linear};
 use crate::prefill::Sizes;
@@ -46,10 +49,12 @@ pub struct Measured<'a> {
     pub decodings: &'a [Decoding],
     pub scaling: &'a [Point],
     pub linear: &'a [Linear],
+    pub backward: &'a [Backward],
 }
 
 pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Value {
-    let Measured { rotations, appends, comparisons, decodings, scaling, linear } = *measured;
+    let Measured { rotations, appends, comparisons, decodings, scaling, linear, backward } =
+        *measured;
     let rope: Vec<Value> = rotations
         .iter()
         .map(|r| {
@@ -89,6 +94,18 @@ pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Va
             with_time(own, &point.time)
         })
         .collect();
+    let backward_points: Vec<Value> = backward
+        .iter()
+        .flat_map(|b| {
+            let Sizes { seq, dim, heads, kv_heads } = b.sizes;
+            backward::WAYS.iter().zip(&b.ways).map(move |(way, (time, cost))| {
+                let own = json!({ "seq": seq, "dim": dim, "heads": heads, "kv_heads": kv_heads,
+                    "way": way, "flops": cost.flops, "bytes": cost.bytes });
+                with_time(own, time)
+            })
+        })
+        .collect();
+    let over_forward = backward.iter().flat_map(|b| [b.fused_over_forward, b.plain_over_forward]);
     let worst = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::NEG_INFINITY, f64::max);
     let least_share =
         comparisons.iter().flat_map(|c| [c.shares[0], c.shares[3]]).fold(f64::INFINITY, f64::min);
@@ -117,6 +134,7 @@ pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Va
         "decode": decode,
         "scaling": points,
         "linear": linear_points,
+        "backward": backward_points,
         "summary": {
             "fused_over_two_passes":
                 worst(&mut comparisons.iter().map(|c| c.fused_over_two_passes)),
@@ -129,6 +147,9 @@ pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Va
                 worst(&mut scaling.iter().filter_map(|p| p.growth)),
             "linear_growth_4k_to_32k": linear::growth(linear),
             "linear_over_softmax_32k": linear::over_softmax(linear),
+            "backward_fused_over_two_passes":
+                worst(&mut backward.iter().map(|b| b.fused_over_two_passes)),
+            "backward_over_forward": worst(&mut over_forward.into_iter()),
         },
     })
 }

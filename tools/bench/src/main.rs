@@ -4,10 +4,11 @@
 //! `cargo run --release --bin bench -- --quick` takes under three minutes. It measures the roof of
 //! the adapter first (f32 multiply-adds, copy bandwidth, cost of a dispatch), then RoPE, KV append, prefill
 //! attention (plain, real and imaginary in two passes, both in one packed pass over duplicated query
-//! heads, and both fused), decode (plain and fused) and, unless it is quick, linear attention. Every kernel is checked against the f64 oracle before it is timed.
+//! heads, and both fused), the backward pass of them, decode (plain and fused) and, unless it is quick, linear attention. Every kernel is checked against the f64 oracle before it is timed.
 //! Software adapters prove nothing about GPUs: the name of the adapter belongs to every figure.
 
 mod append;
+mod backward;
 mod decode;
 mod document;
 mod linear;
@@ -52,6 +53,7 @@ enum Part {
     Decode,
     Scaling,
     Linear,
+    Backward,
 }
 
 impl Args {
@@ -87,6 +89,7 @@ fn run(args: &Args) -> Result<()> {
         true => Ok(Vec::new()),
         false => linear::measure(&clock),
     })?;
+    let backwards = args.part(Part::Backward, || backward::measure(&clock, args.quick))?;
     let again = roof::measure(&clock)?;
     if roof.differs_from(&again) {
         again.print();
@@ -99,6 +102,7 @@ fn run(args: &Args) -> Result<()> {
         decodings: &decodings,
         scaling: &scaling,
         linear: &linear,
+        backward: &backwards,
     };
     let document = document::build(&gpu, args.quick, &roof, &measured);
     document::print_summary(&document);

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use phasor::attention::{AttentionPlan, AttentionProblem, Tile};
+use phasor::attention_backward::AttentionBackwardProblem;
 use phasor::cache::{CacheFormat, CacheType};
 use phasor::decode::DecodeProblem;
 use phasor::kv_append::KvAppendProblem;
@@ -21,6 +22,8 @@ pub enum Selection {
     Core,
     /// Prefill over caches, and heads as wide as caches have them.
     Caches,
+    /// The backward pass of attention.
+    Backward,
     /// All head dimensions and storage types.
     All,
 }
@@ -41,14 +44,22 @@ pub fn variants(
 ) -> phasor::Result<Vec<Variant>> {
     let mut variants = Vec::new();
     let dims: &[u32] = match selection {
-        Selection::Core => &[64, 128],
+        Selection::Core | Selection::Backward => &[64, 128],
         Selection::Caches => &[],
         Selection::All => &[32, 64, 80, 96, 128, 192, 256],
     };
     let dtypes: &[DType] = match selection {
-        Selection::Core | Selection::Caches => &[DType::F32],
+        Selection::Core | Selection::Caches | Selection::Backward => &[DType::F32],
         Selection::All => &[DType::F32, DType::F16],
     };
+    if tile.is_none() && selection != Selection::Core {
+        for &dim in dims {
+            backward(&mut variants, dim, caps)?;
+        }
+    }
+    if selection == Selection::Backward {
+        return Ok(variants);
+    }
     for &dim in dims {
         for &dtype in dtypes {
             for (name, heads) in [("plain", HeadMap::plain(8)?), ("fused", HeadMap::ropepp(8)?)] {
@@ -125,6 +136,30 @@ fn caches(
         let latent = CacheFormat { value_dim: 512, v_in_k: true, ..CacheFormat::new(1, 576) };
         let (k, v) = (CacheType::F16, CacheType::F16);
         push("latent f16".into(), CacheFormat { k, v, ..latent });
+    }
+    Ok(())
+}
+
+/// The large passes of a backward call, gradients turned back on their way out.
+fn backward(variants: &mut Vec<Variant>, dim: u32, caps: &Capabilities) -> phasor::Result<()> {
+    for (name, heads) in [("plain", HeadMap::plain(8)?), ("fused", HeadMap::ropepp(8)?)] {
+        let problem = AttentionBackwardProblem {
+            unrotate: true,
+            ..AttentionBackwardProblem::new(AttentionProblem::new(heads, 2, dim))
+        };
+        let plan = problem.plan(caps);
+        for (n, pass) in ["dq", "dk dv"].into_iter().enumerate() {
+            let shader = plan.as_ref().map(|plan| {
+                let shaders = plan.shaders();
+                shaders[shaders.len() - 2 + n].clone()
+            });
+            variants.push(Variant {
+                name: format!("backward {pass} D{dim} {name}"),
+                head_dim: dim,
+                parts: Parts::QkAndPv,
+                shader: shader.map_err(Clone::clone),
+            });
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::{cell::RefCell, collections::BTreeSet};
 
 use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
+use phasor::attention_backward::AttentionBackward;
 use phasor::decode::Decode;
 use phasor::kv_append::KvAppend;
 use phasor::rope::{Direction, Rope, RopeBindings, RopeProblem, RopeShape};
@@ -28,6 +29,7 @@ pub struct Device<'a> {
     attentions: RefCell<Vec<Attention>>,
     pub(super) decodes: RefCell<Vec<Decode>>,
     pub(super) appends: RefCell<Vec<KvAppend>>,
+    pub(super) backwards: RefCell<Vec<AttentionBackward>>,
     table: RefCell<Option<Table>>,
     remote: Option<RefCell<Remote>>,
 }
@@ -48,6 +50,7 @@ impl<'a> Device<'a> {
             attentions: RefCell::default(),
             decodes: RefCell::default(),
             appends: RefCell::default(),
+            backwards: RefCell::default(),
             table: RefCell::default(),
             remote: None,
         }
@@ -146,7 +149,7 @@ impl<'a> Device<'a> {
     }
 
     /// Vectors of `shape` as the rope kernel rotates them, `[B, H, S, D]` without gaps.
-    fn rotate(
+    pub(super) fn rotate(
         &self,
         x: &[f32],
         shape: [u32; 4],
@@ -296,8 +299,8 @@ impl Runner for Device<'_> {
         self.prefill(case)
     }
 
-    fn backward(&self, _: &BackwardCase) -> Result<Ways<Gradients>> {
-        Err("no kernel computes gradients of attention".into())
+    fn backward(&self, case: &BackwardCase) -> Result<Ways<Gradients>> {
+        Ok(vec![(self.name(), self.gradients(case)?)])
     }
 
     fn rope_backward(&self, case: &RopeBackwardCase) -> Result<Vec<f64>> {
@@ -312,12 +315,10 @@ impl Runner for Device<'_> {
 }
 
 impl Device<'_> {
-    /// Keys through the rope kernel, queries rotated inside the attention kernel.
-    fn prefill(&self, case: &AttentionCase) -> Result<oracle::Attended<f64>> {
-        let [batch, _, seq_q, head_dim] = case.q_shape;
-        let [_, kv_heads, seq_k, _] = case.k_shape;
+    /// The forward pass of a case, q rotated in the kernel.
+    pub(super) fn problem(case: &AttentionCase) -> AttentionProblem {
         let (rotary_dim, pairing) = case.pairs();
-        let kernel = self.attention_kernel(&AttentionProblem {
+        AttentionProblem {
             value_dim: case.v_shape[3],
             rotary_dim,
             pairing,
@@ -331,8 +332,15 @@ impl Device<'_> {
             prefix: case.variant.prefix_lens.is_some(),
             softmax_scale: case.softmax_scale as f32,
             lse: true,
-            ..AttentionProblem::new(case.heads.clone(), kv_heads, head_dim)
-        })?;
+            ..AttentionProblem::new(case.heads.clone(), case.k_shape[1], case.q_shape[3])
+        }
+    }
+
+    /// Keys through the rope kernel, queries rotated inside the attention kernel.
+    pub(super) fn prefill(&self, case: &AttentionCase) -> Result<oracle::Attended<f64>> {
+        let [batch, _, seq_q, _] = case.q_shape;
+        let [_, _, seq_k, _] = case.k_shape;
+        let kernel = self.attention_kernel(&Self::problem(case))?;
         let q = self.gpu.upload(&case.q, DType::F32);
         let v = self.gpu.upload(&case.v, DType::F32);
         let k = match &case.rotations {

@@ -1,6 +1,7 @@
 //! Implementations that can run cases, and the oracle as one of them.
 
 mod backward;
+mod backward_device;
 mod cache;
 mod device;
 mod linear;

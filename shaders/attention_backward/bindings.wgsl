@@ -1,0 +1,93 @@
+// What the passes of a backward call bind. Numbers of the tensors are those of the forward pass
+// where it has them.
+
+// Where positions come from.
+struct Rotary {
+    first_position: u32,     // position of row 0 where no ids are given
+    use_ids: u32,            // 1: positions come from ids
+    ids_stream_stride: u32,  // entries between position streams (M-RoPE, axial)
+    ids_batch_stride: u32,   // entries between batches; 0: one list for all
+    table_positions: u32,    // rows of the table
+    pairs: u32,              // pairs a row, rotary_dim / 2
+    use_axes: u32,           // 1: each pair reads the position stream that `axes` names
+    planes: u32,             // 1, or 2 where keys have a plane of their own (xPos)
+    axes: array<vec4<u32>, 4>, // 2 bits a pair: its position stream
+}
+
+struct Params {
+    batch: u32,
+    seq_q: u32,            // most queries of a sequence
+    seq_k: u32,            // most keys of a sequence
+    group: u32,            // query heads a key head
+    groups_x: u32,         // workgroups along x
+    tiles: u32,            // tiles of own rows a head
+    first_group: u32,      // of this part of the call
+    part_groups: u32,
+    programs: u32,         // rows of the program table in use
+    causal_offset: i32,    // query i sees keys up to i + causal_offset; far past all where not causal
+    align_last: u32,       // 1: the last query of a sequence stands at its last key
+    window: i32,           // query i sees keys after i + causal_offset - window
+    causal: u32,
+    scale_log2: f32,       // softmax_scale · log2 e
+    scale: f32,            // softmax_scale
+    softcap: f32,          // c of c tanh(s / c), in base 2
+    q_heads: u32,
+    kv_heads: u32,
+    heads_out: u32,
+    total_q: u32,          // rows of q: S_q, or those of a ragged q
+    extent_k: u32,         // rows of a ragged k
+    q_batches: u32,        // batches of q's tensor: 1 where it is ragged
+    rows_at: u32,          // where the workspace holds what: (lse, δ) of every output row,
+    rows_batch: u32,
+    rows_head: u32,
+    q_places_at: u32,      // and the place in the cos/sin table of every query
+    k_places_at: u32,      // and key
+    streams: u32,          // position streams
+    q_among_keys: u32,     // 1: a query's position is its place among the keys
+    zero: u32,             // 0, unknown to a compiler: loops with it in their bounds stay loops
+    pad0: u32,
+    pad1: u32,
+    // In groups of four channels; gradients in single ones, and the bias in single entries.
+    q: Strides,
+    k: Strides,
+    v: Strides,
+    out: Strides,
+    d_out: Strides,
+    grad: Strides,           // dq or dk
+    dv: Strides,
+    bias: Strides,           // of single entries
+    rotary: Rotary,        // of queries
+    k_rotary: Rotary,
+}
+
+// A query head and its one or two output heads.
+struct Program {
+    source: u32,     // query head
+    slot0: u32,
+    slot1: u32,
+    streams: u32,    // 1 or 2: how many of the streams there are
+    lse0: u32,       // output head of stream 0
+    lse1: u32,
+    pad0: u32,
+    pad1: u32,
+    phases: vec4<f32>, // cos φ0, sin φ0, cos φ1, sin φ1
+    sinks: vec2<f32>,  // logits of each stream, in base 2; MASKED: none
+    slopes: vec2<f32>, // ALiBi slopes of each stream, in base 2
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<uniform> programs: array<Program, PROGRAM_SLOTS>;
+
+// The log-sum-exp of a row that gives no gradient: its weights are 0, and a hidden key's score less
+// this does not overflow.
+const DEAD: f32 = 2.0e35;
+
+// Rows of one sequence: the first one's row in its tensor, and how many.
+struct QueryRows {
+    first: u32,
+    count: u32,
+}
+
+fn head_of(program: Program, stream: u32) -> u32 {
+    return select(program.lse1, program.lse0, stream == 0u);
+}

@@ -1,0 +1,70 @@
+// Rows of both sides, eight channels at a time. What does not exist is zero, whatever memory holds.
+
+struct Pairs {
+    a: vec4<f32>,
+    b: vec4<f32>,
+}
+
+// Unit u of query s, rotated, scaled by softmax_scale · log2 e, and with one stream turned.
+fn query_pairs(work: Work, s: u32, u: u32) -> Pairs {
+    let x = query_unit(work, s, u);
+    let exists = s < work.rows.count;
+    return Pairs(select(vec4(0.0), x.a, exists), select(vec4(0.0), x.b, exists));
+}
+
+// Where the row of a key starts; of a key that does not exist, the last one's.
+fn key_at(work: Work, at: Strides, head: u32, key: u32) -> u32 {
+    return head + work.batch * at.batch + min(key, work.keys - 1u) * at.row;
+}
+
+fn key_pairs(work: Work, key: u32, u: u32) -> Pairs {
+    let row = key_at(work, params.k, work.k_head, key);
+    let exists = key < work.keys;
+    let x = select(vec4(0.0), half_unit(true, row, u, 0u), exists);
+    return in_members(true, u, x, select(vec4(0.0), half_unit(true, row, u, 1u), exists));
+}
+
+// Four channels of the value of one key.
+fn value(work: Work, key: u32, column: u32) -> vec4<f32> {
+    let x = value_quad(key_at(work, params.v, work.v_head, key), min(column, VALUE_DIM / 4u - 1u));
+    return select(vec4(0.0), x, key < work.keys && column < VALUE_DIM / 4u);
+}
+
+fn own_pairs(work: Work, i: u32, u: u32) -> Pairs {
+    if (KEYS_OWN) {
+        return key_pairs(work, i, u);
+    }
+    return query_pairs(work, i, u);
+}
+
+fn walked_pairs(work: Work, j: u32, u: u32) -> Pairs {
+    if (KEYS_OWN) {
+        return query_pairs(work, j, u);
+    }
+    return key_pairs(work, j, u);
+}
+
+// Four channels of dO of a query for a stream.
+fn d_out_quad(work: Work, stream: u32, s: u32, column: u32) -> vec4<f32> {
+    let head = head_of(work.program, stream);
+    let inside = work.rows.first + min(s, work.rows.count - 1u);
+    let row = row_at(params.d_out, work.batch, head, inside);
+    let x = load_d_out(row + min(column, VALUE_DIM / 4u - 1u));
+    let exists = s < work.rows.count && column < VALUE_DIM / 4u && stream < work.program.streams;
+    return select(vec4(0.0), x, exists);
+}
+
+// Four channels of the own row's value: of V, or of dO of a stream.
+fn own_value(work: Work, stream: u32, i: u32, column: u32) -> vec4<f32> {
+    if (KEYS_OWN) {
+        return value(work, i, column);
+    }
+    return d_out_quad(work, stream, i, column);
+}
+
+fn walked_value(work: Work, stream: u32, j: u32, column: u32) -> vec4<f32> {
+    if (KEYS_OWN) {
+        return d_out_quad(work, stream, j, column);
+    }
+    return value(work, j, column);
+}

@@ -1,0 +1,220 @@
+//! The tensors of a backward call, and the checks they have to pass.
+
+use crate::gpu::{
+    Access, Checker, CosSin, Positions, Reach, RotaryParams, Strides, Tensor, present,
+};
+use crate::plan::attention::{Alignment, AttentionShape, Keys, Queries};
+use crate::plan::attention_backward::AttentionBackwardPlan;
+use crate::{DType, Error, Layout, Result};
+
+/// The tensors of one backward call. Strides and offsets of q, k, v, out and `d_out` are multiples of
+/// 4 elements; `d_out` may be broadcast by strides of 0. Of the gradients, strides are any.
+#[derive(Debug, Clone)]
+pub struct AttentionBackwardBindings<'a> {
+    /// As in the forward pass, `[B, H_q, S_q, D]` or ragged `[1, H_q, rows, D]`; read.
+    pub q: Tensor<'a>,
+    /// As in the forward pass, rotated, `[B, H_kv, S_k, D]` or ragged; read.
+    pub k: Tensor<'a>,
+    /// As in the forward pass, `[B, H_kv, S_k, D_v]` or ragged; read.
+    pub v: Tensor<'a>,
+    /// What the forward pass wrote, `[B, H_out, S_q, D_v]` or ragged; read.
+    pub out: Tensor<'a>,
+    /// The log-sum-exp that the forward pass wrote, f32 `[B, H_out, S_q]` or `[H_out, rows]`; read.
+    pub lse: wgpu::BufferBinding<'a>,
+    /// ∂loss/∂out, of shape and type of `out`; read.
+    pub d_out: Tensor<'a>,
+    /// ∂loss/∂lse, f32, as `lse`; read.
+    pub d_lse: Option<wgpu::BufferBinding<'a>>,
+    /// ∂loss/∂q in f32, of the shape of q; written.
+    pub dq: Tensor<'a>,
+    /// ∂loss/∂k in f32, of the shape of k; written, zeros where a batch has no key.
+    pub dk: Tensor<'a>,
+    /// ∂loss/∂v in f32, of the shape of v; written, zeros where a batch has no key.
+    pub dv: Tensor<'a>,
+    /// ∂loss/∂sinks, f32 `[H_out]`; written.
+    pub d_sinks: Option<wgpu::BufferBinding<'a>>,
+    /// ∂loss/∂bias, f32 `[B, H_out, S_q, S_k]` without gaps; written, zeros where a key is hidden. The
+    /// gradient of a bias that is broadcast is the sum over what it is broadcast along.
+    pub d_bias: Option<wgpu::BufferBinding<'a>>,
+    /// As in the forward pass; read.
+    pub kv_lens: Option<wgpu::BufferBinding<'a>>,
+    /// As in the forward pass; read.
+    pub cu_seqlens_q: Option<wgpu::BufferBinding<'a>>,
+    /// As in the forward pass; read.
+    pub cu_seqlens_k: Option<wgpu::BufferBinding<'a>>,
+    /// As in the forward pass; read.
+    pub prefix_lens: Option<wgpu::BufferBinding<'a>>,
+    /// As in the forward pass: layout and binding of a bias or mask; read.
+    pub bias: Option<(Layout, wgpu::BufferBinding<'a>)>,
+    /// Table and positions, where q is rotated in the kernel or gradients are turned back.
+    pub rotation: Option<BackwardRotation<'a>>,
+    /// [`AttentionBackwardPlan::workspace_bytes`] of scratch memory; read and written.
+    pub workspace: wgpu::BufferBinding<'a>,
+}
+
+/// The rotation of the forward pass: of queries, and of keys before it.
+#[derive(Debug, Clone)]
+pub struct BackwardRotation<'a> {
+    /// The table that both were turned by.
+    pub table: CosSin<'a>,
+    /// Positions of the queries.
+    pub q_positions: Positions<'a>,
+    /// Positions of the keys; counted from a first one, or ids.
+    pub k_positions: Positions<'a>,
+}
+
+/// What the checks found out.
+pub(super) struct Checked {
+    pub(super) q_rotary: RotaryParams,
+    pub(super) k_rotary: RotaryParams,
+    pub(super) bias: Strides,
+    /// Rows of q, `[B, S_q]` or `[1, rows]`.
+    pub(super) q_rows: [u32; 2],
+}
+
+impl<'a> AttentionBackwardBindings<'a> {
+    /// The tensors that every call has, without the optional ones.
+    pub fn new(
+        [q, k, v]: [Tensor<'a>; 3],
+        (out, lse): (Tensor<'a>, wgpu::BufferBinding<'a>),
+        d_out: Tensor<'a>,
+        [dq, dk, dv]: [Tensor<'a>; 3],
+        workspace: wgpu::BufferBinding<'a>,
+    ) -> Self {
+        Self {
+            q,
+            k,
+            v,
+            out,
+            lse,
+            d_out,
+            d_lse: None,
+            dq,
+            dk,
+            dv,
+            d_sinks: None,
+            d_bias: None,
+            kv_lens: None,
+            cu_seqlens_q: None,
+            cu_seqlens_k: None,
+            prefix_lens: None,
+            bias: None,
+            rotation: None,
+            workspace,
+        }
+    }
+
+    /// Checks everything.
+    pub(super) fn check(
+        &self,
+        plan: &AttentionBackwardPlan,
+        shape: &AttentionShape,
+    ) -> Result<Checked> {
+        let (problem, p) = (plan.problem(), &plan.problem().attention);
+        let mut checker = Checker::new(&plan.capabilities);
+        let AttentionShape { batch, seq_q, seq_k, .. } = *shape;
+        let heads_out = p.heads.heads().len() as u32;
+        let q_rows = match p.queries {
+            Queries::Batched => [batch, seq_q],
+            Queries::Ragged => [1, self.q.layout.shape[2]],
+        };
+        let k_rows = match p.keys {
+            Keys::Ragged => [1, self.k.layout.shape[2]],
+            _ => [batch, seq_k],
+        };
+        let of = |[batches, rows]: [u32; 2], heads, channels| [batches, heads, rows, channels];
+        let q_shape = of(q_rows, p.heads.q_heads(), p.head_dim);
+        let k_shape = of(k_rows, p.kv_heads, p.head_dim);
+        let v_shape = of(k_rows, p.kv_heads, p.value_dim);
+        let out_shape = of(q_rows, heads_out, p.value_dim);
+        for (name, tensor, dtype, shape) in [
+            ("q", &self.q, p.q_dtype, q_shape),
+            ("k", &self.k, p.kv_dtype, k_shape),
+            ("v", &self.v, p.kv_dtype, v_shape),
+            ("out", &self.out, p.out_dtype, out_shape),
+            ("d_out", &self.d_out, p.out_dtype, out_shape),
+        ] {
+            checker.tensor(name, tensor, Access::Read, dtype, shape, 4)?;
+        }
+        for (name, tensor, shape) in
+            [("dq", &self.dq, q_shape), ("dk", &self.dk, k_shape), ("dv", &self.dv, v_shape)]
+        {
+            checker.tensor(name, tensor, Access::Write, DType::F32, shape, 1)?;
+        }
+        let lse = 4 * Layout::bhsd(of(q_rows, heads_out, 1))?.elements();
+        checker.binding("lse", &self.lse, Access::Read, lse)?;
+        let scores = Layout::bhsd([batch, heads_out, seq_q, seq_k]);
+        let d_bias = if problem.d_bias { 4 * scores?.elements() } else { 0 };
+        let rows = u64::from(q_rows[0]) * u64::from(q_rows[1]);
+        let workspace = plan.workspace(shape, rows).len;
+        if workspace > u64::from(u32::MAX) {
+            return Err(Error::IndexOverflow { tensor: "workspace", index: workspace });
+        }
+        let n = u64::from;
+        let ragged = [p.queries == Queries::Ragged, p.keys == Keys::Ragged];
+        use Access::{Read, Write};
+        for (name, needed, given, access, bytes) in [
+            ("d_lse", problem.d_lse, &self.d_lse, Read, lse),
+            ("d_sinks", problem.d_sinks, &self.d_sinks, Write, 4 * n(heads_out)),
+            ("d_bias", problem.d_bias, &self.d_bias, Write, d_bias),
+            ("prefix_lens", p.prefix, &self.prefix_lens, Read, 4 * n(batch)),
+            ("cu_seqlens_q", ragged[0], &self.cu_seqlens_q, Read, 4 * (n(batch) + 1)),
+            ("cu_seqlens_k", ragged[1], &self.cu_seqlens_k, Read, 4 * (n(batch) + 1)),
+            // Lengths of batched keys may be given or not.
+            ("kv_lens", self.kv_lens.is_some() && !ragged[1], &self.kv_lens, Read, 4 * n(batch)),
+            ("workspace", true, &Some(self.workspace.clone()), Write, 4 * workspace),
+        ] {
+            present(name, needed, given.is_some())?;
+            if let Some(binding) = given {
+                checker.binding(name, binding, access, bytes)?;
+            }
+        }
+        let bias = checker.bias(p.bias, self.bias.as_ref(), [batch, heads_out, seq_q, seq_k])?;
+        present("rotation", problem.turns(), self.rotation.is_some())?;
+        let (q_rotary, k_rotary) = self.rotaries(plan, shape, &mut checker, [q_rows, k_rows])?;
+        Ok(Checked { q_rotary, k_rotary, bias, q_rows })
+    }
+
+    fn rotaries(
+        &self,
+        plan: &AttentionBackwardPlan,
+        shape: &AttentionShape,
+        checker: &mut Checker<'_>,
+        [q_rows, k_rows]: [[u32; 2]; 2],
+    ) -> Result<(RotaryParams, RotaryParams)> {
+        let p = &plan.problem().attention;
+        let Some(BackwardRotation { table, q_positions, k_positions }) = &self.rotation else {
+            return Ok(Default::default());
+        };
+        let streams = table.shape.axes.map_or(1, |axes| axes.streams);
+        if streams > plan.problem().position_streams {
+            let got = format!("{streams} in the table");
+            let needed = "at most the problem's position_streams";
+            return Err(Error::Invalid { what: "position streams", needed, got });
+        }
+        let unknown = |why| Err(Error::Binding { tensor: "positions", why });
+        match q_positions {
+            Positions::AmongKeys if !p.causal => {
+                return unknown("AmongKeys needs the causal mask, which says where queries stand");
+            }
+            Positions::AmongKeys if table.shape.planes > 1 && p.prefix => {
+                return unknown("AmongKeys of an xPos table has no gradients with a prefix");
+            }
+            _ => {}
+        }
+        // The largest place among the keys decides how long the table must be.
+        let places = match p.alignment {
+            Alignment::LastKey => i64::from(shape.seq_k),
+            Alignment::Shape => shape.offset() + i64::from(shape.seq_q),
+        };
+        let places = Some(u32::try_from(places.max(0)).unwrap_or(u32::MAX));
+        let reach = Reach { ids: q_rows, rows: shape.seq_q, places };
+        let q = RotaryParams::new(checker, table, q_positions, p.rotary_dim, reach)?;
+        if matches!(k_positions, Positions::AmongKeys) {
+            return unknown("AmongKeys is for queries; count keys From(0)");
+        }
+        let reach = Reach { ids: k_rows, rows: shape.seq_k, places: None };
+        let k = RotaryParams::new(checker, table, k_positions, p.rotary_dim, reach)?;
+        Ok((q, k))
+    }
+}

@@ -1,0 +1,207 @@
+//! Joins the WGSL files of the passes and fills in their constants.
+
+use super::tile::{Memory, Side};
+use super::{AttentionBackwardProblem, Tile};
+use crate::plan::Shader;
+use crate::plan::attention::{Bias, Keys, Programs, Queries};
+use crate::plan::shader::{Source, stored, wgsl};
+
+/// Invocations of a workgroup of the small passes.
+pub(crate) const WORKGROUP: u32 = 64;
+
+fn small(
+    problem: &AttentionBackwardProblem,
+    programs: &Programs,
+    entry: &'static str,
+    storage_buffers: u32,
+    files: &[&str],
+) -> Shader {
+    let sums = entry == "attention_backward_sinks";
+    let source = Source::new()
+        .numbers([
+            ("PROGRAM_SLOTS", programs.slots() as u32),
+            ("VALUE_DIM", problem.attention.value_dim),
+        ])
+        .flags([("TURNS", problem.turns()), ("D_LSE", problem.d_lse)])
+        .files(
+            [wgsl!("strides"), wgsl!("attention_backward/bindings"), wgsl!("softmax")]
+                .into_iter()
+                .chain(files.iter().copied()),
+        );
+    Shader {
+        label: format!("{} Dv{}", entry.replace('_', " "), problem.attention.value_dim),
+        source,
+        entry,
+        overrides: vec![("WORKGROUP", f64::from(WORKGROUP))],
+        workgroup_size: WORKGROUP,
+        // Of the small passes that of the sinks alone adds up across invocations, and reads the table.
+        workgroup_bytes: if sums { 4 * WORKGROUP } else { 0 },
+        storage_buffers,
+        table_bytes: if sums { programs.bytes() } else { 0 },
+        subgroup: None,
+    }
+}
+
+/// Sequences and positions into the workspace.
+pub(super) fn places(problem: &AttentionBackwardProblem, programs: &Programs) -> Shader {
+    let p = &problem.attention;
+    let rows = match p.queries {
+        Queries::Batched => wgsl!("attention/rows_batched"),
+        Queries::Ragged => wgsl!("attention/rows_ragged"),
+    };
+    let keys = match p.keys {
+        Keys::Ragged => wgsl!("attention_backward/lengths_ragged"),
+        _ => wgsl!("attention_backward/lengths_batched"),
+    };
+    let prefix =
+        if p.prefix { wgsl!("attention/prefix_lens") } else { wgsl!("attention/prefix_none") };
+    let buffers = 4 + u32::from(p.queries == Queries::Ragged) + u32::from(p.prefix);
+    let files = [rows, keys, prefix, wgsl!("attention_backward_places")];
+    small(problem, programs, "attention_backward_places", buffers, &files)
+}
+
+/// Log-sum-exp and δ of every row into the workspace.
+pub(super) fn rows(problem: &AttentionBackwardProblem, programs: &Programs) -> Shader {
+    let files = [
+        stored!(problem.attention.out_dtype, "io/d_out"),
+        stored!(problem.attention.out_dtype, "io/out_read"),
+        wgsl!("attention_backward_rows"),
+    ];
+    small(problem, programs, "attention_backward_rows", 5, &files)
+}
+
+pub(super) fn sinks(problem: &AttentionBackwardProblem, programs: &Programs) -> Shader {
+    let files = [wgsl!("attention_backward_sinks")];
+    small(problem, programs, "attention_backward_sinks", 2, &files)
+}
+
+/// dQ, or dK and dV.
+pub(super) fn gradients(
+    problem: &AttentionBackwardProblem,
+    programs: &Programs,
+    tile: &Tile,
+    side: Side,
+) -> Shader {
+    let p = &problem.attention;
+    let keys_own = side == Side::Keys;
+    let d_bias = problem.d_bias && !keys_own;
+    let memory = Memory::new(problem, programs, tile, side);
+    let channels = problem.channels();
+    let numbers = [
+        ("HEAD_DIM", p.head_dim),
+        ("VALUE_DIM", p.value_dim),
+        ("PROGRAM_SLOTS", programs.slots() as u32),
+        ("STREAMS", programs.streams),
+        ("TX", tile.tx),
+        ("TY", tile.ty),
+        ("ROW_PAIRS", tile.row_pairs),
+        ("COL_QUADS", tile.col_quads),
+        ("COLS", memory.cols),
+        ("VALUE_COLS", memory.value_cols),
+        ("CHUNK_UNITS", tile.chunk_units),
+        ("R_AT", 0),
+        ("R_PITCH", memory.r_pitch),
+        ("C_AT", memory.c_at),
+        ("VALUES_AT", memory.values_at),
+        ("W_AT", 0),
+        ("W_GROUPS", memory.w_groups),
+        ("W_PITCH", memory.w_pitch),
+        ("Y_AT", memory.y_at),
+        ("Y_COLS", memory.y_cols),
+        ("Y_QUADS", tile.y_quads),
+        ("Y_HALF", tile.y_quads * memory.y_cols),
+        ("Y_STEPS", tile.col_quads * tile.tx / tile.y_quads),
+        ("SHARED", memory.len),
+    ];
+    let flags = [
+        ("KEYS_OWN", keys_own),
+        ("RAGGED_KEYS", p.keys == Keys::Ragged),
+        ("SOFTCAP", p.softcap.is_some()),
+        ("ALIBI", !p.alibi_slopes.is_empty()),
+        ("BIAS", p.bias.is_some()),
+        ("HOOKS", p.mask_mod.is_some()),
+        ("D_BIAS", d_bias),
+        ("MIX", programs.mix),
+        ("TURN", programs.turn),
+        ("ROTATE_Q", p.rotate_q),
+        ("UNROTATE", problem.unrotate),
+    ];
+    // A pass over keys without their rotation, and without that of queries, reads no table.
+    let turns = problem.turns();
+    let files = [
+        stored!(p.q_dtype, "io/q"),
+        stored!(p.kv_dtype, "io/k"),
+        wgsl!("cache/read_k_float"),
+        stored!(p.kv_dtype, "io/v"),
+        wgsl!("cache/read_v_float"),
+        stored!(p.out_dtype, "io/d_out"),
+        wgsl!("strides"),
+        wgsl!("attention_backward/bindings"),
+        wgsl!("softmax"),
+        wgsl!("attention_backward/sizes"),
+        wgsl!("attention_backward/work"),
+        wgsl!("attention_backward/operands"),
+        wgsl!("attention/load"),
+        if turns {
+            wgsl!("attention_backward/turn")
+        } else {
+            wgsl!("attention_backward/turn_none")
+        },
+        wgsl!("attention_backward/score"),
+        match p.bias {
+            None => wgsl!("bias/none"),
+            Some(Bias::Additive) => wgsl!("bias/add"),
+            Some(Bias::Mask) => wgsl!("bias/mask"),
+        },
+        p.mask_mod.as_ref().map_or(wgsl!("attention/mask_mod_none"), |hook| hook.wgsl()),
+        wgsl!("attention_backward/store"),
+        if keys_own {
+            wgsl!("attention_backward/values")
+        } else {
+            wgsl!("attention_backward/values_none")
+        },
+        if d_bias {
+            wgsl!("attention_backward/d_bias")
+        } else {
+            wgsl!("attention_backward/d_bias_none")
+        },
+        if tile.shuffled { "" } else { wgsl!("attention_backward/stage") },
+        if tile.shuffled {
+            wgsl!("attention_backward_shuffled")
+        } else {
+            wgsl!("attention_backward")
+        },
+    ];
+    Shader {
+        label: format!(
+            "attention backward {} D{} Dv{} x{} {}x{}{} {}{}{}",
+            if keys_own { "dk dv" } else { "dq" },
+            p.head_dim,
+            p.value_dim,
+            programs.streams,
+            tile.own_rows(),
+            tile.walked_rows(),
+            if tile.shuffled { " shuffled" } else { "" },
+            p.q_dtype,
+            p.kv_dtype,
+            p.out_dtype,
+        ),
+        source: Source::new()
+            .numbers(numbers)
+            .numbers(channels.numbers())
+            .flags(problem.interleaved())
+            .flags(flags)
+            .files(files),
+        entry: "attention_backward",
+        overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
+        workgroup_size: tile.threads(),
+        workgroup_bytes: memory.bytes(),
+        storage_buffers: 6
+            + u32::from(keys_own)
+            + u32::from(turns)
+            + u32::from(p.bias.is_some())
+            + u32::from(d_bias),
+        table_bytes: programs.bytes(),
+        subgroup: tile.shuffled.then_some(tile.ty),
+    }
+}
