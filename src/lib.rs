@@ -74,9 +74,9 @@ pub mod attention {
 /// | `d_sinks`, `d_bias` | sinks and an additive bias, where asked for | f32 |
 ///
 /// `dq` adds up all output heads of a query head, `dk` and `dv` all query heads of a group. Gradients
-/// are written, not added to what is there. Slopes, scales and a `score_mod` have none. The rotation
-/// alone has its own backward pass: [`Direction::Inverse`](rope::Direction::Inverse), which is the
-/// transpose, attention scaling included.
+/// are written, not added to what is there. Slopes, scales and a `score_mod` have none. Of a rotation
+/// alone the gradient is [`Direction::Inverse`](rope::Direction::Inverse) times the square of the
+/// table's attention scaling, which the inverse divides by and the transpose multiplies by.
 ///
 /// Deterministic: no atomics, and every sum in an order that a sequence's own length decides. A NaN or
 /// an infinity in a row of a sequence may reach the gradients of any other of it; padding may hold

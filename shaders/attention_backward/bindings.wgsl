@@ -28,7 +28,7 @@ struct Params {
     align_last: u32,       // 1: the last query of a sequence stands at its last key
     window: i32,           // query i sees keys after i + causal_offset - window
     causal: u32,
-    scale_log2: f32,       // softmax_scale · log2 e
+    q_scale: f32,          // softmax_scale · log2 e
     scale: f32,            // softmax_scale
     softcap: f32,          // c of c tanh(s / c), in base 2
     q_heads: u32,

@@ -46,15 +46,18 @@ fn small(
 pub(super) fn places(problem: &AttentionBackwardProblem, programs: &Programs) -> Shader {
     let p = &problem.attention;
     let rows = match p.queries {
-        Queries::Batched => wgsl!("attention/rows_batched"),
-        Queries::Ragged => wgsl!("attention/rows_ragged"),
+        Queries::Batched => wgsl!("attention_backward/rows_batched"),
+        Queries::Ragged => wgsl!("attention_backward/rows_ragged"),
     };
     let keys = match p.keys {
         Keys::Ragged => wgsl!("attention_backward/lengths_ragged"),
         _ => wgsl!("attention_backward/lengths_batched"),
     };
-    let prefix =
-        if p.prefix { wgsl!("attention/prefix_lens") } else { wgsl!("attention/prefix_none") };
+    let prefix = if p.prefix {
+        wgsl!("attention_backward/prefix_lens")
+    } else {
+        wgsl!("attention_backward/prefix_none")
+    };
     let buffers = 4 + u32::from(p.queries == Queries::Ragged) + u32::from(p.prefix);
     let files = [rows, keys, prefix, wgsl!("attention_backward_places")];
     small(problem, programs, "attention_backward_places", buffers, &files)
