@@ -109,6 +109,22 @@ pub enum Error {
         /// The binding that is written.
         b: &'static str,
     },
+    /// Two ranges of one buffer that overlap, where at least one is bound to be written.
+    #[error(
+        "{a} and {b} overlap in one buffer, and one of them is bound writable: make the ranges disjoint"
+    )]
+    RangesOverlap {
+        /// The one binding.
+        a: &'static str,
+        /// The other.
+        b: &'static str,
+    },
+    /// A call that cannot take the place of the one that is bound.
+    #[error("{what} differ from those of the bound call; bind this one anew")]
+    Rebind {
+        /// What is not the same.
+        what: &'static str,
+    },
     /// A buffer without a usage flag that the call needs.
     #[error("{tensor}: the buffer lacks the usage {needed}")]
     Usage {

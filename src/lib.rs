@@ -16,12 +16,15 @@
     )
 )]
 
+mod call;
 mod dtype;
 mod error;
 mod features;
+#[cfg(feature = "wgpu")]
 mod gpu;
 mod heads;
 mod kernels;
+#[cfg(feature = "wgpu")]
 pub mod layers;
 mod layout;
 pub mod numerics;
@@ -31,21 +34,24 @@ mod plan;
 #[cfg(test)]
 mod reflect;
 pub mod rotary;
+#[cfg(feature = "wgpu")]
 pub mod selftest;
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(all(feature = "wgpu", not(target_arch = "wasm32")))]
 pub mod tuner;
 mod uniform;
 
 pub use dtype::DType;
 pub use error::{Error, Result};
-pub use gpu::{Compiler, Dispatch, Part, Tensor};
+#[cfg(feature = "wgpu")]
+pub use gpu::{Compiler, Dispatch, Kernel, Part, Tensor};
 pub use heads::HeadMap;
 pub use layout::Layout;
 pub use phase::{OutputHead, Phase};
 pub use plan::attention::Bias;
-pub use plan::{Budget, Capabilities, Cost, MaskHook, ScoreHook};
-#[cfg(not(target_arch = "wasm32"))]
+pub use plan::{Budget, Capabilities, Cost, MaskHook, Quarantine, ScoreHook, Sharing, Tier};
+#[cfg(all(feature = "wgpu", not(target_arch = "wasm32")))]
 pub use selftest::selftest;
+#[cfg(feature = "wgpu")]
 pub use wgpu;
 
 /// Attention of many query rows over their keys, prefill above all.
@@ -55,7 +61,8 @@ pub use wgpu;
 /// compiled kernel. Nothing of size S_q × S_k is stored. Real and imaginary heads of RoPE++ come
 /// from one pass over K and V.
 pub mod attention {
-    pub use crate::kernels::attention::{Attention, AttentionBindings, BlockList};
+    #[cfg(feature = "wgpu")]
+    pub use crate::gpu::{Attention, AttentionBindings, BlockList};
     pub use crate::plan::attention::{
         Alignment, AttentionPlan, AttentionProblem, AttentionShape, Cut, CutPart, Keys, Outputs,
         Queries, Tile,
@@ -120,9 +127,8 @@ pub mod attention {
 /// }
 /// ```
 pub mod attention_backward {
-    pub use crate::kernels::attention_backward::{
-        AttentionBackward, AttentionBackwardBindings, BackwardRotation,
-    };
+    #[cfg(feature = "wgpu")]
+    pub use crate::gpu::{AttentionBackward, AttentionBackwardBindings, BackwardRotation};
     pub use crate::plan::attention_backward::{
         AttentionBackwardPlan, AttentionBackwardProblem, Tile,
     };
@@ -130,39 +136,46 @@ pub mod attention_backward {
 
 /// Attention of 1 to 16 query rows over a cache, its keys split over workgroups and merged.
 pub mod decode {
-    pub use crate::kernels::decode::{Decode, DecodeBindings};
+    #[cfg(feature = "wgpu")]
+    pub use crate::gpu::{Decode, DecodeBindings};
     pub use crate::plan::decode::{DecodePlan, DecodeProblem, DecodeShape, Tile};
 }
 
 /// Rotation of queries and keys by their positions (RoPE), in one dispatch.
 pub mod rope {
-    pub use crate::kernels::rope::{Rope, RopeBindings};
+    #[cfg(feature = "wgpu")]
+    pub use crate::gpu::{Rope, RopeBindings};
     pub use crate::plan::rope::{Direction, RopePlan, RopeProblem, RopeShape};
 }
 
 /// New rows into a cache: rotated, converted and written in one dispatch.
 pub mod kv_append {
-    pub use crate::kernels::kv_append::{KvAppend, KvAppendBindings};
+    #[cfg(feature = "wgpu")]
+    pub use crate::gpu::{KvAppend, KvAppendBindings};
     pub use crate::plan::kv_append::{KvAppendPlan, KvAppendProblem, KvAppendShape};
 }
 
 /// Rows moved within a cache: context shift, with keys turned by the distance, and copies of a
 /// prefix.
 pub mod kv_move {
-    pub use crate::kernels::kv_move::{KvMove, KvMoveBindings};
-    pub use crate::plan::kv_move::{KvMovePlan, KvMoveProblem, Move, check_moves};
+    #[cfg(feature = "wgpu")]
+    pub use crate::gpu::{KvMove, KvMoveBindings};
+    pub use crate::plan::kv_move::{KvMovePlan, KvMoveProblem, KvMoveShape, Move, check_moves};
 }
 
 /// Attention over parts of the keys, merged into attention over all of them by their log-sum-exps.
 pub mod merge {
-    pub use crate::kernels::merge::{Merge, MergeBindings};
+    #[cfg(feature = "wgpu")]
+    pub use crate::gpu::{Merge, MergeBindings};
     pub use crate::plan::merge::{MergePlan, MergeProblem, MergeShape};
 }
 
 /// What attention never stores, for analysis: scores or weights of chosen heads, and statistics of
 /// every row.
 pub mod scores {
-    pub use crate::kernels::scores::{RowStatistics, Scores, ScoresBindings};
+    #[cfg(feature = "wgpu")]
+    pub use crate::gpu::{Scores, ScoresBindings};
+    pub use crate::kernels::scores::RowStatistics;
     pub use crate::plan::scores::{ComponentOrder, Output, ScoresPlan, ScoresProblem, ScoresShape};
 }
 
@@ -170,9 +183,8 @@ pub mod scores {
 /// go on from.
 pub mod linear_attention {
     pub use crate::features::{Directions, RandomFeatures};
-    pub use crate::kernels::linear_attention::{
-        LinearAttention, LinearAttentionBindings, RandomFeatureBindings, State,
-    };
+    #[cfg(feature = "wgpu")]
+    pub use crate::gpu::{LinearAttention, LinearAttentionBindings, RandomFeatureBindings, State};
     pub use crate::plan::FeatureHook;
     pub use crate::plan::linear_attention::{
         FeatureMap, LinearAttentionPlan, LinearAttentionProblem, LinearAttentionShape,
@@ -182,6 +194,7 @@ pub mod linear_attention {
 /// How keys and values are kept between calls: storage types, pages, bytes a token, and what the
 /// host can check of a block table before anything runs.
 pub mod cache {
+    #[cfg(feature = "wgpu")]
     pub use crate::gpu::{BlockTable, CacheBindings, CacheTensor};
     pub use crate::plan::cache::{
         CacheFormat, CacheType, ModelKind, ModelShape, Pages, check_room,
@@ -191,10 +204,34 @@ pub mod cache {
 /// The shaders behind a plan and the dispatches behind a call, for programs that compile or run them
 /// by other means: a vendor's compiler, another implementation of WebGPU.
 ///
-/// A plan's `shader()` is the WGSL with its entry point and overrides; [`Part::step`] of a bound call
-/// adds the workgroups and the buffers. With the feature `serde`, `Shader::to_json` hands a shader
-/// to programs in other languages.
+/// A plan's `shader()` is the WGSL with its entry point and overrides; the [`Part`]s of a bound call
+/// add the workgroups and the buffers. With the feature `serde`, `Shader::to_json` hands a shader
+/// to programs in other languages. [`recipe`] has the same without wgpu.
 pub mod shader {
-    pub use crate::gpu::{BoundBuffer, Step};
-    pub use crate::plan::Shader;
+    #[cfg(feature = "wgpu")]
+    pub use crate::gpu::BoundBuffer;
+    pub use crate::plan::{BindingType, Declared, Shader, Wishes};
+}
+
+/// Calls for any host, without wgpu: tensors over buffers that the host knows by numbers, checked by
+/// the plan, and a [`Recipe`](recipe::Recipe) that says what to dispatch.
+///
+/// The tensors are the same as everywhere in the crate, over another kind of range:
+/// `phasor::attention::AttentionBindings<'a>` is `recipe::AttentionBindings<wgpu::BufferBinding<'a>>`.
+pub mod recipe {
+    pub use crate::call::{
+        Binding, BlockTable, CacheBindings, CacheTensor, CosSin, Entry, Extent, Plan, Positions,
+        Range, Recipe, Resource, Rotation, Step, Tensor,
+    };
+    pub use crate::kernels::attention::{AttentionBindings, BlockList};
+    pub use crate::kernels::attention_backward::{AttentionBackwardBindings, BackwardRotation};
+    pub use crate::kernels::decode::DecodeBindings;
+    pub use crate::kernels::kv_append::KvAppendBindings;
+    pub use crate::kernels::kv_move::KvMoveBindings;
+    pub use crate::kernels::linear_attention::{
+        LinearAttentionBindings, RandomFeatureBindings, State,
+    };
+    pub use crate::kernels::merge::MergeBindings;
+    pub use crate::kernels::rope::RopeBindings;
+    pub use crate::kernels::scores::ScoresBindings;
 }

@@ -10,6 +10,7 @@ use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheTy
 use phasor::decode::{Decode, DecodeBindings, DecodePlan, DecodeProblem, DecodeShape, Tile};
 use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
 use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
+use phasor::shader::BindingType;
 use phasor::{DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -139,7 +140,7 @@ impl World {
         Ok((KvAppend::new(&gpu.device, &append)?, Decode::new(&gpu.device, &self.plan)?))
     }
 
-    fn bind(&self, gpu: &Gpu, (append, decode): &(KvAppend, Decode)) -> Result<[Dispatch; 2]> {
+    fn bindings(&self) -> Result<(KvAppendBindings<'_>, DecodeBindings<'_>)> {
         let tensor = |buffer, heads| -> Result<Tensor<'_>> {
             Ok(Tensor::new(buffer, DType::F32, Layout::bhsd([BATCH, heads, 1, DIM])?))
         };
@@ -159,34 +160,37 @@ impl World {
         let capacity = PAGE * PAGES_EACH;
         let shape = RopeConfig::new(DIM, 1e4).table(capacity, capacity.into())?.shape()?;
         let cos_sin = CosSin { binding: self.cos_sin.as_entire_buffer_binding(), shape };
-        let append = append.bind(
-            &gpu.device,
-            &KvAppendShape::new(BATCH, 1),
-            &KvAppendBindings {
-                k: tensor(&self.new, KV_HEADS)?,
-                v: tensor(&self.new, KV_HEADS)?,
-                cache: cache.clone(),
-                lens: self.lens.as_entire_buffer_binding(),
-                rotation: Some(Rotation::new(cos_sin.clone(), Positions::AmongKeys)),
-            },
-        )?;
-        let decode = decode.bind(
-            &gpu.device,
-            &DecodeShape { batch: BATCH, seq_q: 1 },
-            &DecodeBindings {
-                q: tensor(&self.q, 4)?,
-                cache,
-                kv_lens: self.kv_lens.as_entire_buffer_binding(),
-                out: tensor(&self.out, 8)?,
-                lse: None,
-                rotation: Some(Rotation::new(cos_sin, Positions::AmongKeys)),
-                bias: None,
-                workspace: Some(self.workspace.as_entire_buffer_binding()),
-            },
-        )?;
-        Ok([append, decode])
+        let append = KvAppendBindings {
+            k: tensor(&self.new, KV_HEADS)?,
+            v: tensor(&self.new, KV_HEADS)?,
+            cache: cache.clone(),
+            lens: self.lens.as_entire_buffer_binding(),
+            rotation: Some(Rotation::new(cos_sin.clone(), Positions::AmongKeys)),
+        };
+        let decode = DecodeBindings {
+            q: tensor(&self.q, 4)?,
+            cache,
+            kv_lens: self.kv_lens.as_entire_buffer_binding(),
+            out: tensor(&self.out, 8)?,
+            lse: None,
+            rotation: Some(Rotation::new(cos_sin, Positions::AmongKeys)),
+            bias: None,
+            workspace: Some(self.workspace.as_entire_buffer_binding()),
+        };
+        Ok((append, decode))
+    }
+
+    fn bind(&self, gpu: &Gpu, (append, decode): &(KvAppend, Decode)) -> Result<[Dispatch; 2]> {
+        let (appended, decoded) = self.bindings()?;
+        Ok([
+            append.bind(&gpu.device, &APPEND, &appended)?,
+            decode.bind(&gpu.device, &DECODE, &decoded)?,
+        ])
     }
 }
+
+const APPEND: KvAppendShape = KvAppendShape { batch: BATCH, seq: 1, packed: None };
+const DECODE: DecodeShape = DecodeShape { batch: BATCH, seq_q: 1 };
 
 /// Allocations and growths of allocations during `f`.
 fn allocations(f: impl FnOnce()) -> [usize; 2] {
@@ -200,7 +204,132 @@ fn allocations(f: impl FnOnce()) -> [usize; 2] {
 fn a_step_costs_the_host_nothing() -> Result {
     a_step_creates_and_allocates_nothing()?;
     recording_takes_no_time_of_its_own()?;
+    rebinding_makes_a_bind_group_and_nothing_else()?;
     ten_thousand_calls_leave_nothing()
+}
+
+/// A bind group of wgpu's own for every dispatch of a call, over the same buffers.
+fn bare_bind_groups(gpu: &Gpu, call: &Dispatch, layouts: &[wgpu::BindGroupLayout]) {
+    for (part, layout) in call.parts().zip(layouts) {
+        let entries: Vec<_> = part
+            .bindings()
+            .iter()
+            .map(|bound| wgpu::BindGroupEntry {
+                binding: bound.binding,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &bound.buffer,
+                    offset: bound.offset,
+                    size: bound.size.and_then(wgpu::BufferSize::new),
+                }),
+            })
+            .collect();
+        let descriptor = wgpu::BindGroupDescriptor { label: None, layout, entries: &entries };
+        drop(gpu.device.create_bind_group(&descriptor));
+    }
+}
+
+/// The layouts of a call's dispatches, made of what its shaders declare.
+fn layouts(gpu: &Gpu, call: &Dispatch) -> Vec<wgpu::BindGroupLayout> {
+    let layout = |part: phasor::Part<'_>| {
+        let declared = part.shader().bindings();
+        let entries: Vec<_> = declared
+            .iter()
+            .map(|one| wgpu::BindGroupLayoutEntry {
+                binding: one.binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: match one.ty {
+                        BindingType::Uniform => wgpu::BufferBindingType::Uniform,
+                        ty => wgpu::BufferBindingType::Storage {
+                            read_only: ty == BindingType::ReadOnlyStorage,
+                        },
+                    },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let descriptor = wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries };
+        gpu.device.create_bind_group_layout(&descriptor)
+    };
+    call.parts().map(layout).collect()
+}
+
+/// A call that moves to other buffers, as in a host whose buffers come from a pool.
+fn rebinding_makes_a_bind_group_and_nothing_else() -> Result {
+    const CALLS: u32 = 100;
+    let gpu = Gpu::new()?;
+    let (here, there) = (World::new(&gpu)?, World::new(&gpu)?);
+    let kernels = here.kernels(&gpu)?;
+    let mut calls = here.bind(&gpu, &kernels)?;
+    let (appended, decoded) = there.bindings()?;
+    let (append, decode) = &kernels;
+    let objects = || gpu.instance.generate_report().map(|report| format!("{report:?}"));
+    let mut rebind = || -> Result {
+        append.rebind(&gpu.device, &mut calls[0], &APPEND, &appended)?;
+        Ok(decode.rebind(&gpu.device, &mut calls[1], &DECODE, &decoded)?)
+    };
+    // The first one takes wgpu a place for a bind group beside those that it frees.
+    rebind()?;
+    let before = objects();
+    assert!(before.is_some(), "an instance that does not count its objects proves nothing");
+    rebind()?;
+    assert_eq!(objects(), before, "a bind group takes the place of one, and nothing else is made");
+
+    // The other buffers hold what a call bound afresh computes, and the first ones nothing.
+    let fresh = World::new(&gpu)?;
+    let bound = fresh.bind(&gpu, &kernels)?;
+    for (world, [append, decode]) in [(&there, &calls), (&fresh, &bound)] {
+        gpu.queue.write_buffer(&world.kv_lens, 0, bytemuck::cast_slice(&[1u32; 2]));
+        gpu.queue.write_buffer(&world.table, 0, bytemuck::cast_slice(&[0u32; 12]));
+        gpu.queue.write_buffer(&world.table, 4 * 6, bytemuck::cast_slice(&[1u32]));
+        gpu.run(|encoder| {
+            append.encode(encoder);
+            decode.encode(encoder);
+        });
+    }
+    let [moved, afresh, first] = [&there, &fresh, &here].map(|w| gpu.download_bytes(&w.out));
+    assert_eq!(moved, afresh);
+    let finite = |x: &[u8]| f32::from_ne_bytes([x[0], x[1], x[2], x[3]]).is_finite();
+    assert!(moved.chunks_exact(4).all(finite) && !first.chunks_exact(4).any(finite));
+
+    // Another call is refused, and the one that is bound stays.
+    let mut other = decoded.clone();
+    other.q.layout.offset = 4;
+    other.q.layout.shape[0] = 1;
+    let one = DecodeShape { batch: 1, seq_q: 1 };
+    other.out.layout.shape[0] = 1;
+    let refused = decode.rebind(&gpu.device, &mut calls[1], &one, &other);
+    assert!(matches!(refused, Err(phasor::Error::Rebind { .. })), "{refused:?}");
+
+    let layouts = layouts(&gpu, &calls[1]);
+    let bare = allocations(|| bare_bind_groups(&gpu, &calls[1], &layouts));
+    let mut rebound = calls[1].clone();
+    let ours = allocations(|| {
+        decode.rebind(&gpu.device, &mut rebound, &DECODE, &decoded).expect("as above");
+    });
+    let least = |run: &mut dyn FnMut()| {
+        let mut round = |_| {
+            let start = std::time::Instant::now();
+            (0..CALLS).for_each(|_| run());
+            start.elapsed().as_secs_f64() * 1e6 / f64::from(CALLS)
+        };
+        (0..20).map(&mut round).fold(f64::INFINITY, f64::min)
+    };
+    let groups = least(&mut || bare_bind_groups(&gpu, &calls[1], &layouts));
+    let rebind = least(&mut || {
+        decode.rebind(&gpu.device, &mut rebound, &DECODE, &decoded).expect("as above");
+    });
+    let bind = least(&mut || {
+        decode.bind(&gpu.device, &DECODE, &decoded).expect("as above");
+    });
+    println!(
+        "decode, two dispatches: bind {bind:.1} us, rebind {rebind:.1} us, wgpu's two bind groups {groups:.1} us"
+    );
+    println!("allocations: rebind {ours:?}, wgpu's bind groups alone {bare:?}");
+    assert!(rebind <= 2.0 * groups, "{rebind} us, where wgpu alone takes {groups} us");
+    Ok(())
 }
 
 /// Calls that are bound afresh each time, as an engine does whose shapes change.

@@ -1,6 +1,6 @@
 //! Reads [`Capabilities`] off a device.
 
-use crate::plan::Capabilities;
+use crate::plan::{Capabilities, Sharing};
 
 impl Capabilities {
     /// What `device` offers: the limits and features it was created with, not all that its
@@ -27,6 +27,7 @@ impl Capabilities {
             uniform_alignment: limits.min_uniform_buffer_offset_alignment,
             subgroup: subgroup.then_some((info.subgroup_min_size, info.subgroup_max_size)),
             quarantined: Vec::new(),
+            sharing: Sharing::Apart,
         }
     }
 }

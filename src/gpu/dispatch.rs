@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Call;
-use crate::plan::Shader;
+use super::owned::Pieces;
+use super::pipeline::Stage;
+use crate::call::{self, Recipe, Resource};
+use crate::plan::{Capabilities, Shader};
 use crate::{Error, Result};
 
 /// A checked and bound call: record it as often as you like. It holds its pipeline, bind group and
@@ -19,24 +21,24 @@ pub struct Dispatch {
 struct Work {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
-    step: Arc<Step>,
+    shader: Arc<Shader>,
+    workgroups: [u32; 2],
+    bindings: Vec<BoundBuffer>,
     flops: Option<u64>,
+    own: Arc<Own>,
 }
 
-/// What one dispatch of a call runs: enough to run it by other means, in another implementation of
-/// WebGPU for example. Every binding is of group 0.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Step {
-    /// The shader, with its entry point and the values of its overrides.
-    pub shader: Arc<Shader>,
-    /// Workgroups along x and y; there is 1 along z.
-    pub workgroups: [u32; 2],
-    /// What is bound, this crate's own small parameter buffers included; those can be copied from.
-    pub bindings: Vec<BoundBuffer>,
+/// Buffers of a call's own, and what they hold. Parameters are uniforms and data is storage, which in
+/// one buffer would be two uses at once.
+#[derive(Debug, Default)]
+struct Own {
+    params: Pieces,
+    params_buffer: Option<wgpu::Buffer>,
+    data: Pieces,
+    data_buffer: Option<wgpu::Buffer>,
 }
 
-/// One binding of a [`Step`].
+/// One binding of a [`Part`], in group 0.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BoundBuffer {
@@ -51,46 +53,68 @@ pub struct BoundBuffer {
 }
 
 impl Dispatch {
-    /// A call that computes nothing, since its output has no elements.
-    pub(crate) fn empty() -> Self {
-        Self { work: Vec::new() }
+    /// What `recipe` says, with the stages of its kernel.
+    pub(super) fn new(
+        device: &wgpu::Device,
+        caps: &Capabilities,
+        stages: &[Stage],
+        recipe: &Recipe<wgpu::BufferBinding<'_>>,
+    ) -> Result<Self> {
+        let mut own = Own::default();
+        let mut at = Vec::with_capacity(16 * recipe.steps.len());
+        for entry in recipe.steps.iter().flat_map(|step| &step.entries) {
+            at.push(match &entry.resource {
+                Resource::Params(bytes) => own.params.add(bytes, caps.uniform_alignment),
+                Resource::Data(bytes) => own.data.add(bytes, caps.storage_alignment),
+                Resource::Caller(_) | Resource::Table | Resource::Unused => (0, 0),
+            });
+        }
+        let label = stages.first().map_or("a call", |stage| stage.shader.entry);
+        own.params_buffer = own.params.upload(device, label)?;
+        own.data_buffer = own.data.upload(device, label)?;
+        let (own, mut at) = (Arc::new(own), &at[..]);
+        let mut work = Vec::with_capacity(recipe.steps.len());
+        for step in &recipe.steps {
+            let (here, rest) = at.split_at(step.entries.len());
+            at = rest;
+            let stage = &stages[step.stage];
+            let bindings: Vec<_> = step
+                .entries
+                .iter()
+                .zip(here)
+                .filter_map(|(entry, at)| Some((entry.binding, own.range(stage, entry, *at)?)))
+                .collect();
+            work.push(Work::new(device, stage, step, &bindings, &own));
+        }
+        Ok(Self { work })
     }
 
-    pub(super) fn new(device: &wgpu::Device, call: &Call<'_>, workgroups: [u32; 2]) -> Self {
-        let Call { pipeline, entries } = call;
-        let bind_group_entries: Vec<_> = entries
-            .iter()
-            .map(|(binding, buffer)| wgpu::BindGroupEntry {
-                binding: *binding,
-                resource: wgpu::BindingResource::Buffer(buffer.clone()),
-            })
-            .collect();
-        let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(pipeline.shader.entry),
-            layout: &pipeline.layout,
-            entries: &bind_group_entries,
-        });
-        let bindings = entries.iter().map(|(binding, bound)| BoundBuffer {
-            binding: *binding,
-            buffer: bound.buffer.clone(),
-            offset: bound.offset,
-            size: bound.size.map(u64::from),
-        });
-        let shader = pipeline.shader.clone();
-        let step = Arc::new(Step { shader, workgroups, bindings: bindings.collect() });
-        let pipeline = pipeline.pipeline.clone();
-        Self { work: vec![Work { pipeline, bind_group, step, flops: None }] }
+    /// Several calls as one, in order.
+    pub(crate) fn sequence(calls: impl IntoIterator<Item = Self>) -> Self {
+        Self { work: calls.into_iter().flat_map(|call| call.work).collect() }
     }
 
-    /// States the operations that a call of one dispatch executes.
-    pub(crate) fn executing(mut self, flops: u64) -> Self {
-        self.work.iter_mut().for_each(|work| work.flops = Some(flops));
-        self
-    }
-
-    /// Passes of one call, in order.
-    pub(crate) fn sequence(passes: impl IntoIterator<Item = Self>) -> Self {
-        Self { work: passes.into_iter().flat_map(|pass| pass.work).collect() }
+    /// Puts the buffers of `recipe` in the place of those that are bound.
+    ///
+    /// # Errors
+    /// [`Error::Rebind`] where more differs than buffers and where in them the ranges lie.
+    pub(super) fn rebind(
+        &mut self,
+        device: &wgpu::Device,
+        stages: &[Stage],
+        recipe: &Recipe<wgpu::BufferBinding<'_>>,
+    ) -> Result<()> {
+        if self.work.len() != recipe.steps.len() {
+            return Err(Error::Rebind { what: "the number of dispatches" });
+        }
+        // Nothing changes before all of it is known to fit.
+        for (work, step) in self.work.iter().zip(&recipe.steps) {
+            work.own.check_same(work, &stages[step.stage], step)?;
+        }
+        for (work, step) in self.work.iter_mut().zip(&recipe.steps) {
+            work.rebind(device, &stages[step.stage], step);
+        }
+        Ok(())
     }
 
     /// Records the call into the caller's compute pass. Group 0 and the pipeline of the pass are
@@ -130,9 +154,19 @@ pub struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// What it runs, on what.
-    pub fn step(&self) -> &'a Step {
-        &self.work.step
+    /// What it runs, with the entry point and the values of the overrides.
+    pub fn shader(&self) -> &'a Shader {
+        &self.work.shader
+    }
+
+    /// Workgroups along x and y; there is 1 along z.
+    pub fn workgroups(&self) -> [u32; 2] {
+        self.work.workgroups
+    }
+
+    /// What is bound, this crate's own small buffers included; those can be copied from.
+    pub fn bindings(&self) -> &'a [BoundBuffer] {
+        &self.work.bindings
     }
 
     /// Records the part into the caller's compute pass, as [`Dispatch::record`] does the whole.
@@ -140,7 +174,7 @@ impl<'a> Part<'a> {
         let work = self.work;
         pass.set_pipeline(&work.pipeline);
         pass.set_bind_group(0, &work.bind_group, &[]);
-        let [x, y] = work.step.workgroups;
+        let [x, y] = work.workgroups;
         pass.dispatch_workgroups(x, y, 1);
     }
 
@@ -156,99 +190,118 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Uniform blocks of one type behind each other, each at an offset that can be bound.
-#[derive(Debug)]
-pub(crate) struct UniformArray {
-    buffer: wgpu::Buffer,
-    pitch: u64,
-    size: u64,
+impl Own {
+    /// What an entry binds; `None` where the stage has no such thing.
+    fn range<'a>(
+        &'a self,
+        stage: &'a Stage,
+        entry: &call::Entry<wgpu::BufferBinding<'a>>,
+        (offset, size): (u64, u64),
+    ) -> Option<wgpu::BufferBinding<'a>> {
+        let size = wgpu::BufferSize::new(size);
+        let own = |buffer: &'a Option<wgpu::Buffer>| {
+            buffer.as_ref().map(|buffer| wgpu::BufferBinding { buffer, offset, size })
+        };
+        match &entry.resource {
+            Resource::Caller(range) => Some(range.clone()),
+            Resource::Params(_) => own(&self.params_buffer),
+            Resource::Data(_) => own(&self.data_buffer),
+            Resource::Table => stage.table.as_ref().map(wgpu::Buffer::as_entire_buffer_binding),
+            Resource::Unused => Some(stage.unused(entry.binding)),
+        }
+    }
+
+    /// Refuses a step that differs from what is bound in more than the caller's ranges.
+    fn check_same(
+        &self,
+        work: &Work,
+        stage: &Stage,
+        step: &call::Step<wgpu::BufferBinding<'_>>,
+    ) -> Result<()> {
+        let bound = &work.bindings;
+        if !Arc::ptr_eq(&work.shader, &stage.shader) {
+            return Err(Error::Rebind { what: "the kernel" });
+        }
+        if work.workgroups != step.workgroups || bound.len() != step.entries.len() {
+            return Err(Error::Rebind { what: "sizes, or which tensors there are," });
+        }
+        for (bound, entry) in bound.iter().zip(&step.entries) {
+            let at = (bound.offset, bound.size.unwrap_or(0));
+            let same = bound.binding == entry.binding
+                && match &entry.resource {
+                    Resource::Params(bytes) => self.params.is_at(at, bytes),
+                    Resource::Data(bytes) => self.data.is_at(at, bytes),
+                    // A range that the call had not, or has no longer, shows in the parameters.
+                    Resource::Caller(_) | Resource::Table | Resource::Unused => true,
+                };
+            if !same {
+                return Err(Error::Rebind { what: "sizes, layouts or positions" });
+            }
+        }
+        Ok(())
+    }
 }
 
-impl UniformArray {
-    pub(crate) fn new<T: bytemuck::Pod>(
+impl Work {
+    fn new(
         device: &wgpu::Device,
-        label: &'static str,
-        alignment: u32,
-        elements: &[T],
-    ) -> Result<Self> {
-        let pitch = size_of::<T>().next_multiple_of(alignment.max(1) as usize);
-        let mut bytes = Vec::with_capacity(elements.len() * pitch);
-        for element in elements {
-            bytes.extend_from_slice(bytemuck::bytes_of(element));
-            bytes.resize(bytes.len().next_multiple_of(pitch), 0);
+        stage: &Stage,
+        step: &call::Step<wgpu::BufferBinding<'_>>,
+        ranges: &[(u32, wgpu::BufferBinding<'_>)],
+        own: &Arc<Own>,
+    ) -> Self {
+        let bindings = ranges.iter().map(|(binding, range)| BoundBuffer {
+            binding: *binding,
+            buffer: range.buffer.clone(),
+            offset: range.offset,
+            size: range.size.map(u64::from),
+        });
+        let bindings: Vec<_> = bindings.collect();
+        Self {
+            pipeline: stage.pipeline.clone(),
+            bind_group: bind_group(device, stage, &bindings),
+            shader: stage.shader.clone(),
+            workgroups: step.workgroups,
+            bindings,
+            flops: step.flops,
+            own: own.clone(),
         }
-        let buffer = uniform_buffer(device, label, &bytes)?;
-        Ok(Self { buffer, pitch: pitch as u64, size: size_of::<T>() as u64 })
     }
 
-    pub(crate) fn element(&self, n: usize) -> wgpu::BufferBinding<'_> {
-        wgpu::BufferBinding {
-            buffer: &self.buffer,
-            offset: n as u64 * self.pitch,
-            size: wgpu::BufferSize::new(self.size),
+    fn rebind(
+        &mut self,
+        device: &wgpu::Device,
+        stage: &Stage,
+        step: &call::Step<wgpu::BufferBinding<'_>>,
+    ) {
+        for (bound, entry) in self.bindings.iter_mut().zip(&step.entries) {
+            let range = match &entry.resource {
+                Resource::Caller(range) => range.clone(),
+                Resource::Unused => stage.unused(entry.binding),
+                Resource::Params(_) | Resource::Data(_) | Resource::Table => continue,
+            };
+            bound.buffer = range.buffer.clone();
+            (bound.offset, bound.size) = (range.offset, range.size.map(u64::from));
         }
+        self.bind_group = bind_group(device, stage, &self.bindings);
     }
 }
 
-/// The parameters of a call.
-///
-/// # Errors
-/// As [`uniform_buffer`].
-pub(crate) fn params_buffer<T: bytemuck::Pod>(
-    device: &wgpu::Device,
-    label: &'static str,
-    params: &T,
-) -> Result<wgpu::Buffer> {
-    uniform_buffer(device, label, bytemuck::bytes_of(params))
-}
-
-/// A small uniform buffer with its contents in place. Each call has its own: one shared buffer
-/// written through the queue would give two calls of one submission the same parameters.
-///
-/// # Errors
-/// [`Error::Device`] where the device makes no buffer. (wgpu's `create_buffer_init` panics there.)
-pub(crate) fn uniform_buffer(
-    device: &wgpu::Device,
-    label: &'static str,
-    contents: &[u8],
-) -> Result<wgpu::Buffer> {
-    let buffer = device.create_buffer(&wgpu::BufferDescriptor {
-        label: Some(label),
-        size: (contents.len() as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT),
-        // Copied from by those who look into a call, see `Step`.
-        usage: wgpu::BufferUsages::UNIFORM
-            | wgpu::BufferUsages::STORAGE
-            | wgpu::BufferUsages::COPY_SRC,
-        mapped_at_creation: true,
-    });
-    {
-        let mut mapped =
-            buffer.get_mapped_range_mut(..).map_err(|_| Error::Device { what: label })?;
-        mapped.slice(..contents.len()).copy_from_slice(contents);
-    }
-    buffer.unmap();
-    Ok(buffer)
-}
-
-/// Stand-ins for the bindings that a shader declares and a call does not use. One to be read and
-/// one to be written, since a buffer cannot be both within a dispatch.
-#[derive(Debug, Clone)]
-pub(super) struct Unused {
-    read: wgpu::Buffer,
-    written: wgpu::Buffer,
-}
-
-impl Unused {
-    pub(super) fn new(device: &wgpu::Device) -> Result<Self> {
-        let make = |label| uniform_buffer(device, label, &[0; 16]);
-        Ok(Self { read: make("unused input")?, written: make("unused output")? })
-    }
-
-    pub(super) fn read(&self) -> wgpu::BufferBinding<'_> {
-        self.read.as_entire_buffer_binding()
-    }
-
-    pub(super) fn written(&self) -> wgpu::BufferBinding<'_> {
-        self.written.as_entire_buffer_binding()
-    }
+fn bind_group(device: &wgpu::Device, stage: &Stage, bound: &[BoundBuffer]) -> wgpu::BindGroup {
+    let entries: Vec<_> = bound
+        .iter()
+        .map(|bound| wgpu::BindGroupEntry {
+            binding: bound.binding,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: &bound.buffer,
+                offset: bound.offset,
+                size: bound.size.and_then(wgpu::BufferSize::new),
+            }),
+        })
+        .collect();
+    device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some(stage.shader.entry),
+        layout: &stage.layout,
+        entries: &entries,
+    })
 }

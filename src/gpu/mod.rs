@@ -1,5 +1,5 @@
-//! What kernels share on wgpu: capabilities of a device, tensors over buffer bindings, pipelines,
-//! dispatches. Nothing here submits, polls, maps or blocks.
+//! The only floor that names wgpu: capabilities of a device, pipelines, and dispatches made of a
+//! plan's recipes. Nothing here submits, polls, maps or blocks.
 //!
 //! # Faults
 //!
@@ -15,24 +15,15 @@
 //! | a mapped buffer | a validation error when it is submitted |
 //! | several threads | kernels, plans and dispatches are `Send + Sync`, as wgpu's types are: bind and record at once |
 
-mod cache;
-mod call;
+mod binding;
 mod capabilities;
 mod dispatch;
+mod kernel;
+mod names;
+mod owned;
 mod pipeline;
-mod rotary;
-mod strides;
-mod tensor;
 
-pub(crate) use cache::CacheParams;
-pub use cache::{BlockTable, CacheBindings, CacheTensor};
-pub(crate) use call::Call;
-pub use dispatch::{BoundBuffer, Dispatch, Part, Step};
-pub(crate) use dispatch::{UniformArray, params_buffer, uniform_buffer};
+pub use dispatch::{BoundBuffer, Dispatch, Part};
+pub use kernel::Kernel;
+pub use names::*;
 pub use pipeline::Compiler;
-pub(crate) use pipeline::Pipeline;
-pub use rotary::{CosSin, Positions, Rotation};
-pub(crate) use rotary::{Reach, RotaryParams};
-pub(crate) use strides::Strides;
-pub use tensor::Tensor;
-pub(crate) use tensor::{Access, Checker, present};

@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::Call;
-use super::dispatch::Unused;
+use super::owned::{self, Unused};
 use crate::Result;
-use crate::plan::{Capabilities, Shader};
+use crate::plan::{BindingType, Capabilities, Declared, Shader};
 
 /// What compiles kernels: a device, and wgpu's pipeline cache where the caller keeps one.
 ///
@@ -65,19 +64,26 @@ impl<'a> From<&'a wgpu::Device> for Compiler<'a> {
     }
 }
 
-/// A compute pipeline, the layout of its one bind group, and what it was compiled from.
+/// One stage of a kernel: a compute pipeline, the layout of its one bind group, what it was compiled
+/// from, and its table.
 #[derive(Debug, Clone)]
-pub(crate) struct Pipeline {
+pub(super) struct Stage {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
     pub(super) shader: Arc<Shader>,
+    pub(super) declared: Arc<[Declared]>,
     pub(super) unused: Unused,
+    pub(super) table: Option<wgpu::Buffer>,
 }
 
-impl Pipeline {
+impl Stage {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) where the device is lost or out of memory.
-    pub(crate) fn new(compiler: Compiler<'_>, shader: &Shader) -> Result<Self> {
+    pub(super) fn new(
+        compiler: Compiler<'_>,
+        shader: &Shader,
+        table: Option<&[u8]>,
+    ) -> Result<Self> {
         let device = compiler.device;
         // Before the pipeline: wgpu takes the layout of a lost device's pipeline for a mistake of the
         // caller's, and asked for a buffer first, it says what is wrong.
@@ -92,18 +98,26 @@ impl Pipeline {
             entry_point: Some(shader.entry),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &shader.overrides,
-                // Every kernel writes workgroup memory before it reads it.
-                zero_initialize_workgroup_memory: false,
+                zero_initialize_workgroup_memory: Shader::WISHES.zero_initialize_workgroup_memory,
             },
             cache: compiler.cache,
         });
         let layout = pipeline.get_bind_group_layout(0);
-        Ok(Self { pipeline, layout, shader: Arc::new(shader.clone()), unused })
+        let (declared, shader) = (shader.bindings().into(), Arc::new(shader.clone()));
+        let stage = Self { pipeline, layout, shader, declared, unused, table: None };
+        stage.with_table(device, table)
     }
 
-    /// A dispatch of it, to be given its bindings.
-    pub(crate) fn call(&self) -> Call<'_> {
-        Call::new(self)
+    /// What stands in for a binding that a call does not use.
+    pub(super) fn unused(&self, binding: u32) -> wgpu::BufferBinding<'_> {
+        let written = |one: &Declared| one.binding == binding && one.ty == BindingType::Storage;
+        self.unused.binding(binding, self.declared.iter().any(written))
+    }
+
+    /// The same pipeline with another table.
+    pub(super) fn with_table(self, device: &wgpu::Device, table: Option<&[u8]>) -> Result<Self> {
+        let table = table.map(|table| owned::buffer(device, "a table", table)).transpose()?;
+        Ok(Self { table, ..self })
     }
 }
 
@@ -114,7 +128,7 @@ fn module(device: &wgpu::Device, shader: &Shader) -> wgpu::ShaderModule {
         source: wgpu::ShaderSource::Wgsl(Cow::Borrowed(&shader.source)),
     };
     let checks = wgpu::ShaderRuntimeChecks {
-        force_loop_bounding: false,
+        force_loop_bounding: Shader::WISHES.bound_loops,
         ..wgpu::ShaderRuntimeChecks::checked()
     };
     // SAFETY: without the bound that naga adds to loops, a loop that never ends is undefined

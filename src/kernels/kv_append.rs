@@ -1,52 +1,40 @@
-//! Appends to caches on the device: compiles a [`KvAppendPlan`], binds tensors to it.
+//! Calls of an append to a cache: tensors in, a recipe out.
 
 #[cfg(doc)]
-use crate::gpu::Positions;
-use crate::gpu::{
-    Access, CacheBindings, CacheParams, Checker, Compiler, Dispatch, Pipeline, Reach, RotaryParams,
-    Rotation, Strides, Tensor, params_buffer,
+use crate::call::Positions;
+use crate::call::{
+    Access, Binding, CacheBindings, CacheParams, Checker, Plan, Reach, Recipe, RotaryParams,
+    Rotation, Step, Strides, Tensor, sealed,
 };
-use crate::plan::binding;
 use crate::plan::kv_append::{KvAppendPlan, KvAppendShape};
+use crate::plan::{Capabilities, Shader, binding};
 use crate::uniform::uniform;
 use crate::{Error, Result};
-
-/// A compiled append. It belongs to the device it was made on and is cheap to clone.
-#[derive(Debug, Clone)]
-pub struct KvAppend {
-    plan: KvAppendPlan,
-    pipeline: Pipeline,
-}
 
 /// The tensors of one append. Lengths, block table and position ids are read when the call runs,
 /// so they may change from call to call without a new bind.
 #[derive(Debug, Clone)]
-pub struct KvAppendBindings<'a> {
+pub struct KvAppendBindings<B> {
     /// `[B, H_kv, S, D]`, or packed `[1, H_kv, rows, D]`. Strides and offset are multiples of 4
     /// elements, here and below.
-    pub k: Tensor<'a>,
+    pub k: Tensor<B>,
     /// `[B, H_kv, S, D_v]`, or packed `[1, H_kv, rows, D_v]`. Not read where V is a part of K
     /// ([`CacheFormat::v_in_k`](crate::cache::CacheFormat)): hand over k again.
-    pub v: Tensor<'a>,
+    pub v: Tensor<B>,
     /// The cache; written where the new rows go, untouched elsewhere.
-    pub cache: CacheBindings<'a>,
+    pub cache: CacheBindings<B>,
     /// Rows of each sequence before the call, u32 `[B]`; more for packed rows, see
     /// [`KvAppendShape::packed`]. Rows for which a sequence has no slot are left out.
-    pub lens: wgpu::BufferBinding<'a>,
+    pub lens: B,
     /// Table and positions of K, where it is rotated. With [`Positions::AmongKeys`], row i of
     /// sequence b has position `lens[b] + i`, which is what a growing cache wants. Ids are given for
     /// every new row, packed rows one behind the other.
-    pub rotation: Option<Rotation<'a>>,
+    pub rotation: Option<Rotation<B>>,
 }
 
-impl<'a> KvAppendBindings<'a> {
+impl<B> KvAppendBindings<B> {
     /// The tensors that every call has, without the optional ones.
-    pub fn new(
-        k: Tensor<'a>,
-        v: Tensor<'a>,
-        cache: CacheBindings<'a>,
-        lens: wgpu::BufferBinding<'a>,
-    ) -> Self {
+    pub fn new(k: Tensor<B>, v: Tensor<B>, cache: CacheBindings<B>, lens: B) -> Self {
         Self { k, v, cache, lens, rotation: None }
     }
 }
@@ -69,44 +57,33 @@ uniform! {
     }
 }
 
-impl KvAppend {
-    /// Compiles `plan`, on a device or through a [`Compiler`], once for every configuration.
-    ///
-    /// # Errors
-    /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
-    /// when it is lost or out of memory.
-    pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &KvAppendPlan) -> Result<Self> {
-        let compiler = compiler.into();
-        let plan = plan.on(compiler.capabilities())?;
-        Ok(Self { pipeline: Pipeline::new(compiler, plan.shader())?, plan })
+impl sealed::Sealed for KvAppendPlan {}
+
+impl Plan for KvAppendPlan {
+    type Shape<'s> = KvAppendShape;
+    type Bindings<B> = KvAppendBindings<B>;
+
+    fn stages(&self) -> Vec<&Shader> {
+        vec![self.shader()]
     }
 
-    /// The plan that runs.
-    pub fn plan(&self) -> &KvAppendPlan {
-        &self.plan
+    fn tables(&self) -> Vec<Option<Vec<u8>>> {
+        vec![None]
     }
 
-    /// Checks the tensors of a call and binds them.
-    ///
-    /// # Errors
-    /// Any of [`Error`]'s variants on shapes, strides, sizes, alignment, overlap, usage, storage and
-    /// limits; [`Error::Binding`] for a tensor too many or too few; [`Error::CacheFull`] where even
-    /// an empty sequence has no room; [`Error::TableTooShort`] where a slot of the cache (unless it
-    /// rolls) has a position past the table. The buffers stay as they are.
-    pub fn bind(
+    fn recipe<B: Binding>(
         &self,
-        device: &wgpu::Device,
         shape: &KvAppendShape,
-        bindings: &KvAppendBindings<'_>,
-    ) -> Result<Dispatch> {
-        let format = &self.plan.problem().cache;
-        let (cache, rotary) = self.check(shape, bindings)?;
+        bindings: &KvAppendBindings<B>,
+    ) -> Result<Recipe<B>> {
+        let format = &self.problem().cache;
+        let (cache, rotary) = check(self, shape, bindings)?;
         let [_, rows] = planes_and_rows(shape);
-        let groups = self.plan.groups(shape)?;
+        let groups = self.groups(shape)?;
         if groups == 0 || rows == 0 || cache.capacity == 0 {
-            return Ok(Dispatch::empty());
+            return Ok(Recipe::empty());
         }
-        let workgroups = self.plan.capabilities.fold_groups(groups)?;
+        let workgroups = self.capabilities.fold_groups(groups)?;
         let rotation = bindings.rotation.as_ref();
         let params = Params {
             batch: shape.batch,
@@ -122,53 +99,57 @@ impl KvAppend {
             cache,
             rotary,
         };
-        let params = params_buffer(device, "kv_append params", &params)?;
         let v = Some(&bindings.v.binding).filter(|_| !format.v_in_k);
-        let call = self
-            .pipeline
-            .call()
-            .bind(binding::PARAMS, params.as_entire_buffer_binding())
+        let step = Step::new(0, workgroups)
+            .params(&params)
             .tensor(binding::K, &bindings.k)
-            .read(binding::V, v)
-            .bind(binding::LENS, bindings.lens.clone())
+            .declared(binding::V, v)
+            .bind(binding::LENS, &bindings.lens)
             .written_cache(&bindings.cache, format.v_in_k)
             .rotation(rotation);
-        Ok(call.dispatch(device, workgroups))
+        Ok(step.into())
     }
 
-    fn check(
-        &self,
-        shape: &KvAppendShape,
-        bindings: &KvAppendBindings<'_>,
-    ) -> Result<(CacheParams, RotaryParams)> {
-        let p = self.plan.problem();
-        let format = &p.cache;
-        let mut checker = Checker::new(&self.plan.capabilities);
-        let KvAppendShape { batch, seq, packed } = *shape;
-        let [planes, rows] = planes_and_rows(shape);
-        let shape_of = |dim| [planes, format.kv_heads, rows, dim];
-        let (k, v) = (&bindings.k, &bindings.v);
-        checker.tensor("k", k, Access::Read, p.dtype, shape_of(format.head_dim), 4)?;
-        if !format.v_in_k {
-            checker.tensor("v", v, Access::Read, p.dtype, shape_of(format.value_dim), 4)?;
-        }
-        let cache = CacheParams::new(&mut checker, format, &bindings.cache, Access::Write, batch)?;
-        let lens = 4 * (u64::from(batch) + packed.map_or(0, |_| u64::from(batch) + 1));
-        checker.binding("lens", &bindings.lens, Access::Read, lens)?;
-        if !format.rolling && packed.is_none() && seq > cache.capacity && batch > 0 {
-            let (needed, capacity) = (seq.into(), cache.capacity.into());
-            return Err(Error::CacheFull { sequence: 0, needed, capacity });
-        }
-        // Every slot can be reached, whatever the device's lengths are.
-        let places = if format.rolling { 1 } else { cache.capacity };
-        let reach = Reach { ids: [planes, rows], rows: seq, places: Some(places) };
-        let rotary_dim = p.rotate.then_some(p.rotary_dim);
-        let rotation = bindings.rotation.as_ref();
-        let rotary = RotaryParams::optional(&mut checker, rotation, rotary_dim, reach)?;
-        Ok((cache, rotary))
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn on(&self, capabilities: Capabilities) -> Result<Self> {
+        self.on(capabilities)
     }
 }
 
+fn check<B: Binding>(
+    plan: &KvAppendPlan,
+    shape: &KvAppendShape,
+    bindings: &KvAppendBindings<B>,
+) -> Result<(CacheParams, RotaryParams)> {
+    let p = plan.problem();
+    let format = &p.cache;
+    let mut checker = Checker::new(&plan.capabilities);
+    let KvAppendShape { batch, seq, packed } = *shape;
+    let [planes, rows] = planes_and_rows(shape);
+    let shape_of = |dim| [planes, format.kv_heads, rows, dim];
+    let (k, v) = (&bindings.k, &bindings.v);
+    checker.tensor("k", k, Access::Read, p.dtype, shape_of(format.head_dim), 4)?;
+    if !format.v_in_k {
+        checker.tensor("v", v, Access::Read, p.dtype, shape_of(format.value_dim), 4)?;
+    }
+    let cache = CacheParams::new(&mut checker, format, &bindings.cache, Access::Write, batch)?;
+    let lens = 4 * (u64::from(batch) + packed.map_or(0, |_| u64::from(batch) + 1));
+    checker.binding("lens", &bindings.lens, Access::Read, lens)?;
+    if !format.rolling && packed.is_none() && seq > cache.capacity && batch > 0 {
+        let (needed, capacity) = (seq.into(), cache.capacity.into());
+        return Err(Error::CacheFull { sequence: 0, needed, capacity });
+    }
+    // Every slot can be reached, whatever the device's lengths are.
+    let places = if format.rolling { 1 } else { cache.capacity };
+    let reach = Reach { ids: [planes, rows], rows: seq, places: Some(places) };
+    let rotary_dim = p.rotate.then_some(p.rotary_dim);
+    let rotation = bindings.rotation.as_ref();
+    let rotary = RotaryParams::optional(&mut checker, rotation, rotary_dim, reach)?;
+    Ok((cache, rotary))
+}
 /// Planes of the new rows, and rows of each.
 fn planes_and_rows(shape: &KvAppendShape) -> [u32; 2] {
     shape.packed.map_or([shape.batch, shape.seq], |rows| [1, rows])

@@ -1,38 +1,28 @@
-//! Scores and their statistics on the device: compiles a [`ScoresPlan`], binds tensors to it.
+//! Calls of scores and their statistics: tensors in, a recipe out.
 
-use crate::gpu::{
-    Access, Checker, Compiler, Dispatch, Pipeline, Strides, Tensor, params_buffer, uniform_buffer,
-};
-use crate::plan::binding;
+use crate::call::{Access, Binding, Checker, Plan, Recipe, Step, Strides, Tensor, sealed};
 use crate::plan::scores::{ComponentOrder, Output, ScoresPlan, ScoresShape};
+use crate::plan::{Capabilities, Shader, binding};
 use crate::uniform::uniform;
 use crate::{Error, Layout, Result};
 
-/// A compiled kernel. It belongs to the device it was made on and is cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Scores {
-    plan: ScoresPlan,
-    pipeline: Pipeline,
-    heads: wgpu::Buffer,
-}
-
 /// The tensors of one call.
 #[derive(Debug, Clone)]
-pub struct ScoresBindings<'a> {
+pub struct ScoresBindings<B> {
     /// `[B, H_q, S_q, D]`, rotated, read. Strides and offset are multiples of 4 elements.
-    pub q: Tensor<'a>,
+    pub q: Tensor<B>,
     /// `[B, H_kv, S_k, D]`, rotated, read.
-    pub k: Tensor<'a>,
+    pub k: Tensor<B>,
     /// What the problem asks for, f32 without gaps, written: [`ScoresPlan::output_bytes`].
-    pub out: wgpu::BufferBinding<'a>,
+    pub out: B,
     /// For probabilities: natural log-sum-exp of every row, f32 `[B, 2 H_q, S_q]`, heads in the
     /// order of [`HeadMap::ropepp`](crate::HeadMap::ropepp); read.
-    pub lse: Option<wgpu::BufferBinding<'a>>,
+    pub lse: Option<B>,
 }
 
-impl<'a> ScoresBindings<'a> {
+impl<B> ScoresBindings<B> {
     /// The tensors that every call has, without the optional ones.
-    pub fn new(q: Tensor<'a>, k: Tensor<'a>, out: wgpu::BufferBinding<'a>) -> Self {
+    pub fn new(q: Tensor<B>, k: Tensor<B>, out: B) -> Self {
         Self { q, k, out, lse: None }
     }
 }
@@ -84,128 +74,126 @@ uniform! {
     }
 }
 
-impl Scores {
-    /// Compiles `plan`, on a device or through a [`Compiler`], once for every configuration.
-    ///
-    /// # Errors
-    /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
-    /// when it is lost or out of memory.
-    pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &ScoresPlan) -> Result<Self> {
-        let compiler = compiler.into();
-        let plan = plan.on(compiler.capabilities())?;
-        let chosen = bytemuck::cast_slice(&plan.problem().heads);
-        Ok(Self {
-            pipeline: Pipeline::new(compiler, plan.shader())?,
-            heads: uniform_buffer(compiler.device(), "scores: heads", chosen)?,
-            plan,
-        })
+impl sealed::Sealed for ScoresPlan {}
+
+impl Plan for ScoresPlan {
+    type Shape<'s> = ScoresShape;
+    type Bindings<B> = ScoresBindings<B>;
+
+    fn stages(&self) -> Vec<&Shader> {
+        vec![self.shader()]
     }
 
-    /// The plan that runs.
-    pub fn plan(&self) -> &ScoresPlan {
-        &self.plan
+    fn tables(&self) -> Vec<Option<Vec<u8>>> {
+        vec![Some(bytemuck::cast_slice(&self.problem().heads).to_vec())]
     }
 
-    /// Checks the tensors of a call and binds them.
-    ///
-    /// # Errors
-    /// Any of [`Error`]'s variants on shapes, strides, sizes, alignment, overlap, usage, dtypes and
-    /// limits; [`Error::Invalid`] for a window beyond the sequence; [`Error::Binding`] where the
-    /// log-sum-exp is missing, or given and not read. The buffers stay as they are.
-    pub fn bind(
+    fn recipe<B: Binding>(
         &self,
-        device: &wgpu::Device,
         shape: &ScoresShape,
-        bindings: &ScoresBindings<'_>,
-    ) -> Result<Dispatch> {
-        let p = self.plan.problem();
+        bindings: &ScoresBindings<B>,
+    ) -> Result<Recipe<B>> {
+        let p = self.problem();
         let statistics = p.statistics();
-        self.check(shape, bindings)?;
-        let [q_tiles, k_tiles] = [&shape.queries, &shape.keys]
-            .map(|window| (window.len() as u32).div_ceil(self.plan.block));
-        let groups = self.plan.groups(shape);
+        check(self, shape, bindings)?;
+        let [q_tiles, k_tiles] =
+            [&shape.queries, &shape.keys].map(|window| (window.len() as u32).div_ceil(self.block));
+        let groups = self.groups(shape);
         if groups == 0 {
-            return Ok(Dispatch::empty());
+            return Ok(Recipe::empty());
         }
-        let workgroups = self.plan.capabilities.fold_groups(groups)?;
+        let workgroups = self.capabilities.fold_groups(groups)?;
         let params =
-            Params { groups_x: workgroups[0], q_tiles, k_tiles, ..self.params(shape, bindings)? };
-        let params = params_buffer(device, "scores params", &params)?;
-        let call = self
-            .pipeline
-            .call()
-            .bind(binding::PARAMS, params.as_entire_buffer_binding())
-            .bind(binding::CHOSEN, self.heads.as_entire_buffer_binding())
+            Params { groups_x: workgroups[0], q_tiles, k_tiles, ..params(self, shape, bindings)? };
+        let step = Step::new(0, workgroups)
+            .params(&params)
+            .table(binding::CHOSEN)
             .tensor(binding::Q, &bindings.q)
             // With no keys, k may be an empty buffer, which cannot be bound: nothing reads it.
-            .read(binding::K, Some(&bindings.k.binding).filter(|_| shape.seq_k > 0));
-        let call = match statistics {
-            true => call.bind(binding::ROWS, bindings.out.clone()),
-            false => call
-                .bind(binding::WINDOW, bindings.out.clone())
-                .read(binding::LSE, bindings.lse.as_ref()),
+            .declared(binding::K, Some(&bindings.k.binding).filter(|_| shape.seq_k > 0));
+        let step = match statistics {
+            true => step.bind(binding::ROWS, &bindings.out),
+            false => step
+                .bind(binding::WINDOW, &bindings.out)
+                .declared(binding::LSE, bindings.lse.as_ref()),
         };
-        Ok(call.dispatch(device, workgroups))
+        Ok(step.into())
     }
 
-    fn check(&self, shape: &ScoresShape, bindings: &ScoresBindings<'_>) -> Result<()> {
-        let p = self.plan.problem();
-        let mut checker = Checker::new(&self.plan.capabilities);
-        let ScoresShape { batch, seq_q, seq_k, .. } = *shape;
-        check_window(shape, p.statistics())?;
-        let q_shape = [batch, p.q_heads, seq_q, p.head_dim];
-        checker.tensor("q", &bindings.q, Access::Read, p.q_dtype, q_shape, 4)?;
-        let k_shape = [batch, p.kv_heads, seq_k, p.head_dim];
-        checker.tensor("k", &bindings.k, Access::Read, p.k_dtype, k_shape, 4)?;
-        let bytes = self.plan.output_bytes(shape);
-        if bytes / 4 > u64::from(u32::MAX) {
-            return Err(Error::IndexOverflow { tensor: "out", index: bytes / 4 });
-        }
-        checker.binding("out", &bindings.out, Access::Write, bytes)?;
-        let probabilities = matches!(p.output, Output::Probabilities(_));
-        let lses = Layout::bhsd([batch, p.q_heads.saturating_mul(2), seq_q, 1]);
-        let reach = if probabilities { 4 * lses?.elements() } else { 0 };
-        checker.optional("lse", probabilities, bindings.lse.as_ref(), Access::Read, reach)
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
     }
 
-    /// All but the numbers of tiles and workgroups.
-    fn params(&self, shape: &ScoresShape, bindings: &ScoresBindings<'_>) -> Result<Params> {
-        let p = self.plan.problem();
-        let [q_count, k_count] = [&shape.queries, &shape.keys].map(|w| w.len() as u32);
-        let (step, component) = match p.output {
-            Output::Scores(ComponentOrder::Pairs)
-            | Output::Probabilities(ComponentOrder::Pairs) => (2, 1),
-            // Fits: all of them lie below the end of the output.
-            _ => (1, q_count.wrapping_mul(k_count)),
-        };
-        Ok(Params {
-            batch: shape.batch,
-            heads: p.heads.len() as u32,
-            q_heads: p.q_heads,
-            group: p.q_heads / p.kv_heads,
-            seq_q: shape.seq_q,
-            q_first: shape.queries.start,
-            q_count,
-            k_first: shape.keys.start,
-            k_count,
-            position: position(shape)?,
-            causal: p.causal.into(),
-            distance: match p.output {
-                Output::Statistics { distance } => distance,
-                _ => 0,
-            },
-            probabilities: matches!(p.output, Output::Probabilities(_)).into(),
-            step,
-            component,
-            scale: p.softmax_scale,
-            minus_infinity: f32::NEG_INFINITY,
-            q: Strides::new(&bindings.q.layout, 4),
-            k: Strides::new(&bindings.k.layout, 4),
-            ..Params::default()
-        })
+    fn on(&self, capabilities: Capabilities) -> Result<Self> {
+        self.on(capabilities)
     }
 }
 
+fn check<B: Binding>(
+    plan: &ScoresPlan,
+    shape: &ScoresShape,
+    bindings: &ScoresBindings<B>,
+) -> Result<()> {
+    let p = plan.problem();
+    let mut checker = Checker::new(&plan.capabilities);
+    let ScoresShape { batch, seq_q, seq_k, .. } = *shape;
+    check_window(shape, p.statistics())?;
+    let q_shape = [batch, p.q_heads, seq_q, p.head_dim];
+    checker.tensor("q", &bindings.q, Access::Read, p.q_dtype, q_shape, 4)?;
+    let k_shape = [batch, p.kv_heads, seq_k, p.head_dim];
+    checker.tensor("k", &bindings.k, Access::Read, p.k_dtype, k_shape, 4)?;
+    let bytes = plan.output_bytes(shape);
+    if bytes / 4 > u64::from(u32::MAX) {
+        return Err(Error::IndexOverflow { tensor: "out", index: bytes / 4 });
+    }
+    checker.binding("out", &bindings.out, Access::Write, bytes)?;
+    let probabilities = matches!(p.output, Output::Probabilities(_));
+    let lses = Layout::bhsd([batch, p.q_heads.saturating_mul(2), seq_q, 1]);
+    let reach = if probabilities { 4 * lses?.elements() } else { 0 };
+    checker.optional("lse", probabilities, bindings.lse.as_ref(), Access::Read, reach)
+}
+
+/// All but the numbers of tiles and workgroups.
+fn params<B: Binding>(
+    plan: &ScoresPlan,
+    shape: &ScoresShape,
+    bindings: &ScoresBindings<B>,
+) -> Result<Params> {
+    let p = plan.problem();
+    let [q_count, k_count] = [&shape.queries, &shape.keys].map(|w| w.len() as u32);
+    let (step, component) = match p.output {
+        Output::Scores(ComponentOrder::Pairs) | Output::Probabilities(ComponentOrder::Pairs) => {
+            (2, 1)
+        }
+        // Fits: all of them lie below the end of the output.
+        _ => (1, q_count.wrapping_mul(k_count)),
+    };
+    Ok(Params {
+        batch: shape.batch,
+        heads: p.heads.len() as u32,
+        q_heads: p.q_heads,
+        group: p.q_heads / p.kv_heads,
+        seq_q: shape.seq_q,
+        q_first: shape.queries.start,
+        q_count,
+        k_first: shape.keys.start,
+        k_count,
+        position: position(shape)?,
+        causal: p.causal.into(),
+        distance: match p.output {
+            Output::Statistics { distance } => distance,
+            _ => 0,
+        },
+        probabilities: matches!(p.output, Output::Probabilities(_)).into(),
+        step,
+        component,
+        scale: p.softmax_scale,
+        minus_infinity: f32::NEG_INFINITY,
+        q: Strides::new(&bindings.q.layout, 4),
+        k: Strides::new(&bindings.k.layout, 4),
+        ..Params::default()
+    })
+}
 fn check_window(shape: &ScoresShape, statistics: bool) -> Result<()> {
     let windows = [("queries", &shape.queries, shape.seq_q), ("keys", &shape.keys, shape.seq_k)];
     for (what, window, seq) in windows {

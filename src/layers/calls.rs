@@ -1,12 +1,11 @@
 //! The calls of a layer: what the host binds, and what a step makes of it.
 
-use crate::gpu::{
-    Access, BlockTable, CacheBindings, Checker, Dispatch, Positions, Rotation, Tensor,
-};
-use crate::kernels::attention::AttentionBindings;
-use crate::kernels::decode::{Decode, DecodeBindings};
-use crate::kernels::kv_append::KvAppendBindings;
-use crate::kernels::kv_move::KvMoveBindings;
+use crate::attention::AttentionBindings;
+use crate::call::{Access, Checker};
+use crate::decode::{Decode, DecodeBindings};
+use crate::gpu::{BlockTable, CacheBindings, Dispatch, Positions, Rotation, Tensor};
+use crate::kv_append::KvAppendBindings;
+use crate::kv_move::{KvMoveBindings, KvMoveShape};
 use crate::layers::memory::{Memory, buffer};
 use crate::layers::plan::DECODE_ROWS;
 use crate::layers::sequences::Pending;
@@ -284,7 +283,8 @@ impl<'a> Site<'a> {
                 true => self.memory.table(self.layer),
                 false => None,
             };
-            kernel.bind(self.device, *batch, &[*rows], &KvMoveBindings { cache, table })
+            let shape = KvMoveShape::new(*batch, core::slice::from_ref(rows));
+            kernel.bind(self.device, &shape, &KvMoveBindings { cache, table })
         });
         Ok(Dispatch::sequence(calls.collect::<Result<Vec<_>>>()?))
     }

@@ -3,11 +3,11 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::attention::Attention;
+use crate::decode::Decode;
 use crate::gpu::Compiler;
-use crate::kernels::attention::Attention;
-use crate::kernels::decode::Decode;
-use crate::kernels::kv_append::KvAppend;
-use crate::kernels::kv_move::KvMove;
+use crate::kv_append::KvAppend;
+use crate::kv_move::KvMove;
 use crate::layers::{LayerPlan, Many};
 use crate::plan::Shader;
 use crate::plan::attention::AttentionPlan;

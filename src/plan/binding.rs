@@ -36,3 +36,14 @@ bindings! {
     21: KEY_POSITION_IDS "key_position_ids";
     22: D_BIAS "d_bias";
 }
+
+/// The highest number.
+#[cfg(feature = "wgpu")]
+pub(crate) const LAST: u32 = {
+    let (mut last, mut n) = (0, 0);
+    while n < ALL.len() {
+        last = if ALL[n].1 > last { ALL[n].1 } else { last };
+        n += 1;
+    }
+    last
+};

@@ -1,6 +1,6 @@
 //! What a device offers, as far as plans depend on it.
 
-use super::{Quarantine, Shader};
+use super::{Quarantine, Shader, Sharing};
 use crate::{Error, Result};
 
 /// The limits and traits of a device that plans are made from. Take them from a device with
@@ -38,6 +38,8 @@ pub struct Capabilities {
     /// What plans leave out, since the device was seen to get it wrong: see
     /// [`selftest`](crate::selftest()) and [`Capabilities::without`].
     pub quarantined: Vec<Quarantine>,
+    /// How the host lays tensors out in buffers: no trait of the device, and yet what plans depend on.
+    pub sharing: Sharing,
 }
 
 impl Capabilities {
@@ -58,7 +60,24 @@ impl Capabilities {
             uniform_alignment: 256,
             subgroup: None,
             quarantined: Vec::new(),
+            sharing: Sharing::Apart,
         }
+    }
+
+    /// The same device, for a host that shares buffers so: plans that are made from these take it into
+    /// account, at every kernel.
+    ///
+    /// ```
+    /// use phasor::{Capabilities, HeadMap, Sharing, attention::AttentionProblem};
+    ///
+    /// let pooled = Capabilities::webgpu_default().sharing(Sharing::Ranges);
+    /// let plan = AttentionProblem::new(HeadMap::ropepp(4)?, 2, 64).plan(&pooled)?;
+    /// assert!(!plan.shader().source.contains("var<storage, read>"));
+    /// # Ok::<(), phasor::Error>(())
+    /// ```
+    #[must_use]
+    pub fn sharing(self, sharing: Sharing) -> Self {
+        Self { sharing, ..self }
     }
 
     /// Refuses a need that passes a limit.
@@ -121,7 +140,7 @@ impl Capabilities {
         shaders: impl IntoIterator<Item = &'a Shader>,
     ) -> Result<Self> {
         shaders.into_iter().try_for_each(|shader| self.admit(what, shader))?;
-        Ok(Self { quarantined: planned.quarantined.clone(), ..self })
+        Ok(Self { quarantined: planned.quarantined.clone(), sharing: planned.sharing, ..self })
     }
 
     /// Spreads `groups` workgroups over two dimensions, each within the limit. The shader folds

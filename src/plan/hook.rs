@@ -30,7 +30,7 @@ impl FeatureHook {
     /// # Errors
     /// [`Error::Hook`] for text that is no valid WGSL, lacks the function, has loops, barriers,
     /// stores, or variables outside of functions, or uses a feature beyond plain WGSL; and for any
-    /// hook where wgpu comes without a WGSL parser, which is on the web.
+    /// hook where there is no WGSL parser: on the web, and without the feature `wgpu`.
     pub fn new(wgsl: impl Into<String>) -> Result<Self> {
         Ok(Self { wgsl: checked(&FEATURE_MAP, wgsl.into())? })
     }
@@ -118,7 +118,7 @@ impl MaskHook {
 
 /// What a hook has to define.
 #[cfg_attr(
-    all(target_arch = "wasm32", not(target_os = "emscripten")),
+    any(not(feature = "wgpu"), all(target_arch = "wasm32", not(target_os = "emscripten"))),
     expect(dead_code, reason = "without a parser, nothing reads them")
 )]
 struct Form {
@@ -140,15 +140,16 @@ fn checked(form: &Form, wgsl: String) -> Result<String> {
     }
 }
 
-#[cfg(all(target_arch = "wasm32", not(target_os = "emscripten")))]
+#[cfg(any(not(feature = "wgpu"), all(target_arch = "wasm32", not(target_os = "emscripten"))))]
 fn check(_: &Form, _: &str) -> Result<(), String> {
-    Err("there is no WGSL parser on this target to check it with".to_owned())
+    Err("there is no WGSL parser here to check it with: not on the web, nor without the feature wgpu"
+        .to_owned())
 }
 
-#[cfg(not(all(target_arch = "wasm32", not(target_os = "emscripten"))))]
+#[cfg(all(feature = "wgpu", not(all(target_arch = "wasm32", not(target_os = "emscripten")))))]
 use parsed::check;
 
-#[cfg(not(all(target_arch = "wasm32", not(target_os = "emscripten"))))]
+#[cfg(all(feature = "wgpu", not(all(target_arch = "wasm32", not(target_os = "emscripten")))))]
 mod parsed {
     // A parser, without a device: all of wgpu that this floor knows.
     use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};

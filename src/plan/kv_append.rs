@@ -134,6 +134,7 @@ impl KvAppendPlan {
             table_bytes: 0,
             subgroup: None,
         };
+        let shader = shader.shared(caps.sharing);
         caps.admit("kv_append", &shader)?;
         Ok(Self { problem: problem.clone(), capabilities: caps.clone(), shader })
     }

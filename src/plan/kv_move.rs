@@ -2,7 +2,7 @@
 
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::shader::{Source, cached, codecs, wgsl};
-use crate::plan::{Capabilities, Cost, Shader, rotation_flops};
+use crate::plan::{Capabilities, Cost, Shader, Tier, rotation_flops};
 use crate::rotary::Pairing;
 use crate::{Error, Result};
 
@@ -55,6 +55,22 @@ impl KvMoveProblem {
             self.pairing.check_within(self.rotary_dim, self.cache.head_dim)?;
         }
         Ok(())
+    }
+}
+
+/// What one call moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KvMoveShape<'a> {
+    /// Sequences of the cache.
+    pub batch: u32,
+    /// Rows that move, all at once.
+    pub moves: &'a [Move],
+}
+
+impl<'a> KvMoveShape<'a> {
+    /// `moves` between the `batch` sequences of a cache.
+    pub fn new(batch: u32, moves: &'a [Move]) -> Self {
+        Self { batch, moves }
     }
 }
 
@@ -172,6 +188,7 @@ const WORKGROUP: u32 = 64;
 impl KvMovePlan {
     fn new(problem: &KvMoveProblem, caps: &Capabilities) -> Result<Self> {
         problem.check()?;
+        caps.allow_stored(Tier::KvMove, [problem.cache.k, problem.cache.v])?;
         let cache = &problem.cache;
         let shader = Shader {
             label: format!(
@@ -192,6 +209,7 @@ impl KvMovePlan {
             table_bytes: 0,
             subgroup: None,
         };
+        let shader = shader.shared(caps.sharing);
         caps.admit("kv_move", &shader)?;
         Ok(Self { problem: problem.clone(), capabilities: caps.clone(), shader })
     }

@@ -156,6 +156,7 @@ impl MergePlan {
             table_bytes: 16 * u64::from(sink_quads),
             subgroup: None,
         };
+        let shader = shader.shared(caps.sharing);
         caps.admit("merge", &shader)?;
         Ok(Self { problem: problem.clone(), state, capabilities: caps.clone(), shader })
     }

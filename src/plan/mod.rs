@@ -19,7 +19,9 @@ pub(crate) mod merge;
 pub(crate) mod rope;
 pub(crate) mod scores;
 mod shader;
+mod sharing;
 pub(crate) mod softmax;
+mod text;
 mod tier;
 
 pub use budget::Budget;
@@ -27,5 +29,7 @@ pub use capabilities::Capabilities;
 pub use cost::Cost;
 pub(crate) use cost::rotation_flops;
 pub use hook::{FeatureHook, MaskHook, ScoreHook};
-pub use shader::Shader;
+pub use shader::{BindingType, Shader, Wishes};
+pub use sharing::Sharing;
+pub use text::Declared;
 pub use tier::{Quarantine, Tier};

@@ -209,6 +209,7 @@ impl RopePlan {
             table_bytes: 0,
             subgroup: None,
         };
+        let shader = shader.shared(capabilities.sharing);
         capabilities.admit("rope", &shader)?;
         Ok(Self {
             problem: problem.clone(),

@@ -178,7 +178,7 @@ impl ScoresPlan {
             false => [16, 16, 4, 1],
         };
         let block = ty * rows;
-        let shader = shader(problem, [tx, ty, rows, cols]);
+        let shader = shader(problem, [tx, ty, rows, cols]).shared(capabilities.sharing);
         capabilities.admit("scores", &shader)?;
         let (problem, capabilities) = (problem.clone(), capabilities.clone());
         Ok(Self { problem, capabilities, block, shader })

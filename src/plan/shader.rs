@@ -94,6 +94,42 @@ pub(crate) fn overrides<const N: usize>(
     values.into_iter().map(|(name, value)| (name, value.into()))
 }
 
+/// What a shader binds, as WebGPU calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BindingType {
+    /// `uniform`.
+    Uniform,
+    /// `storage`: written, and perhaps read.
+    Storage,
+    /// `read-only-storage`.
+    ReadOnlyStorage,
+}
+
+impl BindingType {
+    /// WebGPU's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uniform => "uniform",
+            Self::Storage => "storage",
+            Self::ReadOnlyStorage => "read-only-storage",
+        }
+    }
+}
+
+/// What a host may leave out of a shader that it compiles, since the shader sees to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Wishes {
+    /// Workgroup memory has to begin as zeros. Every kernel writes it before it reads it.
+    pub zero_initialize_workgroup_memory: bool,
+    /// Loops need a bound so that they end. Every loop counts a u32 up to a bound that is a constant
+    /// or read from the call's parameters before the loop, by a constant step.
+    pub bound_loops: bool,
+    /// Indices of buffers have to be checked. Ids, lengths and page numbers come from the device, so
+    /// these stay.
+    pub check_bounds: bool,
+}
+
 /// One compute shader: plain WGSL, an entry point and the values of its overrides. Everything
 /// that compiles a plan (this crate, its tests, tools that ask a vendor's compiler) starts here.
 #[derive(Debug, Clone, PartialEq)]
@@ -148,4 +184,10 @@ impl Shader {
             "subgroup": self.subgroup,
         })
     }
+}
+
+impl Shader {
+    /// What all shaders of this crate ask of a compiler.
+    pub const WISHES: Wishes =
+        Wishes { zero_initialize_workgroup_memory: false, bound_loops: false, check_bounds: true };
 }

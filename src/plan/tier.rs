@@ -14,6 +14,8 @@ pub enum Tier {
     Rope,
     /// Appends to a cache.
     KvAppend,
+    /// Moves of cache rows.
+    KvMove,
     /// Attention in this tile. Other tiles take its place.
     Attention(Tile),
     /// The gradients of attention.
@@ -36,6 +38,7 @@ impl core::fmt::Display for Tier {
             Tier::Device => f.write_str("the device"),
             Tier::Rope => f.write_str("rope"),
             Tier::KvAppend => f.write_str("kv_append"),
+            Tier::KvMove => f.write_str("kv_move"),
             Tier::Attention(tile) => write!(f, "attention in tiles of {tile}"),
             Tier::AttentionBackward => f.write_str("attention backward"),
             Tier::Decode => f.write_str("decode"),

@@ -54,6 +54,7 @@ mod table;
 mod yarn;
 
 /// What kernels bind of a table, shown here beside what it is made from.
+#[cfg(feature = "wgpu")]
 #[doc(inline)]
 pub use crate::gpu::{CosSin, Positions, Rotation};
 pub use axes::{Axial2d, PositionAxes};

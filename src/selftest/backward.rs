@@ -1,16 +1,15 @@
 //! The probe of attention's gradients.
 
-use super::inputs::{Turn, numbers, output, scratch, upload, wide};
+use super::inputs::{Turn, numbers, wide};
+use super::memory::Contents;
 use super::probes::{Expected, Ready, attention_inputs};
+use crate::attention_backward::{AttentionBackward, AttentionBackwardBindings, BackwardRotation};
 use crate::gpu::Positions;
-use crate::kernels::attention_backward::{
-    AttentionBackward, AttentionBackwardBindings, BackwardRotation,
-};
 use crate::oracle::{self, AttentionGradients, Place, Real, Upstream};
 use crate::plan::attention::{AttentionProblem, AttentionShape};
 use crate::plan::attention_backward::{AttentionBackwardProblem, Side};
 use crate::rotary::Pairing;
-use crate::{Capabilities, DType, HeadMap, Layout, Result, Tensor};
+use crate::{Capabilities, DType, HeadMap, Layout, Result};
 
 const DIM: u32 = 64;
 
@@ -52,26 +51,28 @@ pub(super) fn backward(device: &wgpu::Device, caps: &Capabilities) -> Result<Rea
     let (attended, truth) = gradients::<f64>(x, [rows, keys], &heads, &turn)?;
     let (_, naive) = gradients::<f32>(x, [rows, keys], &heads, &turn)?;
     let narrow = |x: &[f64]| -> Vec<f32> { x.iter().map(|&x| x as f32).collect() };
-    let up = |x: &[f32]| upload(device, x, DType::F32);
+    let mut contents = Contents::new(caps);
+    let mut up = |x: &[f32]| contents.numbers(x, DType::F32);
     let (out, lse) = (up(&narrow(&attended.out)), up(&narrow(&attended.lse)));
-    let [q, k, v, d_out] = x.map(up);
+    let [q, k, v, d_out] = x.map(&mut up);
     let [dq, dk, dv] =
-        [&truth.dq, &truth.dk, &truth.dv].map(|x| output(device, x.len(), DType::F32));
+        [&truth.dq, &truth.dk, &truth.dv].map(|x| contents.output(x.len(), DType::F32));
     let shape = AttentionShape::new(1, rows, keys);
-    let (workspace, table) =
-        (scratch(device, plan.workspace_bytes(&shape, rows)), turn.upload(device));
+    let workspace = contents.scratch(plan.workspace_bytes(&shape, rows));
+    let table = turn.write(&mut contents);
+    let memory = contents.upload(device);
     let layout = |heads, rows| Layout::bhsd([1, heads, rows, DIM]);
     let (of_q, of_k, of_out) = (layout(2, rows)?, layout(1, keys)?, layout(4, rows)?);
-    let tensor = |buffer, layout| Tensor::new(buffer, DType::F32, layout);
+    let tensor = |slot, layout| memory.tensor(slot, DType::F32, layout);
     let mut bindings = AttentionBackwardBindings::new(
-        [tensor(&q, of_q), tensor(&k, of_k), tensor(&v, of_k)],
-        (tensor(&out, of_out), lse.as_entire_buffer_binding()),
-        tensor(&d_out, of_out),
-        [tensor(&dq, of_q), tensor(&dk, of_k), tensor(&dv, of_k)],
-        workspace.as_entire_buffer_binding(),
+        [tensor(q, of_q), tensor(k, of_k), tensor(v, of_k)],
+        (tensor(out, of_out), memory.at(lse)),
+        tensor(d_out, of_out),
+        [tensor(dq, of_q), tensor(dk, of_k), tensor(dv, of_k)],
+        memory.at(workspace),
     );
     bindings.rotation = Some(BackwardRotation {
-        table: turn.bind(&table)?,
+        table: turn.bind(&memory, table)?,
         q_positions: Positions::From(0),
         k_positions: Positions::From(0),
     });
@@ -83,5 +84,5 @@ pub(super) fn backward(device: &wgpu::Device, caps: &Capabilities) -> Result<Rea
         (dk, expect("dk", truth.dk, &naive.dk)),
         (dv, expect("dv", truth.dv, &naive.dv)),
     ];
-    Ok(Ready { dispatch, outputs })
+    Ok(Ready { dispatch, memory, outputs })
 }

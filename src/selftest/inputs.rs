@@ -1,7 +1,6 @@
-//! What the probes compute with: numbers, buffers and a rotation.
+//! What the probes compute with: numbers and a rotation.
 
-use wgpu::util::DeviceExt as _;
-
+use super::memory::{Contents, Memory, Slot};
 use crate::gpu::CosSin;
 use crate::oracle::{self, Real};
 use crate::rotary::{Frequencies, Pairing, RopeConfig};
@@ -30,33 +29,6 @@ pub(super) fn wide<R: Real>(x: &[f32]) -> Vec<R> {
     x.iter().map(|&x| R::from_f64(f64::from(x))).collect()
 }
 
-pub(super) fn input(device: &wgpu::Device, bytes: &[u8]) -> wgpu::Buffer {
-    device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
-        label: Some("self-test"),
-        contents: bytes,
-        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
-    })
-}
-
-pub(super) fn upload(device: &wgpu::Device, x: &[f32], dtype: DType) -> wgpu::Buffer {
-    match dtype {
-        DType::F32 => input(device, bytemuck::cast_slice(x)),
-        DType::F16 => {
-            let halves: Vec<half::f16> = x.iter().map(|&x| half::f16::from_f32(x)).collect();
-            input(device, bytemuck::cast_slice(&halves))
-        }
-    }
-}
-
-/// Filled with NaN, so that what is never written shows.
-pub(super) fn output(device: &wgpu::Device, len: usize, dtype: DType) -> wgpu::Buffer {
-    upload(device, &vec![f32::NAN; len], dtype)
-}
-
-pub(super) fn scratch(device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
-    output(device, bytes.div_ceil(4) as usize, DType::F32)
-}
-
 /// A table of 64 channels and what the oracle reads instead of it.
 pub(super) struct Turn {
     pub(super) table: crate::rotary::RopeTable,
@@ -69,12 +41,20 @@ impl Turn {
         Ok(Self { table: config.table(128, 128)?, frequencies: config.frequencies(128)? })
     }
 
-    pub(super) fn bind<'a>(&self, buffer: &'a wgpu::Buffer) -> Result<CosSin<'a>> {
-        Ok(CosSin { binding: buffer.as_entire_buffer_binding(), shape: self.table.shape()? })
+    pub(super) fn bind<'a>(&self, memory: &'a Memory, table: Slot) -> Result<CosSin<'a>> {
+        Ok(CosSin { binding: memory.at(table), shape: self.table.shape()? })
     }
 
-    pub(super) fn upload(&self, device: &wgpu::Device) -> wgpu::Buffer {
-        input(device, self.table.as_bytes())
+    pub(super) fn write(&self, contents: &mut Contents) -> Slot {
+        contents.bytes(self.table.as_bytes())
+    }
+
+    /// Turned back by `distance`, wherever it stands.
+    pub(super) fn back<R: Real>(&self, x: &[R], shape: [u32; 4], distance: u32) -> Result<Vec<R>> {
+        oracle::rope(x, shape, 64, Pairing::Half, |_, _, pair| {
+            let (cos, sin) = self.frequencies.cos_sin(distance, pair as usize);
+            (R::from_f64(cos), R::from_f64(-sin))
+        })
     }
 
     pub(super) fn apply<R: Real>(&self, x: &[R], shape: [u32; 4], first: u32) -> Result<Vec<R>> {

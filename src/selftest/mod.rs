@@ -20,11 +20,11 @@
 
 mod backward;
 mod inputs;
+mod memory;
 mod probes;
 mod readback;
 mod report;
 
-pub use crate::plan::{Quarantine, Tier};
 pub use report::{Finding, Outcome, Report};
 
 use crate::Capabilities;

@@ -1,25 +1,28 @@
 //! The probes: small calls of every kernel, and what the oracle says of them.
 
 use super::backward::backward;
-use super::inputs::{Turn, input, numbers, output, scratch, stored, upload, wide};
+use super::inputs::{Turn, numbers, stored, wide};
+use super::memory::{Contents, Memory, Slot};
+use crate::attention::{Attention, AttentionBindings};
+use crate::decode::{Decode, DecodeBindings};
 use crate::gpu::{CacheBindings, CacheTensor, Positions, Rotation};
-use crate::kernels::attention::{Attention, AttentionBindings};
-use crate::kernels::decode::{Decode, DecodeBindings};
-use crate::kernels::kv_append::{KvAppend, KvAppendBindings};
-use crate::kernels::linear_attention::{LinearAttention, LinearAttentionBindings};
-use crate::kernels::rope::{Rope, RopeBindings};
-use crate::kernels::scores::{Scores, ScoresBindings};
+use crate::kv_append::{KvAppend, KvAppendBindings};
+use crate::kv_move::{KvMove, KvMoveBindings};
+use crate::linear_attention::{LinearAttention, LinearAttentionBindings};
 use crate::oracle::{self, AttentionInputs, LinearInputs, Real};
 use crate::plan::Tier;
 use crate::plan::attention::{AttentionPlan, AttentionProblem, AttentionShape};
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::decode::{DecodeProblem, DecodeShape};
 use crate::plan::kv_append::{KvAppendProblem, KvAppendShape};
+use crate::plan::kv_move::{KvMoveProblem, KvMoveShape, Move};
 use crate::plan::linear_attention::{LinearAttentionProblem, LinearAttentionShape};
 use crate::plan::rope::{RopeProblem, RopeShape};
 use crate::plan::scores::{ScoresProblem, ScoresShape};
+use crate::rope::{Rope, RopeBindings};
 use crate::rotary::Pairing;
-use crate::{Capabilities, DType, Dispatch, HeadMap, Layout, Result, Tensor};
+use crate::scores::{Scores, ScoresBindings};
+use crate::{Capabilities, DType, Dispatch, HeadMap, Layout, Result};
 
 /// Compiles and binds a call, on any thread.
 type Prepare = Box<dyn FnOnce(&wgpu::Device) -> Result<Ready> + Send>;
@@ -34,7 +37,8 @@ pub(super) struct Probe {
 /// A call that can be recorded, and what each of its outputs should hold.
 pub(super) struct Ready {
     pub(super) dispatch: Dispatch,
-    pub(super) outputs: Vec<(wgpu::Buffer, Expected)>,
+    pub(super) memory: Memory,
+    pub(super) outputs: Vec<(Slot, Expected)>,
 }
 
 /// What an output should hold.
@@ -70,6 +74,7 @@ pub(super) fn all(caps: &Capabilities) -> Vec<Probe> {
             rope(device, caps, DType::F16)
         }),
         probe(caps, "kv_append", vec![Tier::KvAppend], append),
+        probe(caps, "kv_move", vec![Tier::KvMove], shift),
         probe(caps, "decode, split and merged", vec![Tier::Decode, Tier::Merge], |device, caps| {
             decode(device, caps, [CacheType::F32; 2])
         }),
@@ -120,20 +125,22 @@ fn rope(device: &wgpu::Device, caps: &Capabilities, dtype: DType) -> Result<Read
     let turn = Turn::new()?;
     let kernel =
         Rope::new(device, &RopeProblem { dtype, ..RopeProblem::new(2, 0, 64) }.plan(caps)?)?;
-    let (q, out) = (upload(device, &x, dtype), output(device, x.len(), dtype));
-    let table = turn.upload(device);
+    let mut contents = Contents::new(caps);
+    let (q, out) = (contents.numbers(&x, dtype), contents.output(x.len(), dtype));
+    let table = turn.write(&mut contents);
+    let memory = contents.upload(device);
     let layout = Layout::bhsd(shape)?;
     let bindings = RopeBindings {
-        q: Tensor::new(&q, dtype, layout),
+        q: memory.tensor(q, dtype, layout),
         k: None,
-        q_out: Some(Tensor::new(&out, dtype, layout)),
+        q_out: Some(memory.tensor(out, dtype, layout)),
         k_out: None,
-        rotation: Rotation::new(turn.bind(&table)?, Positions::From(5)),
+        rotation: Rotation::new(turn.bind(&memory, table)?, Positions::From(5)),
     };
     let dispatch = kernel.bind(device, &RopeShape { batch: 1, seq: 9 }, &bindings)?;
     let truth = turn.apply(&wide::<f64>(&x), shape, 5)?;
     let naive = turn.apply(&x, shape, 5)?;
-    Ok(Ready { dispatch, outputs: vec![(out, Expected::new("out", dtype, truth, &naive))] })
+    Ok(Ready { dispatch, memory, outputs: vec![(out, Expected::new("out", dtype, truth, &naive))] })
 }
 
 pub(super) fn attention_inputs<'a, R>(
@@ -177,23 +184,25 @@ fn attention(device: &wgpu::Device, plan: &AttentionPlan) -> Result<Ready> {
     let keys = rows + plan.tile().block_k();
     let x = [numbers(rows * dim, 1), numbers(keys * dim, 2), numbers(keys * dim, 3)];
     let [out_is, lse_is] = attended(x.each_ref().map(Vec::as_slice), [rows, keys], dim, heads)?;
-    let [q, k, v] = x.map(|x| upload(device, &x, DType::F32));
-    let out = output(device, out_is.truth.len(), DType::F32);
-    let lse = output(device, lse_is.truth.len(), DType::F32);
+    let mut contents = Contents::new(&plan.capabilities);
+    let [q, k, v] = x.map(|x| contents.numbers(&x, DType::F32));
+    let out = contents.output(out_is.truth.len(), DType::F32);
+    let lse = contents.output(lse_is.truth.len(), DType::F32);
+    let memory = contents.upload(device);
     let kv = Layout::bhsd([1, 1, keys, dim])?;
     let out_layout = Layout::bhsd([1, heads.heads().len() as u32, rows, dim])?;
     let bindings = AttentionBindings {
-        lse: Some(lse.as_entire_buffer_binding()),
+        lse: Some(memory.at(lse)),
         ..AttentionBindings::new(
-            Tensor::new(&q, DType::F32, Layout::bhsd([1, 1, rows, dim])?),
-            Tensor::new(&k, DType::F32, kv),
-            Tensor::new(&v, DType::F32, kv),
-            Tensor::new(&out, DType::F32, out_layout),
+            memory.tensor(q, DType::F32, Layout::bhsd([1, 1, rows, dim])?),
+            memory.tensor(k, DType::F32, kv),
+            memory.tensor(v, DType::F32, kv),
+            memory.tensor(out, DType::F32, out_layout),
         )
     };
     let kernel = Attention::new(device, plan)?;
     let dispatch = kernel.bind(device, &AttentionShape::new(1, rows, keys), &bindings)?;
-    Ok(Ready { dispatch, outputs: vec![(out, out_is), (lse, lse_is)] })
+    Ok(Ready { dispatch, memory, outputs: vec![(out, out_is), (lse, lse_is)] })
 }
 
 fn decode(device: &wgpu::Device, caps: &Capabilities, stored: [CacheType; 2]) -> Result<Ready> {
@@ -210,37 +219,34 @@ fn decode(device: &wgpu::Device, caps: &Capabilities, stored: [CacheType; 2]) ->
     // Room for many keys, so that they are split over workgroups.
     let problem = DecodeProblem { lse: true, ..DecodeProblem::new(heads, format, 1, 4096) };
     let kernel = Decode::new(device, &problem.plan(caps)?)?;
-    let q = upload(device, &q, DType::F32);
-    let (k, v) = (input(device, &k_bytes), input(device, &v_bytes));
-    let kv_lens = input(device, bytemuck::bytes_of(&KEYS));
-    let out = output(device, out_is.truth.len(), DType::F32);
-    let lse = output(device, lse_is.truth.len(), DType::F32);
-    let workspace = scratch(device, kernel.plan().workspace_bytes().max(4));
-    let cached = |buffer, stored: CacheType| {
+    let mut contents = Contents::new(caps);
+    let q = contents.numbers(&q, DType::F32);
+    let (k, v) = (contents.bytes(&k_bytes), contents.bytes(&v_bytes));
+    let kv_lens = contents.bytes(bytemuck::bytes_of(&KEYS));
+    let out = contents.output(out_is.truth.len(), DType::F32);
+    let lse = contents.output(lse_is.truth.len(), DType::F32);
+    let workspace = contents.scratch(kernel.plan().workspace_bytes());
+    let memory = contents.upload(device);
+    let cached = |slot, stored: CacheType| {
         let layout = Layout::bhsd([1, 1, KEYS, stored.row(64)])?;
-        Result::Ok(CacheTensor {
-            binding: wgpu::Buffer::as_entire_buffer_binding(buffer),
-            stored,
-            layout,
-        })
+        Result::Ok(CacheTensor { binding: memory.at(slot), stored, layout })
     };
     let bindings = DecodeBindings {
-        q: Tensor::new(&q, DType::F32, Layout::bhsd([1, 1, 1, 64])?),
+        q: memory.tensor(q, DType::F32, Layout::bhsd([1, 1, 1, 64])?),
         cache: CacheBindings {
-            k: cached(&k, stored[0])?,
-            v: cached(&v, stored[1])?,
+            k: cached(k, stored[0])?,
+            v: cached(v, stored[1])?,
             block_table: None,
         },
-        kv_lens: kv_lens.as_entire_buffer_binding(),
-        out: Tensor::new(&out, DType::F32, Layout::bhsd([1, 2, 1, 64])?),
-        lse: Some(lse.as_entire_buffer_binding()),
+        kv_lens: memory.at(kv_lens),
+        out: memory.tensor(out, DType::F32, Layout::bhsd([1, 2, 1, 64])?),
+        lse: Some(memory.at(lse)),
         rotation: None,
         bias: None,
-        workspace: (kernel.plan().workspace_bytes() > 0)
-            .then(|| workspace.as_entire_buffer_binding()),
+        workspace: (kernel.plan().workspace_bytes() > 0).then(|| memory.at(workspace)),
     };
     let dispatch = kernel.bind(device, &DecodeShape { batch: 1, seq_q: 1 }, &bindings)?;
-    Ok(Ready { dispatch, outputs: vec![(out, out_is), (lse, lse_is)] })
+    Ok(Ready { dispatch, memory, outputs: vec![(out, out_is), (lse, lse_is)] })
 }
 
 /// Five rows behind three, in a cache for ten.
@@ -262,24 +268,53 @@ fn append(device: &wgpu::Device, caps: &Capabilities) -> Result<Ready> {
     let v_is = Expected::new("v", DType::F32, merged(wide(&v)), &naive);
 
     let kernel = KvAppend::new(device, &KvAppendProblem::new(CacheFormat::new(1, 64)).plan(caps)?)?;
-    let [k, v] = [k, v].map(|x| upload(device, &x, DType::F32));
-    let [k_cache, v_cache] = [(); 2].map(|()| upload(device, &before, DType::F32));
-    let (table, lens) = (turn.upload(device), input(device, bytemuck::bytes_of(&3_u32)));
+    let mut contents = Contents::new(caps);
+    let [k, v] = [k, v].map(|x| contents.numbers(&x, DType::F32));
+    let [k_cache, v_cache] = [(); 2].map(|()| contents.numbers(&before, DType::F32));
+    let (table, lens) = (turn.write(&mut contents), contents.bytes(bytemuck::bytes_of(&3_u32)));
+    let memory = contents.upload(device);
     let layout = Layout::bhsd(cached)?;
-    let cache = |buffer| CacheTensor {
-        binding: wgpu::Buffer::as_entire_buffer_binding(buffer),
-        stored: CacheType::F32,
-        layout,
-    };
+    let cache = |slot| CacheTensor { binding: memory.at(slot), stored: CacheType::F32, layout };
     let bindings = KvAppendBindings {
-        k: Tensor::new(&k, DType::F32, Layout::bhsd(new)?),
-        v: Tensor::new(&v, DType::F32, Layout::bhsd(new)?),
-        cache: CacheBindings { k: cache(&k_cache), v: cache(&v_cache), block_table: None },
-        lens: lens.as_entire_buffer_binding(),
-        rotation: Some(Rotation::new(turn.bind(&table)?, Positions::AmongKeys)),
+        k: memory.tensor(k, DType::F32, Layout::bhsd(new)?),
+        v: memory.tensor(v, DType::F32, Layout::bhsd(new)?),
+        cache: CacheBindings { k: cache(k_cache), v: cache(v_cache), block_table: None },
+        lens: memory.at(lens),
+        rotation: Some(Rotation::new(turn.bind(&memory, table)?, Positions::AmongKeys)),
     };
     let dispatch = kernel.bind(device, &KvAppendShape::new(1, 5), &bindings)?;
-    Ok(Ready { dispatch, outputs: vec![(k_cache, k_is), (v_cache, v_is)] })
+    Ok(Ready { dispatch, memory, outputs: vec![(k_cache, k_is), (v_cache, v_is)] })
+}
+
+/// A context shift: of nine rows, three behind the first two are lost.
+fn shift(device: &wgpu::Device, caps: &Capabilities) -> Result<Ready> {
+    let rows = 2 * 64..6 * 64;
+    let from = 5 * 64..9 * 64;
+    let [k, v] = [2, 3].map(|seed| numbers(10 * 64, seed));
+    let turn = Turn::new()?;
+    let mut k_truth = wide::<f64>(&k);
+    k_truth[rows.clone()].copy_from_slice(&turn.back(&wide(&k[from.clone()]), [1, 1, 4, 64], 3)?);
+    let mut k_naive = k.clone();
+    k_naive[rows.clone()].copy_from_slice(&turn.back(&k[from.clone()], [1, 1, 4, 64], 3)?);
+    let mut moved = v.clone();
+    moved.copy_within(from, rows.start);
+    let k_is = Expected::new("k", DType::F32, k_truth, &k_naive);
+    let v_is = Expected::new("v", DType::F32, wide(&moved), &moved);
+
+    let kernel = KvMove::new(device, &KvMoveProblem::new(CacheFormat::new(1, 64)).plan(caps)?)?;
+    let mut contents = Contents::new(caps);
+    let [k, v] = [k, v].map(|x| contents.numbers(&x, DType::F32));
+    let table = turn.write(&mut contents);
+    let memory = contents.upload(device);
+    let layout = Layout::bhsd([1, 1, 10, 64])?;
+    let cache = |slot| CacheTensor { binding: memory.at(slot), stored: CacheType::F32, layout };
+    let bindings = KvMoveBindings {
+        cache: CacheBindings { k: cache(k), v: cache(v), block_table: None },
+        table: Some(turn.bind(&memory, table)?),
+    };
+    let moves = [Move::shift(0, 2, 3, 9)];
+    let dispatch = kernel.bind(device, &KvMoveShape::new(1, &moves), &bindings)?;
+    Ok(Ready { dispatch, memory, outputs: vec![(k, k_is), (v, v_is)] })
 }
 
 /// A plane of real scores and one of imaginary ones.
@@ -296,16 +331,22 @@ fn scores(device: &wgpu::Device, caps: &Capabilities) -> Result<Ready> {
     let (re, im) = oracle::scores(&attention_inputs([&q, &k, &k], [rows, keys], 64, &heads))?;
     let naive: Vec<f32> = re.into_iter().chain(im).map(|s| s * problem.softmax_scale).collect();
     let kernel = Scores::new(device, &problem.plan(caps)?)?;
-    let [q, k] = [q, k].map(|x| upload(device, &x, DType::F32));
-    let out = output(device, naive.len(), DType::F32);
+    let mut contents = Contents::new(caps);
+    let [q, k] = [q, k].map(|x| contents.numbers(&x, DType::F32));
+    let out = contents.output(naive.len(), DType::F32);
+    let memory = contents.upload(device);
     let bindings = ScoresBindings {
-        q: Tensor::new(&q, DType::F32, Layout::bhsd([1, 1, rows, 64])?),
-        k: Tensor::new(&k, DType::F32, Layout::bhsd([1, 1, keys, 64])?),
-        out: out.as_entire_buffer_binding(),
+        q: memory.tensor(q, DType::F32, Layout::bhsd([1, 1, rows, 64])?),
+        k: memory.tensor(k, DType::F32, Layout::bhsd([1, 1, keys, 64])?),
+        out: memory.at(out),
         lse: None,
     };
     let dispatch = kernel.bind(device, &ScoresShape::new(1, rows, keys), &bindings)?;
-    Ok(Ready { dispatch, outputs: vec![(out, Expected::new("out", DType::F32, truth, &naive))] })
+    Ok(Ready {
+        dispatch,
+        memory,
+        outputs: vec![(out, Expected::new("out", DType::F32, truth, &naive))],
+    })
 }
 
 /// Causal, over more than a chunk.
@@ -338,22 +379,28 @@ fn linear(device: &wgpu::Device, caps: &Capabilities) -> Result<Ready> {
     let plan = LinearAttentionProblem::new(heads, 1, 64).plan(caps)?;
     let kernel = LinearAttention::new(device, &plan)?;
     let call = LinearAttentionShape::new(1, ROWS);
-    let workspace = scratch(device, plan.workspace_bytes(&call));
-    let [q, k, v] = x.map(|x| upload(device, &x, DType::F32));
-    let (out, table) = (output(device, naive.len(), DType::F32), turn.upload(device));
+    let mut contents = Contents::new(caps);
+    let workspace = contents.scratch(plan.workspace_bytes(&call));
+    let [q, k, v] = x.map(|x| contents.numbers(&x, DType::F32));
+    let (out, table) = (contents.output(naive.len(), DType::F32), turn.write(&mut contents));
+    let memory = contents.upload(device);
     let layout = Layout::bhsd(shape)?;
-    let tensor = |buffer| Tensor::new(buffer, DType::F32, layout);
+    let tensor = |slot| memory.tensor(slot, DType::F32, layout);
     let bindings = LinearAttentionBindings {
-        q: tensor(&q),
-        k: tensor(&k),
-        v: tensor(&v),
-        out: tensor(&out),
-        workspace: workspace.as_entire_buffer_binding(),
-        rotation: Some(Rotation::new(turn.bind(&table)?, Positions::From(0))),
+        q: tensor(q),
+        k: tensor(k),
+        v: tensor(v),
+        out: tensor(out),
+        workspace: memory.at(workspace),
+        rotation: Some(Rotation::new(turn.bind(&memory, table)?, Positions::From(0))),
         q_positions: None,
         state: None,
         random: None,
     };
     let dispatch = kernel.bind(device, &call, &bindings)?;
-    Ok(Ready { dispatch, outputs: vec![(out, Expected::new("out", DType::F32, truth, &naive))] })
+    Ok(Ready {
+        dispatch,
+        memory,
+        outputs: vec![(out, Expected::new("out", DType::F32, truth, &naive))],
+    })
 }

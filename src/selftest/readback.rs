@@ -7,6 +7,7 @@ use core::task::{Context, Poll, Waker};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use super::memory::{GUARD, POISON};
 use super::probes::{Expected, Probe, Ready};
 use super::{Finding, Outcome};
 use crate::{DType, Error};
@@ -124,13 +125,14 @@ impl Pending {
         ready.dispatch.encode(&mut encoder);
         let mut returning = Vec::new();
         for (output, expected) in ready.outputs {
+            let (buffer, offset, size) = ready.memory.guarded(output);
             let staging = device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("self-test"),
-                size: output.size(),
+                size,
                 usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             });
-            encoder.copy_buffer_to_buffer(&output, 0, &staging, 0, None);
+            encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, size);
             returning.push(Returning { staging, mapped: Arc::default(), expected });
         }
         queue.submit([encoder.finish()]);
@@ -182,7 +184,12 @@ impl Returning {
             return Err("the result could not be read back".to_owned());
         }
         let bytes = self.staging.get_mapped_range(..).map_err(|error| error.to_string())?;
-        let words = bytes.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]);
+        let inner = GUARD as usize..bytes.len() - GUARD as usize;
+        let guards = bytes[..inner.start].chunks_exact(4).chain(bytes[inner.end..].chunks_exact(4));
+        if guards.into_iter().any(|word| word != POISON) {
+            return Err(format!("{}: memory beside it was written", self.expected.what));
+        }
+        let words = bytes[inner].chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]);
         let numbers = match self.expected.dtype {
             DType::F32 => words.map(f32::from_le_bytes).collect(),
             DType::F16 => words

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use wgpu::util::DeviceExt as _;
 
-use crate::kernels::attention::{Attention, AttentionBindings};
+use crate::attention::{Attention, AttentionBindings};
 use crate::plan::attention::{AttentionProblem, AttentionShape};
 use crate::{DType, Dispatch, Layout, Result, Tensor};
 

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 pub use choice::Choice;
 use measure::Bench;
 
-use crate::kernels::attention::Attention;
+use crate::attention::Attention;
 use crate::plan::attention::{
     AttentionPlan, AttentionProblem, AttentionShape, Keys, Outputs, Queries, Tile,
 };

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use phasor::cache::CacheType;
-use phasor::selftest::{Outcome, SelfTest, Tier};
-use phasor::{Capabilities, wgpu};
+use phasor::selftest::{Outcome, Report, SelfTest};
+use phasor::{Capabilities, Sharing, Tier, wgpu};
 
 use crate::harness::lab;
 
@@ -13,12 +13,18 @@ fn a_sound_device_passes() {
     let gpu = &lab().gpu;
     let report = phasor::selftest(&gpu.device, &gpu.queue);
     println!("{report}");
+    assert_all_passed(&report);
+    assert!(report.apply(gpu.capabilities()).quarantined.is_empty());
+}
+
+fn assert_all_passed(report: &Report) {
     assert!(report.passed(), "{report}");
     let passed = report.findings.iter().filter(|f| matches!(f.outcome, Outcome::Passed { .. }));
     let tiers: HashSet<Tier> = passed.flat_map(|finding| finding.tiers.clone()).collect();
     let kernels = [
         Tier::Rope,
         Tier::KvAppend,
+        Tier::KvMove,
         Tier::Decode,
         Tier::Merge,
         Tier::LinearAttention,
@@ -32,7 +38,18 @@ fn a_sound_device_passes() {
         assert!(tiers.contains(&tier), "{tier} was not probed");
     }
     assert!(tiers.iter().any(|tier| matches!(tier, Tier::Attention(_))));
-    assert!(report.apply(gpu.capabilities()).quarantined.is_empty());
+}
+
+/// Every kernel with all its tensors in one buffer, poison between them.
+#[test]
+fn a_host_that_keeps_all_in_one_buffer_passes() {
+    let gpu = &lab().gpu;
+    let caps = gpu.capabilities().sharing(Sharing::Ranges);
+    let mut test = SelfTest::start(&gpu.device, &gpu.queue, &caps);
+    gpu.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    let report = test.finish().expect("all has come back");
+    println!("{report}");
+    assert_all_passed(&report);
 }
 
 /// The pieces, as a page on the web has to use them: nothing blocks, and what is left out is not
@@ -40,7 +57,7 @@ fn a_sound_device_passes() {
 #[test]
 fn the_pieces_do_not_block() {
     let gpu = &lab().gpu;
-    let kernels = [Tier::KvAppend, Tier::Decode, Tier::Merge, Tier::LinearAttention];
+    let kernels = [Tier::KvAppend, Tier::KvMove, Tier::Decode, Tier::Merge, Tier::LinearAttention];
     let kernels = kernels.into_iter().chain([Tier::AttentionBackward]);
     let storages = [CacheType::Int8, CacheType::Q4].map(Tier::Storage);
     let mut caps = kernels

@@ -99,6 +99,31 @@ fn shaders_are_as_their_plans_say() {
     });
 }
 
+/// What hosts are told of bindings is what the text says, and rewritten texts are the same program.
+#[test]
+fn bindings_and_rewritten_texts_are_the_shaders() {
+    every_variant(|variant, compiled| {
+        let shader = &variant.shader;
+        let names = |shader: &Shader| -> Vec<_> {
+            shader.bindings().iter().map(|one| (one.binding, one.name.to_owned())).collect()
+        };
+        let mut bound: Vec<_> = compiled
+            .used()
+            .filter_map(|(_, global)| Some((global.binding?.binding, global.name.clone()?)))
+            .collect();
+        bound.sort();
+        same("bindings", &names(shader), &bound)?;
+        let other = shader.with_overrides_written().renumbered().with_params_in_storage();
+        let numbers: Vec<u32> = other.bindings().iter().map(|one| one.binding).collect();
+        same("numbers", numbers, (0..bound.len() as u32).collect())?;
+        let (name, device) = (variant.name.clone(), variant.device.clone());
+        let again = Compiled::new(&Variant { name, device, f16: variant.f16, shader: other })?;
+        same("overrides left", again.overrides.len(), 0)?;
+        let sizes = |c: &Compiled| (c.entry_point().0.workgroup_size, c.workgroup_bytes());
+        same("sizes", sizes(&again), sizes(compiled))
+    });
+}
+
 #[test]
 fn shaders_fit_the_device_they_were_planned_for() {
     every_variant(|variant, compiled| {

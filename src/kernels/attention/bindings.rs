@@ -1,8 +1,8 @@
 //! The tensors of an attention call, and the checks they have to pass.
 
-use crate::gpu::{
-    Access, CacheBindings, CacheParams, CacheTensor, Checker, Reach, RotaryParams, Rotation,
-    Strides, Tensor, present,
+use crate::call::{
+    Access, Binding, CacheBindings, CacheParams, CacheTensor, Checker, Reach, RotaryParams,
+    Rotation, Strides, Tensor, present,
 };
 use crate::plan::attention::{
     Alignment, AttentionPlan, AttentionProblem, AttentionShape, Keys, Outputs, Queries,
@@ -11,50 +11,50 @@ use crate::{Error, Layout, Result};
 
 /// The tensors of one attention call. Strides and offsets are multiples of 4 elements.
 #[derive(Debug, Clone)]
-pub struct AttentionBindings<'a> {
+pub struct AttentionBindings<B> {
     /// `[B, H_q, S_q, D]`, ragged `[1, H_q, rows, D]`; read.
-    pub q: Tensor<'a>,
+    pub q: Tensor<B>,
     /// Rotated keys and values: tensors `[B, H_kv, S_k, D]` and `[B, H_kv, S_k, D_v]`, ragged
     /// `[1, H_kv, rows, D]` and `[1, H_kv, rows, D_v]`, or a cache, the new rows in it already; read.
-    pub cache: CacheBindings<'a>,
+    pub cache: CacheBindings<B>,
     /// `[B, H_out, S_q, D_v]`, or `[B, H_q, S_q, D_v]` for split outputs, or `[1, H, rows, D_v]`
     /// where q is ragged; written.
-    pub out: Tensor<'a>,
+    pub out: Tensor<B>,
     /// Split outputs: as out, the second stream of every query head; written.
-    pub out_im: Option<Tensor<'a>>,
+    pub out_im: Option<Tensor<B>>,
     /// Natural log-sum-exp of every output row, f32 `[B, H_out, S_q]`, or `[H_out, rows]` where q is
     /// ragged, without gaps, heads in the order of the head map; written. −∞ in rows that see no
     /// key.
-    pub lse: Option<wgpu::BufferBinding<'a>>,
+    pub lse: Option<B>,
     /// Batched keys and caches: how many keys each sequence has, u32 `[B]`, read. Keys behind them are
     /// padding and never read. Numbers above S_k count as S_k, unless the cache rolls; then it is
     /// needed, and counts the keys that are gone as well (below 2^29). Without it all S_k are there.
-    pub kv_lens: Option<wgpu::BufferBinding<'a>>,
+    pub kv_lens: Option<B>,
     /// Ragged queries: u32 `[B + 1]`, first row of each sequence, then the end; read.
-    pub cu_seqlens_q: Option<wgpu::BufferBinding<'a>>,
+    pub cu_seqlens_q: Option<B>,
     /// Ragged keys: u32 `[B + 1]`, first row of each sequence, then the end; read.
-    pub cu_seqlens_k: Option<wgpu::BufferBinding<'a>>,
+    pub cu_seqlens_k: Option<B>,
     /// Bias or mask, `[B, H_out, S_q, S_k]`: layout and binding, both in elements of the bias (f32,
     /// or bytes of a mask). Strides of 0 broadcast; keys are contiguous, by slots in a rolling cache. Read.
-    pub bias: Option<(Layout, wgpu::BufferBinding<'a>)>,
+    pub bias: Option<(Layout, B)>,
     /// Prefix-LM: u32 `[B]`, read.
-    pub prefix_lens: Option<wgpu::BufferBinding<'a>>,
+    pub prefix_lens: Option<B>,
     /// Which tiles are visited.
-    pub block_list: Option<BlockList<'a>>,
+    pub block_list: Option<BlockList<B>>,
     /// Table and positions of q, where the kernel rotates it.
-    pub rotation: Option<Rotation<'a>>,
+    pub rotation: Option<Rotation<B>>,
     /// [`Cut::workspace_bytes`](crate::attention::Cut::workspace_bytes) of scratch memory, where
     /// that is not 0; read and written. Its contents matter from the first part of a call to the last.
-    pub workspace: Option<wgpu::BufferBinding<'a>>,
+    pub workspace: Option<B>,
 }
 
 /// Which tiles of queries and keys a call visits: u32 `[B, ceil(S_q / block_q), ceil(S_k / block_k)]`
 /// without gaps, with the sizes of the plan's [tile](crate::attention::Tile); 0 leaves a tile
 /// out, as if the mask hid all of it.
 #[derive(Debug, Clone)]
-pub struct BlockList<'a> {
+pub struct BlockList<B> {
     /// Where it lies.
-    pub binding: wgpu::BufferBinding<'a>,
+    pub binding: B,
     /// Whether each batch has a list of its own; otherwise B is 1 and all share it.
     pub per_batch: bool,
 }
@@ -66,13 +66,13 @@ pub(super) struct Checked {
     pub(super) bias: Strides,
 }
 
-impl<'a> AttentionBindings<'a> {
+impl<B: Binding> AttentionBindings<B> {
     /// The tensors that every call has, without the optional ones.
     pub fn new(
-        q: Tensor<'a>,
-        k: impl Into<CacheTensor<'a>>,
-        v: impl Into<CacheTensor<'a>>,
-        out: Tensor<'a>,
+        q: Tensor<B>,
+        k: impl Into<CacheTensor<B>>,
+        v: impl Into<CacheTensor<B>>,
+        out: Tensor<B>,
     ) -> Self {
         let cache = CacheBindings { k: k.into(), v: v.into(), block_table: None };
         Self {
@@ -93,12 +93,7 @@ impl<'a> AttentionBindings<'a> {
     }
 
     /// Queries over a cache, of which each sequence has `kv_lens` keys.
-    pub fn over(
-        q: Tensor<'a>,
-        cache: CacheBindings<'a>,
-        kv_lens: wgpu::BufferBinding<'a>,
-        out: Tensor<'a>,
-    ) -> Self {
+    pub fn over(q: Tensor<B>, cache: CacheBindings<B>, kv_lens: B, out: Tensor<B>) -> Self {
         let CacheBindings { k, v, block_table } = cache;
         let new = Self::new(q, k, v, out);
         Self { cache: CacheBindings { block_table, ..new.cache }, kv_lens: Some(kv_lens), ..new }
@@ -108,7 +103,7 @@ impl<'a> AttentionBindings<'a> {
     pub(super) fn check(
         &self,
         plan: &AttentionPlan,
-        checker: &mut Checker<'_>,
+        checker: &mut Checker<'_, B>,
         shape: &AttentionShape,
         workspace_bytes: u64,
     ) -> Result<Checked> {
@@ -151,7 +146,7 @@ impl<'a> AttentionBindings<'a> {
     fn check_block_list(
         &self,
         plan: &AttentionPlan,
-        checker: &mut Checker<'_>,
+        checker: &mut Checker<'_, B>,
         shape: &AttentionShape,
     ) -> Result<()> {
         let (tile, list) = (plan.tile(), self.block_list.as_ref());
@@ -172,7 +167,7 @@ impl<'a> AttentionBindings<'a> {
     fn check_keys(
         &self,
         problem: &AttentionProblem,
-        checker: &mut Checker<'_>,
+        checker: &mut Checker<'_, B>,
         shape: &AttentionShape,
     ) -> Result<CacheParams> {
         let AttentionShape { batch, seq_q, seq_k, .. } = *shape;
@@ -218,7 +213,7 @@ impl<'a> AttentionBindings<'a> {
     fn check_lengths(
         &self,
         problem: &AttentionProblem,
-        checker: &mut Checker<'_>,
+        checker: &mut Checker<'_, B>,
         shape: &AttentionShape,
     ) -> Result<()> {
         let batch = u64::from(shape.batch);
@@ -250,7 +245,7 @@ impl<'a> AttentionBindings<'a> {
     fn check_rotation(
         &self,
         problem: &AttentionProblem,
-        checker: &mut Checker<'_>,
+        checker: &mut Checker<'_, B>,
         shape: &AttentionShape,
         [batch, rows]: [u32; 2],
     ) -> Result<RotaryParams> {

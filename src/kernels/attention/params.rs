@@ -2,7 +2,7 @@
 
 use super::AttentionBindings;
 use super::bindings::Checked;
-use crate::gpu::{CacheParams, RotaryParams, Rotation, Strides};
+use crate::call::{CacheParams, RotaryParams, Rotation, Strides};
 use crate::plan::attention::{Alignment, AttentionPlan, AttentionShape, CutPart, Queries};
 use crate::plan::softmax::scale_and_cap;
 use crate::uniform::uniform;
@@ -68,10 +68,10 @@ uniform! {
 }
 
 impl Params {
-    pub(super) fn new(
+    pub(super) fn new<B>(
         plan: &AttentionPlan,
         shape: &AttentionShape,
-        bindings: &AttentionBindings<'_>,
+        bindings: &AttentionBindings<B>,
         Checked { cache, rotary, bias }: Checked,
     ) -> Result<Self> {
         let problem = plan.problem();

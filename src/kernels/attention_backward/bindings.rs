@@ -1,7 +1,7 @@
 //! The tensors of a backward call, and the checks they have to pass.
 
-use crate::gpu::{
-    Access, Checker, CosSin, Positions, Reach, RotaryParams, Strides, Tensor, present,
+use crate::call::{
+    Access, Binding, Checker, CosSin, Positions, Reach, RotaryParams, Strides, Tensor, present,
 };
 use crate::plan::attention::{Alignment, AttentionShape, Keys, Queries};
 use crate::plan::attention_backward::AttentionBackwardPlan;
@@ -10,57 +10,57 @@ use crate::{DType, Error, Layout, Result};
 /// The tensors of one backward call. Strides and offsets of q, k, v, out and `d_out` are multiples of
 /// 4 elements; `d_out` may be broadcast by strides of 0. Of the gradients, strides are any.
 #[derive(Debug, Clone)]
-pub struct AttentionBackwardBindings<'a> {
+pub struct AttentionBackwardBindings<B> {
     /// As in the forward pass, `[B, H_q, S_q, D]` or ragged `[1, H_q, rows, D]`; read.
-    pub q: Tensor<'a>,
+    pub q: Tensor<B>,
     /// As in the forward pass, rotated, `[B, H_kv, S_k, D]` or ragged; read.
-    pub k: Tensor<'a>,
+    pub k: Tensor<B>,
     /// As in the forward pass, `[B, H_kv, S_k, D_v]` or ragged; read.
-    pub v: Tensor<'a>,
+    pub v: Tensor<B>,
     /// What the forward pass wrote, `[B, H_out, S_q, D_v]` or ragged; read.
-    pub out: Tensor<'a>,
+    pub out: Tensor<B>,
     /// The log-sum-exp that the forward pass wrote, f32 `[B, H_out, S_q]` or `[H_out, rows]`; read.
-    pub lse: wgpu::BufferBinding<'a>,
+    pub lse: B,
     /// ∂loss/∂out, of shape and type of `out`; read.
-    pub d_out: Tensor<'a>,
+    pub d_out: Tensor<B>,
     /// ∂loss/∂lse, f32, as `lse`; read.
-    pub d_lse: Option<wgpu::BufferBinding<'a>>,
+    pub d_lse: Option<B>,
     /// ∂loss/∂q in f32, of the shape of q; written.
-    pub dq: Tensor<'a>,
+    pub dq: Tensor<B>,
     /// ∂loss/∂k in f32, of the shape of k; written, zeros where a batch has no key.
-    pub dk: Tensor<'a>,
+    pub dk: Tensor<B>,
     /// ∂loss/∂v in f32, of the shape of v; written, zeros where a batch has no key.
-    pub dv: Tensor<'a>,
+    pub dv: Tensor<B>,
     /// ∂loss/∂sinks, f32 `[H_out]`; written.
-    pub d_sinks: Option<wgpu::BufferBinding<'a>>,
+    pub d_sinks: Option<B>,
     /// ∂loss/∂bias, f32 `[B, H_out, S_q, S_k]` without gaps; written, zeros where a key is hidden. The
     /// gradient of a bias that is broadcast is the sum over what it is broadcast along.
-    pub d_bias: Option<wgpu::BufferBinding<'a>>,
+    pub d_bias: Option<B>,
     /// As in the forward pass; read.
-    pub kv_lens: Option<wgpu::BufferBinding<'a>>,
+    pub kv_lens: Option<B>,
     /// As in the forward pass; read.
-    pub cu_seqlens_q: Option<wgpu::BufferBinding<'a>>,
+    pub cu_seqlens_q: Option<B>,
     /// As in the forward pass; read.
-    pub cu_seqlens_k: Option<wgpu::BufferBinding<'a>>,
+    pub cu_seqlens_k: Option<B>,
     /// As in the forward pass; read.
-    pub prefix_lens: Option<wgpu::BufferBinding<'a>>,
+    pub prefix_lens: Option<B>,
     /// As in the forward pass: layout and binding of a bias or mask; read.
-    pub bias: Option<(Layout, wgpu::BufferBinding<'a>)>,
+    pub bias: Option<(Layout, B)>,
     /// Table and positions, where q is rotated in the kernel or gradients are turned back.
-    pub rotation: Option<BackwardRotation<'a>>,
+    pub rotation: Option<BackwardRotation<B>>,
     /// [`AttentionBackwardPlan::workspace_bytes`] of scratch memory; read and written.
-    pub workspace: wgpu::BufferBinding<'a>,
+    pub workspace: B,
 }
 
 /// The rotation of the forward pass: of queries, and of keys before it.
 #[derive(Debug, Clone)]
-pub struct BackwardRotation<'a> {
+pub struct BackwardRotation<B> {
     /// The table that both were turned by.
-    pub table: CosSin<'a>,
+    pub table: CosSin<B>,
     /// Positions of the queries.
-    pub q_positions: Positions<'a>,
+    pub q_positions: Positions<B>,
     /// Positions of the keys; counted from a first one, or ids.
-    pub k_positions: Positions<'a>,
+    pub k_positions: Positions<B>,
 }
 
 /// What the checks found out.
@@ -72,14 +72,14 @@ pub(super) struct Checked {
     pub(super) q_rows: [u32; 2],
 }
 
-impl<'a> AttentionBackwardBindings<'a> {
+impl<B: Binding> AttentionBackwardBindings<B> {
     /// The tensors that every call has, without the optional ones.
     pub fn new(
-        [q, k, v]: [Tensor<'a>; 3],
-        (out, lse): (Tensor<'a>, wgpu::BufferBinding<'a>),
-        d_out: Tensor<'a>,
-        [dq, dk, dv]: [Tensor<'a>; 3],
-        workspace: wgpu::BufferBinding<'a>,
+        [q, k, v]: [Tensor<B>; 3],
+        (out, lse): (Tensor<B>, B),
+        d_out: Tensor<B>,
+        [dq, dk, dv]: [Tensor<B>; 3],
+        workspace: B,
     ) -> Self {
         Self {
             q,
@@ -152,7 +152,7 @@ impl<'a> AttentionBackwardBindings<'a> {
         }
         let n = u64::from;
         let ragged = [p.queries == Queries::Ragged, p.keys == Keys::Ragged];
-        use Access::{Read, Write};
+        use Access::{Read, Scratch, Write};
         for (name, needed, given, access, bytes) in [
             ("d_lse", problem.d_lse, &self.d_lse, Read, lse),
             ("d_sinks", problem.d_sinks, &self.d_sinks, Write, 4 * n(heads_out)),
@@ -162,7 +162,7 @@ impl<'a> AttentionBackwardBindings<'a> {
             ("cu_seqlens_k", ragged[1], &self.cu_seqlens_k, Read, 4 * (n(batch) + 1)),
             // Lengths of batched keys may be given or not.
             ("kv_lens", self.kv_lens.is_some() && !ragged[1], &self.kv_lens, Read, 4 * n(batch)),
-            ("workspace", true, &Some(self.workspace.clone()), Write, 4 * workspace),
+            ("workspace", true, &Some(self.workspace.clone()), Scratch, 4 * workspace),
         ] {
             present(name, needed, given.is_some())?;
             if let Some(binding) = given {
@@ -179,7 +179,7 @@ impl<'a> AttentionBackwardBindings<'a> {
         &self,
         plan: &AttentionBackwardPlan,
         shape: &AttentionShape,
-        checker: &mut Checker<'_>,
+        checker: &mut Checker<'_, B>,
         [q_rows, k_rows]: [[u32; 2]; 2],
     ) -> Result<(RotaryParams, RotaryParams)> {
         let p = &plan.problem().attention;

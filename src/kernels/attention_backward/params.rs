@@ -1,7 +1,7 @@
 //! The uniform block of a backward call.
 
 use super::bindings::{AttentionBackwardBindings, Checked};
-use crate::gpu::{Positions, RotaryParams, Strides};
+use crate::call::{Positions, RotaryParams, Strides};
 use crate::kernels::attention::{NO_WINDOW, causal_offset};
 use crate::plan::attention::{Alignment, AttentionShape, Keys, Queries};
 use crate::plan::attention_backward::{AttentionBackwardPlan, Part, Side};
@@ -63,10 +63,10 @@ fn strides(layout: &Layout, unit: u32, ragged: bool) -> Strides {
 }
 
 impl Params {
-    pub(super) fn new(
+    pub(super) fn new<B>(
         plan: &AttentionBackwardPlan,
         shape: &AttentionShape,
-        bindings: &AttentionBackwardBindings<'_>,
+        bindings: &AttentionBackwardBindings<B>,
         checked: &Checked,
     ) -> Result<Self> {
         let p = &plan.problem().attention;
@@ -125,11 +125,11 @@ impl Params {
     }
 
     /// Those of one part of a large pass.
-    pub(super) fn part(
+    pub(super) fn part<B>(
         &self,
         plan: &AttentionBackwardPlan,
         shape: &AttentionShape,
-        bindings: &AttentionBackwardBindings<'_>,
+        bindings: &AttentionBackwardBindings<B>,
         (side, part, groups_x): (Side, &Part, u32),
     ) -> Self {
         let p = &plan.problem().attention;

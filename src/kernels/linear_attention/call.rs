@@ -2,7 +2,9 @@
 
 use super::params::{FavorParams, Params};
 use super::{LinearAttentionBindings, Pass};
-use crate::gpu::{self, Access, Checker, Reach, RotaryParams, Rotation, Strides, present};
+use crate::call::{
+    Access, Binding, Checker, Reach, RotaryParams, Rotation, Step, Strides, present,
+};
 use crate::plan::binding;
 use crate::plan::linear_attention::{
     FeatureMap, LinearAttentionPlan, LinearAttentionProblem, LinearAttentionShape,
@@ -10,21 +12,21 @@ use crate::plan::linear_attention::{
 use crate::{Error, Layout, Result};
 
 /// A call that has passed every check.
-pub(super) struct Call<'a> {
+pub(super) struct Call<'a, B> {
     plan: &'a LinearAttentionPlan,
     shape: &'a LinearAttentionShape,
-    bindings: &'a LinearAttentionBindings<'a>,
-    pub(super) q_rotary: RotaryParams,
-    pub(super) k_rotary: RotaryParams,
+    bindings: &'a LinearAttentionBindings<B>,
+    q_rotary: RotaryParams,
+    k_rotary: RotaryParams,
     /// Features of q and of k within the buffer of random features.
-    features: Option<[wgpu::BufferBinding<'a>; 2]>,
+    features: Option<[B; 2]>,
 }
 
-impl<'a> Call<'a> {
+impl<'a, B: Binding> Call<'a, B> {
     pub(super) fn check(
         plan: &'a LinearAttentionPlan,
         shape: &'a LinearAttentionShape,
-        bindings: &'a LinearAttentionBindings<'a>,
+        bindings: &'a LinearAttentionBindings<B>,
     ) -> Result<Self> {
         let p = plan.problem();
         let caps = &plan.capabilities;
@@ -51,7 +53,7 @@ impl<'a> Call<'a> {
 
         let workspace = plan.workspace_bytes(shape);
         index_fits("workspace", workspace / 16)?;
-        checker.binding("workspace", &bindings.workspace, Access::Write, workspace)?;
+        checker.binding("workspace", &bindings.workspace, Access::Scratch, workspace)?;
 
         present("state", p.state, bindings.state.is_some())?;
         if let Some(state) = &bindings.state {
@@ -70,23 +72,19 @@ impl<'a> Call<'a> {
             let projection = 4 * u64::from(p.head_dim) * u64::from(f);
             checker.binding("projection", &random.projection, Access::Read, projection)?;
             let needed = plan.features_bytes(shape);
-            checker.binding("features", &random.features, Access::Write, needed)?;
-            features = Some([(0, q), (plan.keys_at(q), k)].map(|(at, bytes)| {
-                let mut part = random.features.clone();
-                part.offset += at;
-                part.size = wgpu::BufferSize::new(bytes);
-                part
-            }));
+            checker.binding("features", &random.features, Access::Scratch, needed)?;
+            let parts = [(0, q), (plan.keys_at(q), k)];
+            features = Some(parts.map(|(at, bytes)| random.features.part(at, bytes)));
         }
         Ok(Self { plan, shape, bindings, q_rotary, k_rotary, features })
     }
 
     /// Rotations of the queries and of the keys.
     fn rotaries(
-        checker: &mut Checker<'_>,
+        checker: &mut Checker<'_, B>,
         p: &LinearAttentionProblem,
         shape: &LinearAttentionShape,
-        bindings: &LinearAttentionBindings<'_>,
+        bindings: &LinearAttentionBindings<B>,
     ) -> Result<(RotaryParams, RotaryParams)> {
         present("rotation", p.rotary_dim > 0, bindings.rotation.is_some())?;
         if bindings.q_positions.is_some() && (p.causal || p.rotary_dim == 0) {
@@ -104,7 +102,7 @@ impl<'a> Call<'a> {
         Ok((of(q_positions, shape.seq_q)?, of(positions, shape.seq_k)?))
     }
 
-    pub(super) fn params(&self, rotary: RotaryParams, groups_x: u32) -> Params {
+    fn params(&self, rotary: RotaryParams, groups_x: u32) -> Params {
         let p = self.plan.problem();
         let dense = |heads: u32, seq: u32| {
             let row = p.feature_dim() / 4;
@@ -140,7 +138,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    pub(super) fn favor_params(&self, query: bool, groups_x: u32) -> FavorParams {
+    fn favor_params(&self, query: bool, groups_x: u32) -> FavorParams {
         let p = self.plan.problem();
         let (x, heads, seq) = match query {
             true => (&self.bindings.q, p.heads.q_heads(), self.shape.seq_q),
@@ -163,52 +161,50 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// What a pass binds beside its parameters.
-    pub(super) fn bind<'b>(
-        &'b self,
-        pass: Pass,
-        heads: &'b wgpu::Buffer,
-        call: gpu::Call<'b>,
-    ) -> gpu::Call<'b> {
+    /// The dispatch of a pass, with its parameters and all that it binds.
+    pub(super) fn bind(&self, pass: Pass, step: Step<B>) -> Step<B> {
         let bindings = self.bindings;
+        let groups_x = step.workgroups[0];
         let [q, k] = match &self.features {
             Some(features) => features.clone(),
             None => [bindings.q.binding.clone(), bindings.k.binding.clone()],
         };
         // Without keys, k and v may be empty buffers, which cannot be bound: nothing reads them.
-        let keys = |call: gpu::Call<'b>| {
+        let keys = |step: Step<B>| {
             let [k, v] =
                 [&k, &bindings.v.binding].map(|x| Some(x).filter(|_| self.shape.seq_k > 0));
-            call.read(binding::K, k).read(binding::V, v)
+            step.declared(binding::K, k).declared(binding::V, v)
         };
         match pass {
             Pass::Favor { query } => {
                 let (x, features) = if query { (&bindings.q, q) } else { (&bindings.k, k) };
                 let projection = bindings.random.as_ref().map(|random| &random.projection);
-                call.tensor(binding::Q, x)
-                    .bind(binding::FEATURES, features)
+                step.params(&self.favor_params(query, groups_x))
+                    .tensor(binding::Q, x)
+                    .bind(binding::FEATURES, &features)
                     .optional(binding::PROJECTION, projection)
             }
-            Pass::Sums => keys(call)
-                .bind(binding::WORKSPACE, bindings.workspace.clone())
+            Pass::Sums => keys(step.params(&self.params(self.k_rotary, groups_x)))
+                .bind(binding::WORKSPACE, &bindings.workspace)
                 .rotation(bindings.rotation.as_ref()),
             Pass::Scan => {
                 let state = bindings.state.as_ref();
-                call.bind(binding::WORKSPACE, bindings.workspace.clone())
+                step.params(&self.params(self.k_rotary, groups_x))
+                    .bind(binding::WORKSPACE, &bindings.workspace)
                     .optional(binding::STATE_S, state.map(|state| &state.s))
                     .optional(binding::STATE_Z, state.map(|state| &state.z))
             }
-            Pass::Outputs => keys(call)
-                .bind(binding::HEADS, heads.as_entire_buffer_binding())
-                .bind(binding::Q, q)
-                .bind(binding::WORKSPACE, bindings.workspace.clone())
+            Pass::Outputs => keys(step.params(&self.params(self.q_rotary, groups_x)))
+                .table(binding::HEADS)
+                .bind(binding::Q, &q)
+                .bind(binding::WORKSPACE, &bindings.workspace)
                 .tensor(binding::OUT, &bindings.out)
                 .rotation(self.q_rotation().as_ref()),
         }
     }
 
     /// The rotation of the queries.
-    fn q_rotation(&self) -> Option<Rotation<'a>> {
+    fn q_rotation(&self) -> Option<Rotation<B>> {
         let rotation = self.bindings.rotation.clone()?;
         let positions = self.bindings.q_positions.clone().unwrap_or(rotation.positions);
         Some(Rotation { positions, ..rotation })

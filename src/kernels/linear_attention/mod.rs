@@ -1,105 +1,63 @@
-//! Linear attention on the device: compiles a [`LinearAttentionPlan`], binds tensors to it.
+//! Calls of linear attention: tensors in, a recipe out.
 
 mod bindings;
 mod call;
 mod params;
 
-#[cfg(doc)]
-use crate::Error;
 use crate::Result;
-use crate::gpu::{Compiler, Dispatch, Pipeline, params_buffer, uniform_buffer};
-use crate::plan::binding;
+use crate::call::{Binding, Plan, Recipe, Step, sealed};
 use crate::plan::linear_attention::{LinearAttentionPlan, LinearAttentionShape};
+use crate::plan::{Capabilities, Shader};
 pub use bindings::{LinearAttentionBindings, RandomFeatureBindings, State};
 use call::Call;
 use params::Head;
 
-/// A compiled linear attention. It belongs to the device it was made on and is cheap to clone.
-#[derive(Debug, Clone)]
-pub struct LinearAttention {
-    plan: LinearAttentionPlan,
-    /// In the order of the plan's shaders.
-    pipelines: Vec<Pipeline>,
-    heads: wgpu::Buffer,
-}
+impl sealed::Sealed for LinearAttentionPlan {}
 
-impl LinearAttention {
-    /// Compiles `plan`, on a device or through a [`Compiler`], once for every configuration.
-    ///
-    /// # Errors
-    /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
-    /// when it is lost or out of memory.
-    pub fn new<'a>(compiler: impl Into<Compiler<'a>>, plan: &LinearAttentionPlan) -> Result<Self> {
-        let compiler = compiler.into();
-        let plan = plan.on(compiler.capabilities())?;
-        let mut heads = vec![Head::default(); plan.head_slots()];
-        for (slot, head) in heads.iter_mut().zip(plan.problem().heads.heads()) {
+impl Plan for LinearAttentionPlan {
+    type Shape<'s> = LinearAttentionShape;
+    type Bindings<B> = LinearAttentionBindings<B>;
+
+    fn stages(&self) -> Vec<&Shader> {
+        self.shaders().iter().collect()
+    }
+
+    fn tables(&self) -> Vec<Option<Vec<u8>>> {
+        let mut heads = vec![Head::default(); self.head_slots()];
+        for (slot, head) in heads.iter_mut().zip(self.problem().heads.heads()) {
             let (cos, sin) = (head.phase.cos() as f32, head.phase.sin() as f32);
             *slot = Head { source: head.source, cos, sin, pad: 0 };
         }
-        let heads = bytemuck::cast_slice(&heads);
-        let pipeline = |shader| Pipeline::new(compiler, shader);
-        Ok(Self {
-            pipelines: plan.shaders().iter().map(pipeline).collect::<Result<_>>()?,
-            heads: uniform_buffer(compiler.device(), "linear attention heads", heads)?,
-            plan,
-        })
+        let outputs = Some(bytemuck::cast_slice(&heads).to_vec());
+        let others = self.shaders().len().saturating_sub(1);
+        core::iter::repeat_n(None, others).chain([outputs]).collect()
     }
 
-    /// The plan that runs.
-    pub fn plan(&self) -> &LinearAttentionPlan {
-        &self.plan
-    }
-
-    /// Checks the tensors of a call and binds them.
-    ///
-    /// # Errors
-    /// Any of [`Error`]'s variants on shapes, strides, sizes, alignment, overlap, usage, dtypes and
-    /// limits; [`Error::Binding`] for a binding that the problem needs and the call lacks, or the
-    /// other way round; [`Error::TableTooShort`] where a token has a position past the table. The
-    /// buffers stay as they are.
-    pub fn bind(
+    fn recipe<B: Binding>(
         &self,
-        device: &wgpu::Device,
         shape: &LinearAttentionShape,
-        bindings: &LinearAttentionBindings<'_>,
-    ) -> Result<Dispatch> {
-        let call = Call::check(&self.plan, shape, bindings)?;
+        bindings: &LinearAttentionBindings<B>,
+    ) -> Result<Recipe<B>> {
+        let call = Call::check(self, shape, bindings)?;
         let favor = [Pass::Favor { query: true }, Pass::Favor { query: false }];
-        let favor = favor.into_iter().filter(|_| self.plan.problem().is_favor());
+        let favor = favor.into_iter().filter(|_| self.problem().is_favor());
         let all = favor.chain([Pass::Sums, Pass::Scan, Pass::Outputs]);
-        let groups = self.plan.groups(shape);
-        let mut passes = Vec::new();
-        for (pass, (pipeline, groups)) in all.zip(self.pipelines.iter().zip(groups)) {
+        let mut steps = Vec::new();
+        for (stage, (pass, groups)) in all.zip(self.groups(shape)).enumerate() {
             if groups > 0 {
-                let workgroups = self.plan.capabilities.fold_groups(groups)?;
-                let params = self.params(device, &call, pass, workgroups[0])?;
-                let bound =
-                    pipeline.call().bind(binding::PARAMS, params.as_entire_buffer_binding());
-                let bound = call.bind(pass, &self.heads, bound);
-                passes.push(bound.dispatch(device, workgroups));
+                let step = Step::new(stage, self.capabilities.fold_groups(groups)?);
+                steps.push(call.bind(pass, step));
             }
         }
-        Ok(Dispatch::sequence(passes))
+        Ok(Recipe { steps })
     }
 
-    fn params(
-        &self,
-        device: &wgpu::Device,
-        call: &Call<'_>,
-        pass: Pass,
-        groups_x: u32,
-    ) -> Result<wgpu::Buffer> {
-        let label = "linear attention params";
-        match pass {
-            Pass::Favor { query } => {
-                params_buffer(device, label, &call.favor_params(query, groups_x))
-            }
-            Pass::Sums | Pass::Scan => {
-                params_buffer(device, label, &call.params(call.k_rotary, groups_x))
-            }
-            Pass::Outputs => params_buffer(device, label, &call.params(call.q_rotary, groups_x)),
-        }
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn on(&self, capabilities: Capabilities) -> Result<Self> {
+        self.on(capabilities)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The uniforms of linear attention, as the shaders lay them out.
 
-use crate::gpu::{RotaryParams, Strides};
+use crate::call::{RotaryParams, Strides};
 use crate::uniform::uniform;
 
 uniform! {

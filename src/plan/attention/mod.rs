@@ -67,7 +67,7 @@ impl AttentionPlan {
         tile.check(problem)?;
         capabilities.allow_stored(Tier::Attention(tile), problem.stored())?;
         let bound = Bound::new(problem, capabilities.max_storage_buffers);
-        let shader = shader::shader(problem, &programs, &tile, bound);
+        let shader = shader::shader(problem, &programs, &tile, bound).shared(capabilities.sharing);
         capabilities.admit("attention", &shader)?;
         Ok(Self {
             problem: problem.clone(),

@@ -83,6 +83,8 @@ impl AttentionBackwardPlan {
         for (side, tile) in [Side::Queries, Side::Keys].into_iter().zip(&tiles) {
             shaders.push(shader::gradients(problem, &programs, tile, side));
         }
+        let shaders: Vec<Shader> =
+            shaders.into_iter().map(|shader| shader.shared(caps.sharing)).collect();
         shaders
             .iter()
             .try_for_each(|shader| caps.admit("the backward pass of attention", shader))?;

@@ -76,6 +76,7 @@ impl DecodePlan {
             }
         };
         let shader = shader::shader(problem, &programs, &tile, merge.is_some(), caps.software);
+        let shader = shader.shared(caps.sharing);
         caps.admit("decode", &shader)?;
         let (problem, capabilities) = (problem.clone(), capabilities.clone());
         Ok(Self { problem, capabilities, programs, tile, splits, shader, merge })

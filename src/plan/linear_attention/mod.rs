@@ -91,6 +91,8 @@ impl LinearAttentionPlan {
         shaders.push(shader::sums(problem, &tile));
         shaders.push(shader::scan(problem, &tile));
         shaders.push(shader::outputs(problem, &tile));
+        let shaders: Vec<Shader> =
+            shaders.into_iter().map(|shader: Shader| shader.shared(capabilities.sharing)).collect();
         for shader in &shaders {
             capabilities.admit("linear attention", shader)?;
         }

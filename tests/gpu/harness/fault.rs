@@ -2,8 +2,7 @@
 
 use std::{borrow::Cow, cell::Cell};
 
-use phasor::shader::Step;
-use phasor::{Dispatch, wgpu};
+use phasor::{Dispatch, Part, wgpu};
 use phasor_kit::gpu::Gpu;
 
 /// A passage of a shader, and what stands there instead.
@@ -33,18 +32,18 @@ pub fn execute(gpu: &Gpu, call: &Dispatch) {
         return gpu.run(|encoder| call.encode(encoder));
     };
     for part in call.parts() {
-        let source = &part.step().shader.source;
+        let source = &part.shader().source;
         if source.contains(passage) {
             FAULT.set((fault, count + 1));
-            run(gpu, part.step(), source.replace(passage, instead));
+            run(gpu, part, source.replace(passage, instead));
         } else {
             gpu.run(|encoder| part.encode(encoder));
         }
     }
 }
 
-/// One step of a call, from another text.
-fn run(gpu: &Gpu, step: &Step, source: String) {
+/// One part of a call, from another text.
+fn run(gpu: &Gpu, part: Part<'_>, source: String) {
     let module = gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor {
         label: Some("a faulty shader"),
         source: wgpu::ShaderSource::Wgsl(Cow::Owned(source)),
@@ -53,15 +52,15 @@ fn run(gpu: &Gpu, step: &Step, source: String) {
         label: Some("a faulty shader"),
         layout: None,
         module: &module,
-        entry_point: Some(step.shader.entry),
+        entry_point: Some(part.shader().entry),
         compilation_options: wgpu::PipelineCompilationOptions {
-            constants: &step.shader.overrides,
+            constants: &part.shader().overrides,
             zero_initialize_workgroup_memory: false,
         },
         cache: None,
     });
-    let entries: Vec<_> = step
-        .bindings
+    let entries: Vec<_> = part
+        .bindings()
         .iter()
         .map(|bound| wgpu::BindGroupEntry {
             binding: bound.binding,
@@ -81,7 +80,7 @@ fn run(gpu: &Gpu, step: &Step, source: String) {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         pass.set_pipeline(&pipeline);
         pass.set_bind_group(0, &group, &[]);
-        let [x, y] = step.workgroups;
+        let [x, y] = part.workgroups();
         pass.dispatch_workgroups(x, y, 1);
     });
 }

@@ -2,7 +2,7 @@
 //! is. Whatever no move writes must keep its bytes.
 
 use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheType};
-use phasor::kv_move::{KvMoveBindings, KvMoveProblem, Move};
+use phasor::kv_move::{KvMoveBindings, KvMoveProblem, KvMoveShape, Move};
 use phasor::oracle::{self, Real};
 use phasor::rotary::{Pairing, RopeConfig, RopeRule, Xpos};
 use phasor::{DType, Error};
@@ -113,7 +113,7 @@ impl Case {
             },
             table: rope.as_ref().map(|rope| rope.table()),
         };
-        let call = kernel.bind(&gpu.device, BATCH, &self.moves, &bindings)?;
+        let call = kernel.bind(&gpu.device, &KvMoveShape::new(BATCH, &self.moves), &bindings)?;
         gpu.run(|encoder| call.encode(encoder));
         Ok([k.downloaded(gpu, &k_buffer), v.downloaded(gpu, &v_buffer)])
     }

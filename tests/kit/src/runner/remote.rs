@@ -4,8 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use phasor::shader::Step;
-use phasor::{Dispatch, wgpu};
+use phasor::{Dispatch, Part, wgpu};
 use serde_json::{Value, json};
 
 use crate::cases::Result;
@@ -46,13 +45,13 @@ impl Remote {
     /// Runs the steps of a call over there: what its buffers hold here goes in, and what they hold
     /// there comes back.
     pub(super) fn run(&mut self, gpu: &Gpu, call: &Dispatch) -> Result<()> {
-        call.parts().try_for_each(|part| self.step(gpu, part.step()))
+        call.parts().try_for_each(|part| self.part(gpu, part))
     }
 
-    fn step(&mut self, gpu: &Gpu, step: &Step) -> Result<()> {
+    fn part(&mut self, gpu: &Gpu, part: Part<'_>) -> Result<()> {
         let mut buffers: Vec<&wgpu::Buffer> = Vec::new();
         let mut bindings = Vec::new();
-        for bound in &step.bindings {
+        for bound in part.bindings() {
             let known = buffers.iter().position(|&buffer| *buffer == bound.buffer);
             let index = known.unwrap_or_else(|| {
                 buffers.push(&bound.buffer);
@@ -68,8 +67,8 @@ impl Remote {
         let contents: Vec<String> =
             buffers.iter().map(|buffer| BASE64.encode(gpu.download_bytes(buffer))).collect();
         let answer = self.ask(&json!({
-            "shader": step.shader.to_json(),
-            "workgroups": step.workgroups,
+            "shader": part.shader().to_json(),
+            "workgroups": part.workgroups(),
             "buffers": contents,
             "bindings": bindings,
         }))?;

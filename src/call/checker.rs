@@ -1,35 +1,18 @@
-//! A tensor over a range of the caller's buffer, and the checks it has to pass.
+//! The checks that a call's bindings have to pass.
 
-use super::Strides;
-use crate::plan::Capabilities;
+use super::{Binding, Strides, Tensor};
 use crate::plan::attention::Bias;
+use crate::plan::{Capabilities, Sharing};
 use crate::{DType, Error, Layout, Result};
-
-/// A `[B, H, S, D]` tensor in a range of a buffer. The range starts at a byte offset that the
-/// device can bind (`min_storage_buffer_offset_alignment`); anything finer goes into
-/// [`Layout::offset`].
-#[derive(Debug, Clone)]
-pub struct Tensor<'a> {
-    /// Buffer, byte offset and byte size (`None`: to the end of the buffer).
-    pub binding: wgpu::BufferBinding<'a>,
-    /// Element type.
-    pub dtype: DType,
-    /// Shape, strides and element offset within the binding.
-    pub layout: Layout,
-}
-
-impl<'a> Tensor<'a> {
-    /// A tensor that fills a whole buffer (or its beginning).
-    pub fn new(buffer: &'a wgpu::Buffer, dtype: DType, layout: Layout) -> Self {
-        Self { binding: buffer.as_entire_buffer_binding(), dtype, layout }
-    }
-}
 
 /// How a call uses a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
     Write,
+    /// Written by one dispatch of the call and read by another: in a buffer of its own, but where all
+    /// ranges share.
+    Scratch,
 }
 
 /// Refuses a binding that the problem needs and the call lacks, or the other way round.
@@ -42,21 +25,21 @@ pub(crate) fn present(tensor: &'static str, needed: bool, given: bool) -> Result
     Err(Error::Binding { tensor, why })
 }
 
-struct Seen {
+struct Seen<B> {
+    binding: B,
     name: &'static str,
     access: Access,
-    buffer: wgpu::Buffer,
     bytes: core::ops::Range<u64>,
 }
 
-/// Collects a call's bindings and refuses what cannot be bound. Nothing reaches wgpu before all of
+/// Collects a call's bindings and refuses what cannot be bound. Nothing reaches a device before all of
 /// them have passed.
-pub(crate) struct Checker<'a> {
+pub(crate) struct Checker<'a, B> {
     caps: &'a Capabilities,
-    seen: Vec<Seen>,
+    seen: Vec<Seen<B>>,
 }
 
-impl<'a> Checker<'a> {
+impl<'a, B: Binding> Checker<'a, B> {
     pub(crate) fn new(caps: &'a Capabilities) -> Self {
         Self { caps, seen: Vec::new() }
     }
@@ -66,7 +49,7 @@ impl<'a> Checker<'a> {
     pub(crate) fn tensor(
         &mut self,
         name: &'static str,
-        tensor: &Tensor<'_>,
+        tensor: &Tensor<B>,
         access: Access,
         dtype: DType,
         shape: [u32; 4],
@@ -83,7 +66,7 @@ impl<'a> Checker<'a> {
     pub(crate) fn rows(
         &mut self,
         name: &'static str,
-        binding: &wgpu::BufferBinding<'_>,
+        binding: &B,
         layout: &Layout,
         access: Access,
         element_bytes: u64,
@@ -110,7 +93,7 @@ impl<'a> Checker<'a> {
                 return Err(Error::Stride { tensor: name, what, needed, got });
             }
         }
-        if access == Access::Write {
+        if access != Access::Read {
             layout.check_distinct(name)?;
         }
         let reach = layout.last_index(name)?.map_or(0, |i| u64::from(i) + 1) * element_bytes;
@@ -121,15 +104,15 @@ impl<'a> Checker<'a> {
     pub(crate) fn binding(
         &mut self,
         name: &'static str,
-        binding: &wgpu::BufferBinding<'_>,
+        binding: &B,
         access: Access,
         reach: u64,
     ) -> Result<()> {
-        if !binding.buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+        let Some(extent) = binding.extent() else { return Ok(()) };
+        if !extent.storage {
             return Err(Error::Usage { tensor: name, needed: "STORAGE" });
         }
-        let rest = binding.buffer.size().saturating_sub(binding.offset);
-        let available = binding.size.map_or(rest, |size| size.get());
+        let (rest, available) = (extent.rest(), extent.available());
         if available > rest || reach > available {
             return Err(Error::BindingTooSmall {
                 tensor: name,
@@ -138,8 +121,8 @@ impl<'a> Checker<'a> {
             });
         }
         let alignment = u64::from(self.caps.storage_alignment);
-        if !binding.offset.is_multiple_of(alignment) {
-            let (what, got) = ("binding offset", binding.offset);
+        if !extent.offset.is_multiple_of(alignment) {
+            let (what, got) = ("binding offset", extent.offset);
             return Err(Error::Alignment { tensor: name, what, needed: alignment, got });
         }
         if !available.is_multiple_of(4) {
@@ -152,19 +135,31 @@ impl<'a> Checker<'a> {
             available,
             self.caps.max_storage_binding,
         )?;
-        let bytes = binding.offset..binding.offset + available;
-        for other in self.seen.iter().filter(|other| other.buffer == *binding.buffer) {
+        let bytes = extent.offset..extent.offset + available;
+        let sharing = self.caps.sharing;
+        let access = match access {
+            Access::Read if !sharing.stays_read_only(name) => Access::Write,
+            // Written in one dispatch and read in the next, and read-only there unless all is shared.
+            Access::Scratch if sharing == Sharing::Ranges => Access::Write,
+            access => access,
+        };
+        for other in self.seen.iter().filter(|other| other.binding.same_buffer(binding)) {
+            // One table that two dispatches of the call read.
+            if name == other.name && bytes == other.bytes && access == other.access {
+                continue;
+            }
             let disjoint = bytes.end <= other.bytes.start || other.bytes.end <= bytes.start;
             match (access, other.access) {
                 (Access::Read, Access::Read) => {}
                 (Access::Write, Access::Write) if disjoint => {}
-                (Access::Write, _) => return Err(Error::Overlap { a: other.name, b: name }),
-                (Access::Read, Access::Write) => {
-                    return Err(Error::Overlap { a: name, b: other.name });
+                (Access::Write, Access::Write) if sharing != Sharing::Apart => {
+                    return Err(Error::RangesOverlap { a: other.name, b: name });
                 }
+                (Access::Read, _) => return Err(Error::Overlap { a: name, b: other.name }),
+                _ => return Err(Error::Overlap { a: other.name, b: name }),
             }
         }
-        self.seen.push(Seen { name, access, buffer: binding.buffer.clone(), bytes });
+        self.seen.push(Seen { binding: binding.clone(), name, access, bytes });
         Ok(())
     }
 
@@ -173,7 +168,7 @@ impl<'a> Checker<'a> {
         &mut self,
         name: &'static str,
         needed: bool,
-        binding: Option<&wgpu::BufferBinding<'_>>,
+        binding: Option<&B>,
         access: Access,
         reach: u64,
     ) -> Result<()> {
@@ -185,7 +180,7 @@ impl<'a> Checker<'a> {
     pub(crate) fn bias(
         &mut self,
         kind: Option<Bias>,
-        bias: Option<&(Layout, wgpu::BufferBinding<'_>)>,
+        bias: Option<&(Layout, B)>,
         needed: [u32; 4],
     ) -> Result<Strides> {
         present("bias", kind.is_some(), bias.is_some())?;

@@ -1,6 +1,6 @@
 //! K and V caches as kernels bind them.
 
-use super::{Access, Checker, Strides, Tensor, present};
+use super::{Access, Binding, Checker, Strides, Tensor, present};
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::uniform::uniform;
 use crate::{Error, Layout, Result};
@@ -8,17 +8,17 @@ use crate::{Error, Layout, Result};
 /// K or V of a cache, in a range of a buffer. As [`Tensor`](super::Tensor), but quantised rows are
 /// counted in 32-bit words: the last axis of the layout has [`CacheType::row`] elements.
 #[derive(Debug, Clone)]
-pub struct CacheTensor<'a> {
+pub struct CacheTensor<B> {
     /// Buffer, byte offset and byte size (`None`: to the end of the buffer).
-    pub binding: wgpu::BufferBinding<'a>,
+    pub binding: B,
     /// How rows are stored.
     pub stored: CacheType,
     /// `[B, H_kv, capacity, row]`, or `[pages, H_kv, page_size, row]`.
     pub layout: Layout,
 }
 
-impl<'a> From<Tensor<'a>> for CacheTensor<'a> {
-    fn from(tensor: Tensor<'a>) -> Self {
+impl<B> From<Tensor<B>> for CacheTensor<B> {
+    fn from(tensor: Tensor<B>) -> Self {
         let Tensor { binding, dtype, layout } = tensor;
         Self { binding, stored: dtype.into(), layout }
     }
@@ -26,29 +26,29 @@ impl<'a> From<Tensor<'a>> for CacheTensor<'a> {
 
 /// Which page each part of each sequence lies on.
 #[derive(Debug, Clone)]
-pub struct BlockTable<'a> {
+pub struct BlockTable<B> {
     /// u32 `[B, max_pages]`. It may change from call to call without a new bind. A page number past
     /// the pool is never written to, and reads as the pool's last page;
     /// [`Pages`](crate::cache::Pages) checks a table that the host knows.
-    pub binding: wgpu::BufferBinding<'a>,
+    pub binding: B,
     /// Entries a sequence.
     pub max_pages: u32,
 }
 
 /// The cache of one layer.
 #[derive(Debug, Clone)]
-pub struct CacheBindings<'a> {
+pub struct CacheBindings<B> {
     /// Rotated keys.
-    pub k: CacheTensor<'a>,
+    pub k: CacheTensor<B>,
     /// Values.
-    pub v: CacheTensor<'a>,
+    pub v: CacheTensor<B>,
     /// Where the cache is paged.
-    pub block_table: Option<BlockTable<'a>>,
+    pub block_table: Option<BlockTable<B>>,
 }
 
-impl<'a> CacheBindings<'a> {
+impl<B> CacheBindings<B> {
     /// A contiguous cache.
-    pub fn new(k: CacheTensor<'a>, v: CacheTensor<'a>) -> Self {
+    pub fn new(k: CacheTensor<B>, v: CacheTensor<B>) -> Self {
         Self { k, v, block_table: None }
     }
 }
@@ -71,10 +71,10 @@ uniform! {
 
 impl CacheParams {
     /// Checks the cache of a call with `batch` sequences.
-    pub(crate) fn new(
-        checker: &mut Checker<'_>,
+    pub(crate) fn new<B: Binding>(
+        checker: &mut Checker<'_, B>,
         format: &CacheFormat,
-        cache: &CacheBindings<'_>,
+        cache: &CacheBindings<B>,
         access: Access,
         batch: u32,
     ) -> Result<Self> {
@@ -82,11 +82,11 @@ impl CacheParams {
     }
 
     /// The same for tensors that have other names.
-    pub(crate) fn named(
+    pub(crate) fn named<B: Binding>(
         names: [&'static str; 2],
-        checker: &mut Checker<'_>,
+        checker: &mut Checker<'_, B>,
         format: &CacheFormat,
-        cache: &CacheBindings<'_>,
+        cache: &CacheBindings<B>,
         access: Access,
         batch: u32,
     ) -> Result<Self> {
@@ -124,10 +124,10 @@ impl CacheParams {
         Ok(params)
     }
     /// Counts the slots of a sequence by its pages.
-    fn paged(
+    fn paged<B: Binding>(
         &mut self,
-        checker: &mut Checker<'_>,
-        table: &BlockTable<'_>,
+        checker: &mut Checker<'_, B>,
+        table: &BlockTable<B>,
         batch: u32,
     ) -> Result<()> {
         let rows = self.page_size;

@@ -1,6 +1,6 @@
 //! The cos/sin table and the positions of a call, as kernels bind them.
 
-use super::{Access, Checker, present};
+use super::{Access, Binding, Checker, present};
 use crate::rotary::TableShape;
 use crate::uniform::uniform;
 use crate::{Error, Result};
@@ -8,16 +8,16 @@ use crate::{Error, Result};
 /// A table of cosines and sines on the device: the bytes of a
 /// [`RopeTable`](crate::rotary::RopeTable), `[planes, positions, pairs]` of `(cos, sin)` in f32.
 #[derive(Debug, Clone)]
-pub struct CosSin<'a> {
+pub struct CosSin<B> {
     /// Where it lies.
-    pub binding: wgpu::BufferBinding<'a>,
+    pub binding: B,
     /// Its sizes, from [`RopeTable::shape`](crate::rotary::RopeTable::shape).
     pub shape: TableShape,
 }
 
 /// Which position each row has.
 #[derive(Debug, Clone)]
-pub enum Positions<'a> {
+pub enum Positions<B> {
     /// Row s has position `first + s`, in every batch and every position stream.
     From(u32),
     /// The place of the row among the keys: of a query as the causal mask has it, of a new key as
@@ -31,7 +31,7 @@ pub enum Positions<'a> {
     /// past the table: it reads the table's last row.
     Ids {
         /// Where the ids lie.
-        binding: wgpu::BufferBinding<'a>,
+        binding: B,
         /// Entries between batches; 0 where all batches share their positions.
         batch_stride: u32,
         /// Entries between position streams.
@@ -41,16 +41,16 @@ pub enum Positions<'a> {
 
 /// How the rows of a call rotate.
 #[derive(Debug, Clone)]
-pub struct Rotation<'a> {
+pub struct Rotation<B> {
     /// cos and sin of every position.
-    pub table: CosSin<'a>,
+    pub table: CosSin<B>,
     /// The position of each row.
-    pub positions: Positions<'a>,
+    pub positions: Positions<B>,
 }
 
-impl<'a> Rotation<'a> {
+impl<B> Rotation<B> {
     /// Rows at `positions`, by `table`.
-    pub fn new(table: CosSin<'a>, positions: Positions<'a>) -> Self {
+    pub fn new(table: CosSin<B>, positions: Positions<B>) -> Self {
         Self { table, positions }
     }
 
@@ -101,9 +101,9 @@ uniform! {
 
 impl RotaryParams {
     /// Checks the rotation of a call that needs one, or none.
-    pub(crate) fn optional(
-        checker: &mut Checker<'_>,
-        rotation: Option<&Rotation<'_>>,
+    pub(crate) fn optional<B: Binding>(
+        checker: &mut Checker<'_, B>,
+        rotation: Option<&Rotation<B>>,
         rotary_dim: Option<u32>,
         reach: Reach,
     ) -> Result<Self> {
@@ -117,10 +117,10 @@ impl RotaryParams {
     }
 
     /// Checks the table and the positions of a call.
-    pub(crate) fn new(
-        checker: &mut Checker<'_>,
-        table: &CosSin<'_>,
-        positions: &Positions<'_>,
+    pub(crate) fn new<B: Binding>(
+        checker: &mut Checker<'_, B>,
+        table: &CosSin<B>,
+        positions: &Positions<B>,
         rotary_dim: u32,
         reach: Reach,
     ) -> Result<Self> {
@@ -171,7 +171,11 @@ impl RotaryParams {
         streams.saturating_add(batches).saturating_add(n(rows))
     }
 
-    fn of_table(checker: &mut Checker<'_>, table: &CosSin<'_>, rotary_dim: u32) -> Result<Self> {
+    fn of_table<B: Binding>(
+        checker: &mut Checker<'_, B>,
+        table: &CosSin<B>,
+        rotary_dim: u32,
+    ) -> Result<Self> {
         let shape = &table.shape;
         if shape.pairs != rotary_dim / 2 {
             return Err(Error::Shape {

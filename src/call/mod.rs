@@ -1,0 +1,23 @@
+//! What calls are made of, for any host: tensors over its buffers, the checks that they pass, and the
+//! recipe that comes of them. Nothing here names wgpu.
+
+mod binding;
+mod cache;
+mod checker;
+mod plan;
+mod recipe;
+mod rotary;
+mod strides;
+mod tensor;
+
+pub use binding::{Binding, Extent, Range};
+pub(crate) use cache::CacheParams;
+pub use cache::{BlockTable, CacheBindings, CacheTensor};
+pub(crate) use checker::{Access, Checker, present};
+pub use plan::Plan;
+pub(crate) use plan::sealed;
+pub use recipe::{Entry, Recipe, Resource, Step};
+pub use rotary::{CosSin, Positions, Rotation};
+pub(crate) use rotary::{Reach, RotaryParams};
+pub(crate) use strides::Strides;
+pub use tensor::Tensor;
