@@ -3,10 +3,10 @@
 
 use phasor::DType;
 use phasor::rope::{Direction, RopeProblem, RopeShape};
-use phasor::rotary::{Axial2d, Pairing, PositionAxes, RopeConfig, RopeRule, Xpos};
+use phasor::rotary::{Axial2d, Pairing, PositionAxes, RopeConfig, RopeRule, Turn, Xpos};
 
 use super::Case;
-use crate::harness::{Ids, NARROW_WORKGROUPS, Place, Rotation, narrow, run_table};
+use crate::harness::{Ids, NARROW_WORKGROUPS, Place, Rotation, lab, narrow, run_table};
 
 /// The control: three query heads and one key head of D = 32, r = 16, into other buffers.
 fn control() -> RopeProblem {
@@ -166,6 +166,20 @@ fn positions_and_tables() {
         cases.push((format!("xPos {path}"), Case::new(problem, rotation)));
     }
     run_table(&cases, Case::check);
+}
+
+/// A table that turns by −θ does what one that turns by θ undoes.
+#[test]
+fn backward_turns() {
+    let undo = case(RopeProblem { direction: Direction::Inverse, ..control() });
+    let mut back = case(control());
+    back.rotation.config.direction = Turn::Backward;
+    back.check().unwrap();
+    let inputs = back.random();
+    let [forward, backward] = [&undo, &back].map(|case| case.run(lab(), &inputs).unwrap());
+    let [turned, as_it_was] = [&backward[0], &inputs[0]].map(|x| &x[32 * 20..]);
+    assert_ne!(turned, as_it_was, "the rows of the last position turn");
+    assert_eq!(forward, backward);
 }
 
 /// On a device that takes few workgroups along a dimension, a call folds into two.
