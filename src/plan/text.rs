@@ -48,7 +48,12 @@ impl Shader {
     /// The bindings that the entry point uses, in the order of their numbers.
     pub fn bindings(&self) -> Vec<Declared> {
         let mut bindings = self.declared();
-        let storage = bindings.iter().filter(|one| one.ty != BindingType::Uniform).count();
+        let uniform = |one: &Declared| one.ty == BindingType::Uniform;
+        // Files that several passes share declare the table for all of them.
+        if self.table_bytes == 0 {
+            bindings.retain(|one| !uniform(one) || one.name == "params");
+        }
+        let storage = bindings.iter().filter(|one| !uniform(one)).count();
         // The rotation's file declares its own for all, and shaders that do not rotate use none of them.
         if storage > self.storage_buffers as usize {
             bindings.retain(|one| !matches!(one.name, "cos_sin" | "position_ids"));
@@ -114,13 +119,14 @@ impl Shader {
     /// no uniform buffers.
     #[must_use]
     pub fn with_params_in_storage(&self) -> Self {
-        let uniforms = self.bindings().iter().filter(|b| b.ty == BindingType::Uniform).count();
+        let mut uniforms = self.bindings();
+        uniforms.retain(|one| one.ty == BindingType::Uniform);
         let source = self.rewritten_globals(|global| {
-            if global.space == "uniform" {
+            if uniforms.iter().any(|one| one.name == global.name) {
                 global.space = "storage, read";
             }
         });
-        let storage_buffers = self.storage_buffers + uniforms as u32;
+        let storage_buffers = self.storage_buffers + uniforms.len() as u32;
         Self { source, storage_buffers, table_bytes: 0, ..self.clone() }
     }
 
