@@ -23,7 +23,7 @@
 //! - **The same bits.** What a sequence gets does not depend on the others of its step, its slot or
 //!   its pages.
 //! - **Steady state.** The calls of a step of a shape that was there before are bound already (16
-//!   shapes are kept): such a step makes no GPU object and allocates nothing. Others bind anew in
+//!   shapes are kept): such a step makes no GPU object. Others bind anew in
 //!   `advance`, which is where all checks are.
 //! - **Changes.** Forks, truncations and shifts are bookkeeping on the host. What has to move moves
 //!   first thing in the next step.

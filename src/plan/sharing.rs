@@ -4,7 +4,7 @@
 ///
 /// WebGPU takes one use of a buffer within a dispatch: read-only, or writable. Hosts that cut all
 /// tensors out of one pool declare everything writable, and so does a plan that is made for them. It
-/// costs what a compiler makes of `readonly`, see `docs/measurements.md`.
+/// costs what a compiler makes of `readonly`, which was not measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Sharing {

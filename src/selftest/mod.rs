@@ -1,7 +1,7 @@
 //! Whether a device computes what it should.
 //!
 //! A driver can be wrong, and some are not even there: Mesa's no-op shims take every dispatch and
-//! give back zeros. [`selftest`] runs a small probe through each kernel but [`kv_move`](crate::kv_move)
+//! give back zeros. [`selftest`] runs a small probe through each kernel
 //! and through the tiles that plans for the device use, holds each to the oracle, and says what went
 //! wrong; [`Report::apply`] then keeps later plans away from it.
 //!
