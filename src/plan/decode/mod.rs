@@ -157,7 +157,7 @@ impl DecodePlan {
 
     /// Blocks of rows that a kv head's queries are cut into.
     pub(crate) fn row_blocks(&self, seq_q: u32) -> u32 {
-        (self.programs.each * seq_q).div_ceil(self.tile.rows)
+        self.programs.each.saturating_mul(seq_q).div_ceil(self.tile.rows)
     }
 
     /// Work of a call over as many keys a sequence as the problem admits: the most that it may take.
