@@ -34,8 +34,8 @@ fn attention_problems() {
             error!(Invalid { what: "head_dim", .. }),
         ),
         one(
-            "head_dim 264",
-            AttentionProblem { head_dim: 264, ..plain() },
+            "head_dim 584",
+            AttentionProblem { head_dim: 584, ..plain() },
             error!(Invalid { what: "head_dim", .. }),
         ),
         one(
@@ -49,8 +49,8 @@ fn attention_problems() {
             error!(Invalid { what: "value_dim", .. }),
         ),
         one(
-            "value_dim 264",
-            AttentionProblem { value_dim: 264, ..plain() },
+            "value_dim 520",
+            AttentionProblem { value_dim: 520, ..plain() },
             error!(Invalid { what: "value_dim", .. }),
         ),
         one(

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use half::{bf16, f16};
-use phasor::rotary::RopeConfig;
+use phasor::rotary::{Like, ModelRope};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
@@ -70,8 +70,9 @@ fn config(json: &str, layers: u32) -> Result<Config> {
             .or_else(|_| number("hidden_size").map(|width| width / heads.max(1)))?,
         rms_eps: eps.ok_or("config: rms_norm_eps must be a number")? as f32,
         context: number("max_position_embeddings").unwrap_or(4096),
-        // Scaled frequencies, the RoPE++ authors' included.
-        rope: RopeConfig::from_model_json(json)?,
+        // Scaled frequencies, the RoPE++ authors' included. Their files name no model type: this
+        // program runs models that are laid out as Llama is.
+        rope: ModelRope::from_json_like(json, &Like::model("llama"))?.only()?.rope.clone(),
         end: end.into_iter().filter_map(|id| u32::try_from(id).ok()).collect(),
     })
 }
