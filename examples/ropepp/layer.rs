@@ -31,9 +31,16 @@ impl Layer {
     /// Reads `q`, `k` and `v`; the base and the pairing come from the file's metadata (`theta`, and
     /// the entry `layout`, which says them in words). `theta` given here goes first.
     pub fn read(path: &Path, theta: Option<f64>) -> Result<Self> {
-        let bytes = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let (_, header) = SafeTensors::read_metadata(&bytes)?;
-        let file = SafeTensors::deserialize(&bytes)?;
+        let layer = fs::read(path).map_err(Into::into).and_then(|bytes| {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            Self::parse(&bytes, &stem, theta)
+        });
+        layer.map_err(|e| format!("{}: {e}", path.display()).into())
+    }
+
+    fn parse(bytes: &[u8], stem: &str, theta: Option<f64>) -> Result<Self> {
+        let (_, header) = SafeTensors::read_metadata(bytes)?;
+        let file = SafeTensors::deserialize(bytes)?;
         let metadata = header.metadata().as_ref();
         let entry = |key: &str| metadata.and_then(|all| all.get(key)).map(String::as_str);
         let layout = entry("layout").unwrap_or_default();
@@ -42,12 +49,12 @@ impl Layer {
             (None, Some(text)) => Some(text.parse()?),
             (None, None) => number_after("theta", layout),
         }
-        .ok_or_else(|| format!("{}: the metadata has no theta, give --theta", path.display()))?;
+        .ok_or("the metadata has no theta, give --theta")?;
         let pairing =
             if layout.contains("interleaved") { Pairing::Interleaved } else { Pairing::Half };
 
         let tensor = |name| -> Result<(Vec<f32>, [u32; 4])> {
-            let view = file.tensor(name).map_err(|e| format!("{}: {name}: {e}", path.display()))?;
+            let view = file.tensor(name).map_err(|e| format!("{name}: {e}"))?;
             let shape: [usize; 4] = view
                 .shape()
                 .try_into()
@@ -60,9 +67,8 @@ impl Layer {
             return Err(format!("one sequence of two tokens or more needed, got {got}").into());
         }
 
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         // The model's entry goes on with its quantisation and checksum.
-        let model = entry("model").and_then(|text| text.split(' ').next()).unwrap_or(&stem);
+        let model = entry("model").and_then(|text| text.split(' ').next()).unwrap_or(stem);
         let layer = entry("layer").map_or(String::new(), |layer| format!(", layer {layer}"));
         let title = format!("{model}{layer}");
         let rule = RopeRule::Default;

@@ -41,8 +41,9 @@ pub struct File {
 impl File {
     /// Reads a whole file. F16 tensors are widened to f32, which is exact.
     pub fn read(path: &Path) -> Result<Self, Box<dyn Error>> {
-        let bytes = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        Self::parse(&path.file_stem().unwrap_or_default().to_string_lossy(), &bytes)
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let file = fs::read(path).map_err(Into::into).and_then(|bytes| Self::parse(&name, &bytes));
+        file.map_err(|e| format!("{}: {e}", path.display()).into())
     }
 
     /// The contents of a file, whatever they are: an error for what is no safetensors file.
