@@ -82,8 +82,9 @@ pub mod attention {
 ///
 /// `dq` adds up all output heads of a query head, `dk` and `dv` all query heads of a group. Gradients
 /// are written, not added to what is there. Slopes, scales and a `score_mod` have none. Of a rotation
-/// alone the gradient is [`Direction::Inverse`](rope::Direction::Inverse) times the square of the
-/// table's attention scaling, which the inverse divides by and the transpose multiplies by.
+/// alone the gradient is [`Direction::Inverse`](rope::Direction::Inverse) with an
+/// [`attention_scaling`](rope::RopeProblem::attention_scaling) of 1: the transpose, which multiplies by
+/// the table's scaling and does not divide by it.
 ///
 /// Deterministic: no atomics, and every sum in an order that a sequence's own length decides. A NaN or
 /// an infinity in a row of a sequence may reach the gradients of any other of it; padding may hold

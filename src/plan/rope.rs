@@ -44,7 +44,8 @@ pub struct RopeProblem {
     /// Forward or back.
     pub direction: Direction,
     /// The attention scaling m in the table, which the inverse rotation has to divide out:
-    /// [`RopeTable::attention_scaling`](crate::rotary::RopeTable::attention_scaling).
+    /// [`RopeTable::attention_scaling`](crate::rotary::RopeTable::attention_scaling). With 1 in its
+    /// place the inverse multiplies by m: it is the transpose, hence the gradient of the rotation.
     pub attention_scaling: f64,
     /// Promises that all strides and offsets are multiples of 4 elements, as the fast path wants
     /// them; without it one channel is moved at a time.
