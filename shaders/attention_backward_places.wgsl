@@ -7,7 +7,8 @@
 
 @group(0) @binding(6) var<storage, read_write> workspace: array<u32>;
 @group(0) @binding(9) var<storage, read> position_ids: array<u32>;     // [streams, B, S_q] by strides
-@group(0) @binding(21) var<storage, read> key_position_ids: array<u32>; // [streams, B, S_k] by strides
+// [streams, B, S_k] by strides
+@group(0) @binding(21) var<storage, read> key_position_ids: array<u32>;
 
 override WORKGROUP: u32;
 

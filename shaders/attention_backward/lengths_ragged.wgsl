@@ -1,5 +1,6 @@
 // Keys of all sequences lie one behind the other.
-@group(0) @binding(10) var<storage, read> cu_seqlens_k: array<u32>; // [B + 1], first row of each sequence
+// [B + 1], first row of each sequence
+@group(0) @binding(10) var<storage, read> cu_seqlens_k: array<u32>;
 
 // Bad lengths are clamped: they lose keys and never leave the tensor.
 fn keys_of(batch: u32) -> QueryRows {

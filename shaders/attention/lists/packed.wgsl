@@ -1,5 +1,6 @@
 // Lengths and tables as ranges of one buffer, for devices that bind few.
-@group(0) @binding(10) var<storage, read> lists: array<u32>; // each as it would be by itself, from params.lists on
+// each as it would be by itself, from params.lists on
+@group(0) @binding(10) var<storage, read> lists: array<u32>;
 
 fn kv_len(batch: u32) -> u32 {
     if (params.lists.kv_lens == 0xffffffffu) {
