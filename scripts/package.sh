@@ -1,7 +1,7 @@
 #!/bin/sh
-# Checks what would be published: its size, and that nothing large or foreign is in it. With --build also
-# that the library builds from it alone, with the newest dependencies and with the oldest that Cargo.toml
-# admits.
+# Checks what would be published: its size, and that nothing large or foreign is in it. With --build
+# also that the library builds from it alone, with the newest dependencies and with the oldest that
+# Cargo.toml admits.
 set -eu
 cd "$(dirname "$0")/.."
 most=1000000 # bytes, compressed

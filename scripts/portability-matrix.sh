@@ -1,6 +1,7 @@
 #!/bin/sh
-# Prints the portability matrix: every shader variant by every translation and compiler, as Markdown.
-# A target whose program is absent shows as skipped, with the command that gets it; a refusal fails.
+# Prints the portability matrix: every shader variant by every translation and compiler, as
+# Markdown. A target whose program is absent shows as skipped, with the command that gets it; a
+# refusal fails.
 #
 #     scripts/portability-matrix.sh
 #     TARGETS=Tint,DXC scripts/portability-matrix.sh     # only targets with these words in their names

@@ -4,8 +4,9 @@
 #     scripts/portability-tools.sh [TOOL...]     # all of: spirv-val glslang dxc tint gpu-lab
 #                                                #         swiftshader lavapipe22
 #
-# Debian 12 or later, or Ubuntu, on x86-64. The first two are installed with apt; all else goes below
-# $PORTABILITY_TOOLS (~/.cache/phasor-tools) and tools/tint/node_modules and changes nothing else.
+# Debian 12 or later, or Ubuntu, on x86-64. The first two are installed with apt; all else goes
+# below $PORTABILITY_TOOLS (~/.cache/phasor-tools) and tools/tint/node_modules and changes nothing
+# else.
 set -eu
 cd "$(dirname "$0")/.."
 tools=${PORTABILITY_TOOLS:-$HOME/.cache/phasor-tools}

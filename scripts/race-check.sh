@@ -6,9 +6,10 @@
 #     scripts/race-check.sh NAME...         # tests whose names contain one of these
 #     scripts/race-check.sh --self-test     # only the proof that a race would be seen
 #
-# The proof comes first in every run: a shader without a barrier has to be reported, and the same with
-# the barrier must not be. Driver and layer come from tools/gpu-lab/setup.sh; without them the script
-# says so and exits with 3. GPU_TESTS names a test binary that is built already. Races in storage buffers are beyond this layer.
+# The proof comes first in every run: a shader without a barrier has to be reported, and the same
+# with the barrier must not be. Driver and layer come from tools/gpu-lab/setup.sh; without them the
+# script says so and exits with 3. GPU_TESTS names a test binary that is built already. Races in
+# storage buffers are beyond this layer.
 set -eu
 cd "$(dirname "$0")/.."
 root=${GPU_LAB_ROOT:-$HOME/.cache/gpu-lab}
@@ -30,8 +31,9 @@ mkdir -p target
 binary=${GPU_TESTS:-$(cargo test --locked --test gpu --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\/gpu-[^"]*\)".*/\1/p')}
 
-# under_layer ARGUMENT...: runs the tests; what they and the layer say goes to the log. wgpu must not ask
-# for the layer itself: it would take the reports and give them to a logger that tests do not have.
+# under_layer ARGUMENT...: runs the tests; what they and the layer say goes to the log. wgpu must
+# not ask for the layer itself: it would take the reports and give them to a logger that tests do
+# not have.
 under_layer() {
     env VK_DRIVER_FILES="$driver" VK_LAYER_PATH="$root/usr/share/vulkan/explicit_layer.d" \
         VK_LOADER_LAYERS_ENABLE=VK_LAYER_KHRONOS_validation \

@@ -46,7 +46,8 @@ pub enum Error {
     },
     /// An output whose strides give two elements the same address.
     #[error(
-        "{tensor}: strides {strides:?} put two elements of shape {shape:?} at one address; an output needs distinct addresses"
+        "{tensor}: strides {strides:?} put two elements of shape {shape:?} at one address; \
+         an output needs distinct addresses"
     )]
     SelfOverlap {
         /// The binding's name.
@@ -101,7 +102,8 @@ pub enum Error {
     /// An output that shares a buffer with another binding. WebGPU tracks reads and writes per
     /// buffer, so two disjoint ranges of one buffer conflict as well.
     #[error(
-        "{a} and {b} lie in the same buffer, and {b} is written: put them into different buffers (WebGPU tracks use per buffer, not per range)"
+        "{a} and {b} lie in the same buffer, and {b} is written: put them into \
+         different buffers (WebGPU tracks use per buffer, not per range)"
     )]
     Overlap {
         /// The one binding.
@@ -111,7 +113,8 @@ pub enum Error {
     },
     /// Two ranges of one buffer that overlap, where at least one is bound to be written.
     #[error(
-        "{a} and {b} overlap in one buffer, and one of them is bound writable: make the ranges disjoint"
+        "{a} and {b} overlap in one buffer, and one of them is bound writable: \
+         make the ranges disjoint"
     )]
     RangesOverlap {
         /// The one binding.
@@ -153,10 +156,11 @@ pub enum Error {
         /// Available.
         available: u64,
     },
-    /// The device made no buffer. It is lost, or out of memory: its lost callback or its error scope
-    /// says which.
+    /// The device made no buffer. It is lost, or out of memory: its lost callback or its error
+    /// scope says which.
     #[error(
-        "{what}: the device made no buffer; it is lost or out of memory, see its lost callback and its error scopes"
+        "{what}: the device made no buffer; it is lost or out of memory, see its \
+         lost callback and its error scopes"
     )]
     Device {
         /// What the buffer was for.
@@ -188,7 +192,8 @@ pub enum Error {
     },
     /// Index arithmetic in the shaders is 32 bits wide.
     #[error(
-        "{tensor}: element index {index} does not fit 32 bits; bind a part of it (per batch or per head)"
+        "{tensor}: element index {index} does not fit 32 bits; bind a part of it \
+         (per batch or per head)"
     )]
     IndexOverflow {
         /// The binding's name.
@@ -198,7 +203,8 @@ pub enum Error {
     },
     /// A position beyond the end of the cos/sin table.
     #[error(
-        "the cos/sin table holds {available} positions, but position {needed} is used; build a longer table"
+        "the cos/sin table holds {available} positions, but position {needed} is used; \
+         build a longer table"
     )]
     TableTooShort {
         /// Largest position of the call.
@@ -230,7 +236,8 @@ pub enum Error {
     },
     /// A page that an append would write, and that stands in the block tables twice.
     #[error(
-        "sequence {sequence}: entry {entry} of its block table, page {page}, is written, and stands elsewhere as well; only full pages can be shared"
+        "sequence {sequence}: entry {entry} of its block table, page {page}, is written, \
+         and stands elsewhere as well; only full pages can be shared"
     )]
     SharedPage {
         /// Which sequence.

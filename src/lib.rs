@@ -71,8 +71,8 @@ pub mod attention {
 
 /// The gradients of attention, for training: of q, k and v, of sinks and an additive bias.
 ///
-/// A backward call reads what the forward call read, its output and log-sum-exp, and the gradient of
-/// the loss with respect to the output (and to the log-sum-exp, if the loss reads it):
+/// A backward call reads what the forward call read, its output and log-sum-exp, and the gradient
+/// of the loss with respect to the output (and to the log-sum-exp, if the loss reads it):
 ///
 /// | gradient | with respect to | where |
 /// |---|---|---|
@@ -80,15 +80,15 @@ pub mod attention {
 /// | `dv` | v | f32, of v's shape |
 /// | `d_sinks`, `d_bias` | sinks and an additive bias, where asked for | f32 |
 ///
-/// `dq` adds up all output heads of a query head, `dk` and `dv` all query heads of a group. Gradients
-/// are written, not added to what is there. Slopes, scales and a `score_mod` have none. Of a rotation
-/// alone the gradient is [`Direction::Inverse`](rope::Direction::Inverse) with an
-/// [`attention_scaling`](rope::RopeProblem::attention_scaling) of 1: the transpose, which multiplies by
-/// the table's scaling and does not divide by it.
+/// `dq` adds up all output heads of a query head, `dk` and `dv` all query heads of a group.
+/// Gradients are written, not added to what is there. Slopes, scales and a `score_mod` have none.
+/// Of a rotation alone the gradient is [`Direction::Inverse`](rope::Direction::Inverse) with an
+/// [`attention_scaling`](rope::RopeProblem::attention_scaling) of 1: the transpose, which
+/// multiplies by the table's scaling and does not divide by it.
 ///
-/// Deterministic: no atomics, and every sum in an order that a sequence's own length decides. A NaN or
-/// an infinity in a row of a sequence may reach the gradients of any other of it; padding may hold
-/// anything.
+/// Deterministic: no atomics, and every sum in an order that a sequence's own length decides. A NaN
+/// or an infinity in a row of a sequence may reach the gradients of any other of it; padding may
+/// hold anything.
 ///
 /// One attention layer of a training step, RoPE++ with q un-rotated and k rotated before:
 ///
@@ -106,13 +106,19 @@ pub mod attention {
 ///     [lse, workspace]: [&wgpu::Buffer; 2],
 ///     table: &CosSin<'_>,
 /// ) -> phasor::Result<()> {
-///     let forward = AttentionProblem { rotate_q: true, lse: true, ..AttentionProblem::new(HeadMap::ropepp(heads)?, kv_heads, dim) };
+///     let forward = AttentionProblem::new(HeadMap::ropepp(heads)?, kv_heads, dim);
+///     let forward = AttentionProblem { rotate_q: true, lse: true, ..forward };
 ///     let caps = Capabilities::of(device);
 ///     let attention = Attention::new(device, &forward.plan(&caps)?)?; // compiled once, kept
-///     let backward = AttentionBackward::new(device, &AttentionBackwardProblem::new(forward).plan(&caps)?)?;
-///     let shape = AttentionShape::new(1, seq, seq); // the workspace has backward.plan().workspace_bytes(&shape, seq)
-///     let tensor = |buffer, heads| phasor::Result::Ok(Tensor::new(buffer, DType::F32, Layout::bhsd([1, heads, seq, dim])?));
-///     let (qkv, o) = ([tensor(q, heads)?, tensor(k, kv_heads)?, tensor(v, kv_heads)?], tensor(out, 2 * heads)?);
+///     let backward = AttentionBackwardProblem::new(forward).plan(&caps)?;
+///     let backward = AttentionBackward::new(device, &backward)?;
+///     let shape = AttentionShape::new(1, seq, seq);
+///     // The workspace has backward.plan().workspace_bytes(&shape, seq).
+///     let tensor = |buffer, heads| -> phasor::Result<Tensor<'_>> {
+///         Ok(Tensor::new(buffer, DType::F32, Layout::bhsd([1, heads, seq, dim])?))
+///     };
+///     let qkv = [tensor(q, heads)?, tensor(k, kv_heads)?, tensor(v, kv_heads)?];
+///     let o = tensor(out, 2 * heads)?;
 ///     let positions = || Positions::From(0);
 ///     let [a, b, c] = qkv.clone();
 ///     let mut bindings = AttentionBindings::new(a, b, c, o.clone());
@@ -121,9 +127,17 @@ pub mod attention {
 ///     attention.bind(device, &shape, &bindings)?.encode(encoder);
 ///     // the output projection, the rest of the model, the loss; and back, to d_out
 ///     let gradients = [tensor(dq, heads)?, tensor(dk, kv_heads)?, tensor(dv, kv_heads)?];
-///     let mut bindings = AttentionBackwardBindings::new(qkv, (o, lse.as_entire_buffer_binding()), tensor(d_out, 2 * heads)?, gradients, workspace.as_entire_buffer_binding());
-///     bindings.rotation = Some(BackwardRotation { table: table.clone(), q_positions: positions(), k_positions: positions() });
-///     backward.bind(device, &shape, &bindings)?.encode(encoder); // dq, dk, dv: on to the projections of q, k and v
+///     let [lse, workspace] = [lse, workspace].map(|buffer| buffer.as_entire_buffer_binding());
+///     let d_out = tensor(d_out, 2 * heads)?;
+///     let mut bindings =
+///         AttentionBackwardBindings::new(qkv, (o, lse), d_out, gradients, workspace);
+///     bindings.rotation = Some(BackwardRotation {
+///         table: table.clone(),
+///         q_positions: positions(),
+///         k_positions: positions(),
+///     });
+///     backward.bind(device, &shape, &bindings)?.encode(encoder);
+///     // dq, dk, dv: on to the projections of q, k and v
 ///     Ok(())
 /// }
 /// ```
@@ -202,23 +216,24 @@ pub mod cache {
     };
 }
 
-/// The shaders behind a plan and the dispatches behind a call, for programs that compile or run them
-/// by other means: a vendor's compiler, another implementation of WebGPU.
+/// The shaders behind a plan and the dispatches behind a call, for programs that compile or run
+/// them by other means: a vendor's compiler, another implementation of WebGPU.
 ///
-/// A plan's `shader()` is the WGSL with its entry point and overrides; the [`Part`]s of a bound call
-/// add the workgroups and the buffers. With the feature `serde`, `Shader::to_json` hands a shader
-/// to programs in other languages. [`recipe`] has the same without wgpu.
+/// A plan's `shader()` is the WGSL with its entry point and overrides; the [`Part`]s of a bound
+/// call add the workgroups and the buffers. With the feature `serde`, `Shader::to_json` hands a
+/// shader to programs in other languages. [`recipe`] has the same without wgpu.
 pub mod shader {
     #[cfg(feature = "wgpu")]
     pub use crate::gpu::BoundBuffer;
     pub use crate::plan::{BindingType, Declared, Shader, Wishes};
 }
 
-/// Calls for any host, without wgpu: tensors over buffers that the host knows by numbers, checked by
-/// the plan, and a [`Recipe`](recipe::Recipe) that says what to dispatch.
+/// Calls for any host, without wgpu: tensors over buffers that the host knows by numbers, checked
+/// by the plan, and a [`Recipe`](recipe::Recipe) that says what to dispatch.
 ///
 /// The tensors are the same as everywhere in the crate, over another kind of range:
-/// `phasor::attention::AttentionBindings<'a>` is `recipe::AttentionBindings<wgpu::BufferBinding<'a>>`.
+/// `phasor::attention::AttentionBindings<'a>` is
+/// `recipe::AttentionBindings<wgpu::BufferBinding<'a>>`.
 pub mod recipe {
     pub use crate::call::{
         Binding, BlockTable, CacheBindings, CacheTensor, CosSin, Entry, Extent, Plan, Positions,

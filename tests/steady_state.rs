@@ -1,6 +1,6 @@
 //! A decode loop in steady state: everything that changes from step to step (lengths, positions,
-//! block table) changes on the device, so a step binds nothing, plans nothing, creates no GPU object
-//! and allocates nothing on the host but what wgpu's own recording does.
+//! block table) changes on the device, so a step binds nothing, plans nothing, creates no GPU
+//! object and allocates nothing on the host but what wgpu's own recording does.
 //!
 //! A binary of its own, since it counts every allocation of the process, and so of one test.
 
@@ -379,7 +379,8 @@ fn resident() -> u64 {
     4096 * pages.unwrap_or(0)
 }
 
-/// Host time of one recording beyond what wgpu takes for the same commands; the least of some rounds.
+/// Host time of one recording beyond what wgpu takes for the same commands; the least of some
+/// rounds.
 fn recording_takes_no_time_of_its_own() -> Result {
     const CALLS: u32 = 200;
     let gpu = Gpu::new()?;

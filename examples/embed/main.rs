@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! host's pass      qkv [S, (Hq + 2 Hkv) D] = hidden Wᵀ
-//! phasor's pass    q and k rotated where they lie; both components of RoPE++ from one pass over k, v
+//! phasor's pass    q, k rotated where they lie; real and imaginary heads from one pass over k, v
 //! host's pass      y [S, hidden] = heads [S, 2 Hq D] Woᵀ
 //! ```
 //!

@@ -7,7 +7,8 @@ fn first_key(batch: u32) -> u32 {
 // Bad lengths are clamped: they lose keys and never leave the tensor.
 fn keys_of(batch: u32) -> u32 {
     let first = first_key(batch);
-    return min(clamp(first_key_row(batch + 1u), first, params.cache.capacity) - first, params.seq_k);
+    let end = clamp(first_key_row(batch + 1u), first, params.cache.capacity);
+    return min(end - first, params.seq_k);
 }
 
 // Plane and row of a key.

@@ -2,7 +2,8 @@
 
 use core::fmt::Debug;
 
-/// What a host binds: a range of one of its buffers. Checks and recipes need no more of it than this.
+/// What a host binds: a range of one of its buffers. Checks and recipes need no more of it than
+/// this.
 ///
 /// | | |
 /// |---|---|

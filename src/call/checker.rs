@@ -10,8 +10,8 @@ use crate::{DType, Error, Layout, Result};
 pub(crate) enum Access {
     Read,
     Write,
-    /// Written by one dispatch of the call and read by another: in a buffer of its own, but where all
-    /// ranges share.
+    /// Written by one dispatch of the call and read by another: in a buffer of its own, but where
+    /// all ranges share.
     Scratch,
 }
 
@@ -32,8 +32,8 @@ struct Seen<B> {
     bytes: core::ops::Range<u64>,
 }
 
-/// Collects a call's bindings and refuses what cannot be bound. Nothing reaches a device before all of
-/// them have passed.
+/// Collects a call's bindings and refuses what cannot be bound. Nothing reaches a device before all
+/// of them have passed.
 pub(crate) struct Checker<'a, B> {
     caps: &'a Capabilities,
     seen: Vec<Seen<B>>,
@@ -139,7 +139,8 @@ impl<'a, B: Binding> Checker<'a, B> {
         let sharing = self.caps.sharing;
         let access = match access {
             Access::Read if !sharing.stays_read_only(name) => Access::Write,
-            // Written in one dispatch and read in the next, and read-only there unless all is shared.
+            // Written in one dispatch and read in the next, and read-only there unless all is
+            // shared.
             Access::Scratch if sharing == Sharing::Ranges => Access::Write,
             access => access,
         };

@@ -1,5 +1,5 @@
-//! What calls are made of, for any host: tensors over its buffers, the checks that they pass, and the
-//! recipe that comes of them. Nothing here names wgpu.
+//! What calls are made of, for any host: tensors over its buffers, the checks that they pass, and
+//! the recipe that comes of them. Nothing here names wgpu.
 
 mod binding;
 mod cache;

@@ -14,8 +14,8 @@ pub trait Plan: Clone + core::fmt::Debug + sealed::Sealed {
     /// The shaders that calls run, in the order that [`Step::stage`](super::Step::stage) counts.
     fn stages(&self) -> Vec<&Shader>;
 
-    /// The table that each stage reads, if it reads one: the bytes of the uniform buffer (or storage
-    /// buffer, see the shader) that is bound where a recipe says
+    /// The table that each stage reads, if it reads one: the bytes of the uniform buffer (or
+    /// storage buffer, see the shader) that is bound where a recipe says
     /// [`Resource::Table`](super::Resource::Table). The same in every call.
     fn tables(&self) -> Vec<Option<Vec<u8>>>;
 

@@ -71,8 +71,8 @@ impl<B> From<Step<B>> for Recipe<B> {
 }
 
 impl<B: Binding> Step<B> {
-    /// A dispatch of the plan's stage `stage`, to be given its bindings. All of them have passed the
-    /// [`Checker`](super::Checker).
+    /// A dispatch of the plan's stage `stage`, to be given its bindings. All of them have passed
+    /// the [`Checker`](super::Checker).
     pub(crate) fn new(stage: usize, workgroups: [u32; 2]) -> Self {
         Self { stage, workgroups, entries: Vec::with_capacity(16), flops: None }
     }
@@ -163,8 +163,10 @@ impl Recipe<super::Range> {
     ///   "unused": 16                             bytes of storage, of which nothing is used}
     /// ```
     ///
-    /// Types are those of WebGPU (`uniform`, `storage`, `read-only-storage`); every binding is of group
-    /// 0. `text` may rewrite the shaders, as [`Shader::renumbered`] does; `Shader::clone` leaves them.
+    /// Types are those of WebGPU (`uniform`, `storage`, `read-only-storage`); every binding is of
+    /// group
+    /// 0. `text` may rewrite the shaders, as [`Shader::renumbered`] does; `Shader::clone` leaves
+    ///    them.
     pub fn to_json<P: super::Plan>(
         &self,
         plan: &P,

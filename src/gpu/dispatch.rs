@@ -28,8 +28,8 @@ struct Work {
     own: Arc<Own>,
 }
 
-/// Buffers of a call's own, and what they hold. Parameters are uniforms and data is storage, which in
-/// one buffer would be two uses at once.
+/// Buffers of a call's own, and what they hold. Parameters are uniforms and data is storage, which
+/// in one buffer would be two uses at once.
 #[derive(Debug, Default)]
 struct Own {
     params: Pieces,
@@ -132,11 +132,11 @@ impl Dispatch {
         }
     }
 
-    /// The dispatches that the call consists of, to be recorded in this order, each once: one, or the
-    /// passes of a kernel that has several, or as many as a [budget](crate::Budget) asked for.
+    /// The dispatches that the call consists of, to be recorded in this order, each once: one, or
+    /// the passes of a kernel that has several, or as many as a [budget](crate::Budget) asked for.
     /// Parts may lie in different passes and submissions, with other work between them, so that a
-    /// watchdog or a user interface never waits for the whole call. The outputs are complete after the
-    /// last one; until then inputs, outputs and workspace must stay as the parts left them.
+    /// watchdog or a user interface never waits for the whole call. The outputs are complete after
+    /// the last one; until then inputs, outputs and workspace must stay as the parts left them.
     pub fn parts(&self) -> impl ExactSizeIterator<Item = Part<'_>> {
         self.work.iter().map(|work| Part { work })
     }

@@ -14,8 +14,8 @@ use crate::plan::attention_backward::AttentionBackwardPlan;
 #[cfg(doc)]
 use crate::{Error, call::Recipe};
 
-/// A compiled kernel: [`Attention`](crate::attention::Attention) and its like. It belongs to the device
-/// it was made on, is cheap to clone, and holds nothing that changes from call to call.
+/// A compiled kernel: [`Attention`](crate::attention::Attention) and its like. It belongs to the
+/// device it was made on, is cheap to clone, and holds nothing that changes from call to call.
 #[derive(Debug, Clone)]
 pub struct Kernel<P> {
     plan: Arc<P>,
@@ -23,8 +23,8 @@ pub struct Kernel<P> {
 }
 
 impl<P: Plan> Kernel<P> {
-    /// Compiles `plan`, on a device or through a [`Compiler`]. Do this once for every configuration;
-    /// it takes milliseconds on a GPU and can take seconds on a software adapter.
+    /// Compiles `plan`, on a device or through a [`Compiler`]. Do this once for every
+    /// configuration; it takes milliseconds on a GPU and can take seconds on a software adapter.
     ///
     /// # Errors
     /// [`Error::Limit`] when the device has less room than the plan was made for, [`Error::Device`]
@@ -34,8 +34,8 @@ impl<P: Plan> Kernel<P> {
     }
 
     /// A kernel for another plan with the very same shader, without compiling again: problems that
-    /// differ in scale, mask, window, maxima, sinks or, within limits, head counts. `None` where the
-    /// shaders differ.
+    /// differ in scale, mask, window, maxima, sinks or, within limits, head counts. `None` where
+    /// the shaders differ.
     ///
     /// # Errors
     /// As [`Kernel::new`].
@@ -68,8 +68,8 @@ impl<P: Plan> Kernel<P> {
     /// Any of [`Error`]'s variants on shapes, strides, sizes, alignment, overlap, usage, types and
     /// limits; [`Error::Binding`] for a tensor that the problem needs and the call lacks, or the
     /// other way round; [`Error::Invalid`] for sizes beyond what was planned for;
-    /// [`Error::TableTooShort`] where a row has a position past the table; [`Error::CacheFull`] where
-    /// an append has no room. The buffers stay as they are.
+    /// [`Error::TableTooShort`] where a row has a position past the table; [`Error::CacheFull`]
+    /// where an append has no room. The buffers stay as they are.
     pub fn bind(
         &self,
         device: &wgpu::Device,
@@ -81,9 +81,9 @@ impl<P: Plan> Kernel<P> {
     }
 
     /// Binds other buffers to a call that was bound before: same sizes, same layouts, same
-    /// positions, anything else in the place of the buffers. It makes a bind group and nothing else;
-    /// the parameters on the device stay. For hosts whose buffers come from a pool and change from
-    /// call to call.
+    /// positions, anything else in the place of the buffers. It makes a bind group and nothing
+    /// else; the parameters on the device stay. For hosts whose buffers come from a pool and change
+    /// from call to call.
     ///
     /// # Errors
     /// As [`Kernel::bind`], and [`Error::Rebind`] where the call is another one: bind it anew. The
@@ -120,9 +120,9 @@ impl Kernel<AttentionPlan> {
 }
 
 impl Kernel<AttentionBackwardPlan> {
-    /// [`Kernel::bind`] for a call whose large passes are cut between workgroups into dispatches of at
-    /// most `budget` each, at least [`AttentionBackwardPlan::least_budget`]. Every budget gives the
-    /// same bits.
+    /// [`Kernel::bind`] for a call whose large passes are cut between workgroups into dispatches of
+    /// at most `budget` each, at least [`AttentionBackwardPlan::least_budget`]. Every budget gives
+    /// the same bits.
     ///
     /// # Errors
     /// As [`Kernel::bind`], and [`Error::Invalid`] for a budget that is too small.

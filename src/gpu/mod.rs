@@ -4,8 +4,8 @@
 //! # Faults
 //!
 //! The crate sets no handler and opens no error scope, so nothing that wgpu says is swallowed: it
-//! reaches the caller's scope, uncaptured-error handler (wgpu's own panics) or lost callback. Held by
-//! `tests/gpu/faults.rs`.
+//! reaches the caller's scope, uncaptured-error handler (wgpu's own panics) or lost callback. Held
+//! by `tests/gpu/faults.rs`.
 //!
 //! | fault | what the caller gets |
 //! |---|---|

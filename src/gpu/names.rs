@@ -23,7 +23,8 @@ pub type Rotation<'a> = call::Rotation<Range<'a>>;
 pub type AttentionBindings<'a> = kernels::attention::AttentionBindings<Range<'a>>;
 /// [`recipe::BlockList`](crate::recipe::BlockList) over wgpu's buffers.
 pub type BlockList<'a> = kernels::attention::BlockList<Range<'a>>;
-/// [`recipe::AttentionBackwardBindings`](crate::recipe::AttentionBackwardBindings) over wgpu's buffers.
+/// [`recipe::AttentionBackwardBindings`](crate::recipe::AttentionBackwardBindings) over wgpu's
+/// buffers.
 pub type AttentionBackwardBindings<'a> =
     kernels::attention_backward::AttentionBackwardBindings<Range<'a>>;
 /// [`recipe::BackwardRotation`](crate::recipe::BackwardRotation) over wgpu's buffers.

@@ -63,8 +63,8 @@ impl Pieces {
 }
 
 /// Stand-ins for the bindings that a shader declares and a call does not use. One buffer to be read
-/// and one to be written, since a buffer cannot be both within a dispatch, and a range of it for each
-/// binding, since writable ranges must not overlap.
+/// and one to be written, since a buffer cannot be both within a dispatch, and a range of it for
+/// each binding, since writable ranges must not overlap.
 #[derive(Debug, Clone)]
 pub(super) struct Unused {
     read: wgpu::Buffer,

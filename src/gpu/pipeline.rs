@@ -9,8 +9,8 @@ use crate::plan::{BindingType, Capabilities, Declared, Shader};
 
 /// What compiles kernels: a device, and wgpu's pipeline cache where the caller keeps one.
 ///
-/// A device alone will do: `Attention::new(&device, &plan)`. With a cache, a program that runs for the
-/// second time gets its pipelines from what the first left, on backends that have such a thing
+/// A device alone will do: `Attention::new(&device, &plan)`. With a cache, a program that runs for
+/// the second time gets its pipelines from what the first left, on backends that have such a thing
 /// (`Features::PIPELINE_CACHE`: Vulkan). Kernels may be compiled from several threads at once, with
 /// one cache for all.
 ///
@@ -64,8 +64,8 @@ impl<'a> From<&'a wgpu::Device> for Compiler<'a> {
     }
 }
 
-/// One stage of a kernel: a compute pipeline, the layout of its one bind group, what it was compiled
-/// from, and its table.
+/// One stage of a kernel: a compute pipeline, the layout of its one bind group, what it was
+/// compiled from, and its table.
 #[derive(Debug, Clone)]
 pub(super) struct Stage {
     pub(super) pipeline: wgpu::ComputePipeline,
@@ -85,8 +85,8 @@ impl Stage {
         table: Option<&[u8]>,
     ) -> Result<Self> {
         let device = compiler.device;
-        // Before the pipeline: wgpu takes the layout of a lost device's pipeline for a mistake of the
-        // caller's, and asked for a buffer first, it says what is wrong.
+        // Before the pipeline: wgpu takes the layout of a lost device's pipeline for a mistake of
+        // the caller's, and asked for a buffer first, it says what is wrong.
         let unused = Unused::new(device)?;
         let module = module(device, shader);
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {

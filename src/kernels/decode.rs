@@ -32,12 +32,12 @@ pub struct DecodeBindings<B> {
     /// rows that see no key.
     pub lse: Option<B>,
     /// Table and positions of q, where the kernel rotates it. With [`Positions::AmongKeys`],
-    /// row i of sequence b has position `kv_lens[b] − S_q + i`, causal or not. Where the sequence is
-    /// shorter than the call that is negative for the first rows, which turn back by as much;
+    /// row i of sequence b has position `kv_lens[b] − S_q + i`, causal or not. Where the sequence
+    /// is shorter than the call that is negative for the first rows, which turn back by as much;
     /// without a causal mask they see all keys, and the table must have S_q positions for them.
     pub rotation: Option<Rotation<B>>,
-    /// Bias or mask, `[B, H_out, S_q, capacity]`: layout and binding, both in elements of the bias (f32,
-    /// or bytes of a mask). Strides of 0 broadcast; keys are contiguous. Read.
+    /// Bias or mask, `[B, H_out, S_q, capacity]`: layout and binding, both in elements of the bias
+    /// (f32, or bytes of a mask). Strides of 0 broadcast; keys are contiguous. Read.
     pub bias: Option<(Layout, B)>,
     /// [`DecodePlan::workspace_bytes`] of scratch memory, where that is not 0. Calls may share it:
     /// each is done with it when the next one starts.

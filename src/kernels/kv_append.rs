@@ -27,8 +27,8 @@ pub struct KvAppendBindings<B> {
     /// [`KvAppendShape::packed`]. Rows for which a sequence has no slot are left out.
     pub lens: B,
     /// Table and positions of K, where it is rotated. With [`Positions::AmongKeys`], row i of
-    /// sequence b has position `lens[b] + i`, which is what a growing cache wants. Ids are given for
-    /// every new row, packed rows one behind the other.
+    /// sequence b has position `lens[b] + i`, which is what a growing cache wants. Ids are given
+    /// for every new row, packed rows one behind the other.
     pub rotation: Option<Rotation<B>>,
 }
 

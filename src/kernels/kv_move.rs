@@ -16,7 +16,8 @@ pub struct KvMoveBindings<B> {
     pub cache: CacheBindings<B>,
     /// Where keys turn: the table that they were rotated with. It has to be as long as the farthest
     /// move. A factor of its own (YaRN's) is not applied again. Where frequencies follow the length
-    /// (dynamic NTK, LongRoPE), keys that were rotated with other frequencies cannot be moved right.
+    /// (dynamic NTK, LongRoPE), keys that were rotated with other frequencies cannot be moved
+    /// right.
     pub table: Option<CosSin<B>>,
 }
 

@@ -18,8 +18,8 @@ use crate::plan::kv_append::KvAppendShape;
 use crate::{Capabilities, DType, Error, Layout, Result};
 
 /// The host's tensors of a layer. Row r of a step is row r of each of them, one sequence behind the
-/// other; all have [`Model::max_rows`] rows. Layers may share them, as far as they run one after the
-/// other. What is written, out, lies in another buffer than the rest.
+/// other; all have [`Model::max_rows`] rows. Layers may share them, as far as they run one after
+/// the other. What is written, out, lies in another buffer than the rest.
 #[derive(Debug, Clone)]
 pub struct LayerBindings<'a> {
     /// `[1, H_q, max_rows, D]`, not rotated; read.
@@ -261,8 +261,8 @@ impl<'a> Site<'a> {
         kernel.bind(self.device, &shape, &bindings)
     }
 
-    /// The moves that a step begins with. Each has a block table of its own: others may have changed
-    /// the sequences' since.
+    /// The moves that a step begins with. Each has a block table of its own: others may have
+    /// changed the sequences' since.
     pub(super) fn moves(&self, pending: &[Pending]) -> Result<Dispatch> {
         let calls = pending.iter().map(|Pending { table, batch, rows }| {
             let needed = "true in the model, for a call that moves rows of the cache";

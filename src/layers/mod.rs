@@ -4,12 +4,12 @@
 //! ```text
 //! Model          what: layers (heads, rope, window, sinks, storage of each), sequences, capacity
 //!   .plan(&caps)?       how: kernels of every layer; bytes(), before anything is allocated
-//! Layers::new(&device, &plan)?     compiles, several kernels at once; allocates tables, caches, lengths
+//! Layers::new(&device, &plan)?     compiles, several kernels at once; allocates caches and tables
 //!   .bind(layer, ..)?              the host's q, k, v and out, once
 //!   .start()?  .fork(..)?  .truncate(..)?  .shift(..)?  .end(..)?        sequences
 //! and for every step
 //!   .advance(&queue, &[(sequence, rows), ..])?     lengths, block tables, free pages
-//!   .encode(layer, &mut encoder)?                  append and attention, between the host's own passes
+//!   .encode(layer, &mut encoder)?                  append and attention, between your own passes
 //! ```
 //!
 //! - **The host keeps** device, queue, encoders, and q, k, v and out, as its projections write and

@@ -282,7 +282,8 @@ impl ModelPlan {
             true => u64::from(self.model.max_rows / DECODE_ROWS) + groups,
             false => groups,
         };
-        // Each range is rounded up; a group's is four bytes a sequence, and every one of its pieces.
+        // Each range is rounded up; a group's is four bytes a sequence, and every one of its
+        // pieces.
         (groups + pieces) * self.alignment + 4 * sequences * 2 + u64::from(self.model.max_rows)
     }
 
@@ -313,8 +314,8 @@ impl ModelPlan {
         all.max().unwrap_or(0)
     }
 
-    /// Bytes that [`Layers::new`](crate::layers::Layers::new) allocates on the device, but for a few
-    /// kilobytes of parameters; q, k, v and out are the caller's.
+    /// Bytes that [`Layers::new`](crate::layers::Layers::new) allocates on the device, but for a
+    /// few kilobytes of parameters; q, k, v and out are the caller's.
     pub fn bytes(&self) -> Bytes {
         let model = &self.model;
         let rows = match model.rows {

@@ -17,12 +17,14 @@ bindings! {
     2: Q "q", Q_IN "q_in", PARTS "parts";
     3: K "k", K_IN "k_in", LSE_PARTS "lse_parts";
     4: V "v";
-    5: OUT "out", Q_OUT "q_out", K_CACHE "k_cache", PARTIALS "partials", WINDOW "window", ROWS "rows";
+    5: OUT "out", Q_OUT "q_out", K_CACHE "k_cache", PARTIALS "partials", WINDOW "window",
+        ROWS "rows";
     6: OUT_IM "out_im", K_OUT "k_out", V_CACHE "v_cache", WORKSPACE "workspace", FEATURES "features";
     7: LSE "lse", STATE_S "state_s";
     8: COS_SIN "cos_sin";
     9: POSITION_IDS "position_ids";
-    10: KV_LENS "kv_lens", CU_SEQLENS_K "cu_seqlens_k", LENS "lens", LISTS "lists", MOVES "moves", STATE_Z "state_z";
+    10: KV_LENS "kv_lens", CU_SEQLENS_K "cu_seqlens_k", LENS "lens", LISTS "lists", MOVES "moves",
+        STATE_Z "state_z";
     11: BLOCK_TABLE "block_table", PROJECTION "projection";
     12: CU_SEQLENS_Q "cu_seqlens_q";
     13: BIAS "bias", MASK "mask";

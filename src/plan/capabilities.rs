@@ -13,7 +13,8 @@ pub struct Capabilities {
     /// Whether shaders run on the CPU (lavapipe, SwiftShader, llvmpipe, WARP). Such adapters want
     /// small workgroups and much work a thread.
     pub software: bool,
-    /// PCI id of the vendor (0x10de is NVIDIA), 0 where the API does not say. Only tiles depend on it.
+    /// PCI id of the vendor (0x10de is NVIDIA), 0 where the API does not say. Only tiles depend on
+    /// it.
     pub vendor: u32,
     /// `max_compute_workgroup_storage_size`, in bytes.
     pub max_workgroup_bytes: u32,
@@ -38,7 +39,8 @@ pub struct Capabilities {
     /// What plans leave out, since the device was seen to get it wrong: see
     /// [`selftest`](crate::selftest()) and [`Capabilities::without`].
     pub quarantined: Vec<Quarantine>,
-    /// How the host lays tensors out in buffers: no trait of the device, and yet what plans depend on.
+    /// How the host lays tensors out in buffers: no trait of the device, and yet what plans depend
+    /// on.
     pub sharing: Sharing,
 }
 
@@ -64,8 +66,8 @@ impl Capabilities {
         }
     }
 
-    /// The same device, for a host that shares buffers so: plans that are made from these take it into
-    /// account, at every kernel.
+    /// The same device, for a host that shares buffers so: plans that are made from these take it
+    /// into account, at every kernel.
     ///
     /// ```
     /// use phasor::{Capabilities, HeadMap, Sharing, attention::AttentionProblem};
@@ -131,8 +133,8 @@ impl Capabilities {
         shader.subgroup.map_or(Ok(()), |size| self.need_subgroup(what, size))
     }
 
-    /// What a plan that was made for `planned` has on this device: its limits, without what the plan
-    /// leaves out. Refuses shaders that it has no room for.
+    /// What a plan that was made for `planned` has on this device: its limits, without what the
+    /// plan leaves out. Refuses shaders that it has no room for.
     pub(crate) fn for_plan<'a>(
         self,
         planned: &Self,
@@ -208,8 +210,8 @@ mod tests {
         ]
     }
 
-    /// With every limit a little lower than what a shader asks for, the plan is another one that fits,
-    /// or there is none, and the error names the limit.
+    /// With every limit a little lower than what a shader asks for, the plan is another one that
+    /// fits, or there is none, and the error names the limit.
     #[test]
     fn no_plan_passes_a_limit() {
         let all = Capabilities::webgpu_default();

@@ -61,13 +61,13 @@ pub struct ScoreHook {
 
 impl ScoreHook {
     /// Takes WGSL that defines
-    /// `fn score_mod(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32`: the score that
-    /// takes the place of a scaled score (in units of the natural logarithm). `head` counts output
-    /// heads, `query` is the query's place among the keys (its row, without a causal mask). Other
-    /// names begin with `score_mod_`.
+    /// `fn score_mod(score: f32, batch: u32, head: u32, query: i32, key: i32) -> f32`: the score
+    /// that takes the place of a scaled score (in units of the natural logarithm). `head` counts
+    /// output heads, `query` is the query's place among the keys (its row, without a causal mask).
+    /// Other names begin with `score_mod_`.
     ///
-    /// A NaN makes the row NaN, +∞ as well; −∞ takes the key's weight, and a finite number may have any
-    /// size. A key that a bias or mask hides stays hidden, whatever the function gives.
+    /// A NaN makes the row NaN, +∞ as well; −∞ takes the key's weight, and a finite number may have
+    /// any size. A key that a bias or mask hides stays hidden, whatever the function gives.
     ///
     /// # Errors
     /// [`Error::Hook`], as [`FeatureHook::new`].

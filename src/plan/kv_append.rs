@@ -11,7 +11,7 @@ use crate::{DType, Error, Result};
 ///
 /// ```text
 /// k [B, H_kv, S, D]   v [B, H_kv, S, D_v]   lens u32 [B]: rows before the call, on the device
-/// row i of sequence b has position lens[b] + i, and goes into slot lens[b] + i (rolling: mod capacity)
+/// row i of sequence b has position lens[b] + i, and goes into that slot (rolling: mod capacity)
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct KvAppendProblem {
@@ -139,7 +139,8 @@ impl KvAppendPlan {
         Ok(Self { problem: problem.clone(), capabilities: caps.clone(), shader })
     }
 
-    /// Whether K goes by whole groups of four pairs: a float cache, and no group straddles two parts.
+    /// Whether K goes by whole groups of four pairs: a float cache, and no group straddles two
+    /// parts.
     fn by_pairs(problem: &KvAppendProblem) -> bool {
         let float = matches!(problem.cache.k, CacheType::F32 | CacheType::F16);
         problem.rotate && float && problem.pairing.block_pairs(problem.rotary_dim).is_multiple_of(4)
@@ -158,10 +159,10 @@ impl KvAppendPlan {
         Self::k_pieces(problem).max(problem.cache.v_pieces().div_ceil(2))
     }
 
-    /// Kv heads of an invocation: two share a fetch of cos and sin. More of them read and write at places
-    /// that lie a large power of two apart, which caches of CPUs keep few of, and leave a GPU too few
-    /// invocations. One where it rotates a whole row, whose cos and sin compilers would keep in registers
-    /// from head to head.
+    /// Kv heads of an invocation: two share a fetch of cos and sin. More of them read and write at
+    /// places that lie a large power of two apart, which caches of CPUs keep few of, and leave a
+    /// GPU too few invocations. One where it rotates a whole row, whose cos and sin compilers would
+    /// keep in registers from head to head.
     fn heads_each(problem: &KvAppendProblem) -> u32 {
         let whole_rows = problem.rotate && !Self::by_pairs(problem);
         problem.cache.kv_heads.min(if whole_rows { 1 } else { 2 })

@@ -19,8 +19,8 @@ use crate::{Error, Result};
 /// - **Truncation** needs no kernel: hand over a smaller length.
 ///
 /// Float keys take one rounding of their storage a move. Quantised keys are quantised anew: each
-/// move that turns them adds up to half a step of their scale once more (a whole step at the far end
-/// of q4's). Moves without a turn copy the bits whatever the storage is.
+/// move that turns them adds up to half a step of their scale once more (a whole step at the far
+/// end of q4's). Moves without a turn copy the bits whatever the storage is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KvMoveProblem {
     /// The cache.
@@ -29,8 +29,8 @@ pub struct KvMoveProblem {
     pub rotate: bool,
     /// Channels that rotate, even, at most D. Read only where K is rotated; likewise the pairing.
     pub rotary_dim: u32,
-    /// How the pairs were rotated on append. With [`Pairing::InterleavedToHalf`] they lie half-split
-    /// in the cache.
+    /// How the pairs were rotated on append. With [`Pairing::InterleavedToHalf`] they lie
+    /// half-split in the cache.
     pub pairing: Pairing,
 }
 

@@ -16,9 +16,9 @@ use crate::{DType, Error, Result};
 /// out = Σ e^(lse_p − M) out_p / Σ e^(lse_p − M)     lse = M + ln Σ e^(lse_p − M)     M = max lse_p
 /// ```
 ///
-/// A part that saw no key has lse −∞; its output is not read. Finite log-sum-exps may have any size:
-/// beside the largest, those that are smaller by more than f32 can tell have no weight. The order of
-/// summation is that of the parts.
+/// A part that saw no key has lse −∞; its output is not read. Finite log-sum-exps may have any
+/// size: beside the largest, those that are smaller by more than f32 can tell have no weight. The
+/// order of summation is that of the parts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MergeProblem {
     /// D_v: a multiple of 4.
@@ -99,8 +99,8 @@ impl MergeShape {
 pub(crate) enum PartState {
     /// Their natural log-sum-exp.
     LogSumExp,
-    /// Maximum in base 2 and sum, by which the outputs were not divided: what decode leaves. The sum
-    /// is not lost beside a maximum of −10³⁸, so that splits merge to what one split gives.
+    /// Maximum in base 2 and sum, by which the outputs were not divided: what decode leaves. The
+    /// sum is not lost beside a maximum of −10³⁸, so that splits merge to what one split gives.
     Sums,
 }
 

@@ -1,6 +1,6 @@
 //! Pure decisions, testable without a GPU: what the device can do, and from it the path, the tile
-//! and the cost of a call. Nothing here knows a device; of wgpu it takes naga, to check the caller's
-//! WGSL.
+//! and the cost of a call. Nothing here knows a device; of wgpu it takes naga, to check the
+//! caller's WGSL.
 
 pub(crate) mod attention;
 pub(crate) mod attention_backward;

@@ -249,8 +249,8 @@ impl RopePlan {
         &self.shader
     }
 
-    /// Work of a call. Bytes: Q and K once in and once out, in place the rotated part alone, and the
-    /// table's entries once a position.
+    /// Work of a call. Bytes: Q and K once in and once out, in place the rotated part alone, and
+    /// the table's entries once a position.
     pub fn cost(&self, shape: &RopeShape) -> Cost {
         let p = &self.problem;
         let n = |x: u32| Saturating(u64::from(x));

@@ -70,7 +70,8 @@ pub struct ScoresProblem {
 }
 
 impl ScoresProblem {
-    /// Causal raw scores of all heads as planes, in f32 over all of D, scale `D^(−1/2)`, half-split.
+    /// Causal raw scores of all heads as planes, in f32 over all of D, scale `D^(−1/2)`,
+    /// half-split.
     pub fn new(q_heads: u32, kv_heads: u32, head_dim: u32) -> Self {
         Self {
             q_heads,
@@ -137,8 +138,8 @@ pub struct ScoresShape {
     pub seq_q: u32,
     /// S_k: keys of each batch.
     pub seq_k: u32,
-    /// Place of query 0 among the keys, for the mask and for distances. `None` aligns the last query
-    /// with the last key, `S_k − S_q`.
+    /// Place of query 0 among the keys, for the mask and for distances. `None` aligns the last
+    /// query with the last key, `S_k − S_q`.
     pub query_offset: Option<i32>,
     /// Rows that are computed.
     pub queries: Range<u32>,

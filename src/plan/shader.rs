@@ -122,11 +122,11 @@ impl BindingType {
 pub struct Wishes {
     /// Workgroup memory has to begin as zeros. Every kernel writes it before it reads it.
     pub zero_initialize_workgroup_memory: bool,
-    /// Loops need a bound so that they end. Every loop counts a u32 up to a bound that is a constant
-    /// or read from the call's parameters before the loop, by a constant step.
+    /// Loops need a bound so that they end. Every loop counts a u32 up to a bound that is a
+    /// constant or read from the call's parameters before the loop, by a constant step.
     pub bound_loops: bool,
-    /// Indices of buffers have to be checked. Ids, lengths and page numbers come from the device, so
-    /// these stay.
+    /// Indices of buffers have to be checked. Ids, lengths and page numbers come from the device,
+    /// so these stay.
     pub check_bounds: bool,
 }
 
@@ -140,9 +140,9 @@ pub struct Shader {
     pub source: String,
     /// Name of the `@compute` function.
     pub entry: &'static str,
-    /// Values of the pipeline-overridable constants, by name. There is always one: wgpu 30 on Vulkan
-    /// writes a module without overrides to SPIR-V before it knows which checks the pipeline wants,
-    /// and so bounds its loops and zeroes its workgroup memory whatever was asked for.
+    /// Values of the pipeline-overridable constants, by name. There is always one: wgpu 30 on
+    /// Vulkan writes a module without overrides to SPIR-V before it knows which checks the pipeline
+    /// wants, and so bounds its loops and zeroes its workgroup memory whatever was asked for.
     pub overrides: Vec<(&'static str, f64)>,
     /// Invocations of one workgroup.
     pub workgroup_size: u32,
@@ -150,7 +150,8 @@ pub struct Shader {
     pub workgroup_bytes: u32,
     /// Storage buffers that the entry point binds.
     pub storage_buffers: u32,
-    /// Bytes of the table that it reads from a uniform buffer, beside its parameters; 0 without one.
+    /// Bytes of the table that it reads from a uniform buffer, beside its parameters; 0 without
+    /// one.
     pub table_bytes: u64,
     /// The size that every subgroup must have, where it uses subgroup operations (the feature
     /// `SUBGROUP`).
@@ -158,17 +159,17 @@ pub struct Shader {
 }
 
 impl Shader {
-    /// Name and number of every binding that a shader of this crate may have, all in group 0. A name
-    /// has the same number in all kernels.
+    /// Name and number of every binding that a shader of this crate may have, all in group 0. A
+    /// name has the same number in all kernels.
     pub const BINDINGS: &[(&str, u32)] = super::binding::ALL;
 }
 
 #[cfg(feature = "serde")]
 impl Shader {
-    /// The shader as a JSON object, for programs in other languages that compile or run it: `label`,
-    /// `source` (WGSL), `entry`, `overrides` (an object), `workgroup_size`, `workgroup_bytes`,
-    /// `storage_buffers`, `table_bytes` and `subgroup` (a number, or null), as the fields of the same
-    /// names. Bindings are those of the WGSL, all in group 0.
+    /// The shader as a JSON object, for programs in other languages that compile or run it:
+    /// `label`, `source` (WGSL), `entry`, `overrides` (an object), `workgroup_size`,
+    /// `workgroup_bytes`, `storage_buffers`, `table_bytes` and `subgroup` (a number, or null), as
+    /// the fields of the same names. Bindings are those of the WGSL, all in group 0.
     pub fn to_json(&self) -> serde_json::Value {
         let overrides: serde_json::Map<_, _> =
             self.overrides.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect();

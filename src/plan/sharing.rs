@@ -3,13 +3,13 @@
 /// Whether tensors that are written may lie in one buffer with others.
 ///
 /// WebGPU takes one use of a buffer within a dispatch: read-only, or writable. Hosts that cut all
-/// tensors out of one pool declare everything writable, and so does a plan that is made for them. It
-/// costs what a compiler makes of `readonly`, which was not measured.
+/// tensors out of one pool declare everything writable, and so does a plan that is made for them.
+/// It costs what a compiler makes of `readonly`, which was not measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Sharing {
-    /// What is written lies in buffers of its own. Inputs share as they like: q, k and v may be views
-    /// of one range.
+    /// What is written lies in buffers of its own. Inputs share as they like: q, k and v may be
+    /// views of one range.
     #[default]
     Apart,
     /// All tensors may lie in one buffer, in ranges that do not overlap.

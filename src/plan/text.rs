@@ -1,6 +1,6 @@
-//! Shaders rewritten for hosts that want them otherwise. Every declaration of this crate's shaders is
-//! one line that begins at the margin, so a rewrite looks at no other; `tests/shaders` holds it for all
-//! of them.
+//! Shaders rewritten for hosts that want them otherwise. Every declaration of this crate's shaders
+//! is one line that begins at the margin, so a rewrite looks at no other; `tests/shaders` holds it
+//! for all of them.
 
 use std::fmt::Write as _;
 
@@ -54,7 +54,8 @@ impl Shader {
             bindings.retain(|one| !uniform(one) || one.name == "params");
         }
         let storage = bindings.iter().filter(|one| !uniform(one)).count();
-        // The rotation's file declares its own for all, and shaders that do not rotate use none of them.
+        // The rotation's file declares its own for all, and shaders that do not rotate use none of
+        // them.
         if storage > self.storage_buffers as usize {
             bindings.retain(|one| !matches!(one.name, "cos_sin" | "position_ids"));
         }
@@ -77,8 +78,8 @@ impl Shader {
         bindings
     }
 
-    /// The same shader with the values of its overrides written into its text, for hosts that cannot
-    /// set them.
+    /// The same shader with the values of its overrides written into its text, for hosts that
+    /// cannot set them.
     #[must_use]
     pub fn with_overrides_written(&self) -> Self {
         let value = |name: &str| {

@@ -9,9 +9,9 @@
 //! (and by −φ in the few models with [`Turn::Backward`]).
 //!
 //! [`RopeConfig`] says which channels are a pair ([`Pairing`]), how the frequencies follow from the
-//! base θ ([`RopeRule`], which also gives the attention scaling m), and which of a token's positions
-//! t is meant where there are several ([`PositionAxes`]). From it come [`Frequencies`], and from
-//! those the [`RopeTable`] that kernels read. With the feature `serde`, `ModelRope` and
+//! base θ ([`RopeRule`], which also gives the attention scaling m), and which of a token's
+//! positions t is meant where there are several ([`PositionAxes`]). From it come [`Frequencies`],
+//! and from those the [`RopeTable`] that kernels read. With the feature `serde`, `ModelRope` and
 //! `RopeConfig::from_model_json` read a model's `config.json`.
 //!
 //! # Sources
@@ -19,7 +19,8 @@
 //! RoFormer (arXiv 2104.09864) for the embedding; position interpolation (2306.15595); YaRN
 //! (2309.00071), of which two differing forms are in use; LongRoPE (2402.13753); xPos (2212.10554);
 //! M-RoPE of Qwen2-VL (2409.12191); RoPE++ (2512.07525). Where papers leave something open, Hugging
-//! Face transformers 5.23 decides, and the RoPE++ authors' code for the YaRN that they trained with.
+//! Face transformers 5.23 decides, and the RoPE++ authors' code for the YaRN that they trained
+//! with.
 //!
 //! # What is promised
 //!

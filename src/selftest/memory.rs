@@ -1,5 +1,5 @@
-//! Where the tensors of a probe lie: between guards of NaN, each in a buffer of its own, or all in one
-//! where plans are made for hosts that share buffers.
+//! Where the tensors of a probe lie: between guards of NaN, each in a buffer of its own, or all in
+//! one where plans are made for hosts that share buffers.
 
 use wgpu::util::DeviceExt as _;
 

@@ -2,8 +2,8 @@
 //!
 //! A driver can be wrong, and some are not even there: Mesa's no-op shims take every dispatch and
 //! give back zeros. [`selftest`] runs a small probe through each kernel
-//! and through the tiles that plans for the device use, holds each to the oracle, and says what went
-//! wrong; [`Report::apply`] then keeps later plans away from it.
+//! and through the tiles that plans for the device use, holds each to the oracle, and says what
+//! went wrong; [`Report::apply`] then keeps later plans away from it.
 //!
 //! ```no_run
 //! # use phasor::{Capabilities, selftest, wgpu};
@@ -14,9 +14,10 @@
 //! # }
 //! ```
 //!
-//! It submits work and reads back, which nothing else in the crate does but [`tuner`](crate::tuner), and
-//! [`selftest`] blocks. Where that is not possible, on the web, [`SelfTest::start`] submits and
-//! [`SelfTest::finish`], called now and then, asks whether the results are there.
+//! It submits work and reads back, which nothing else in the crate does but
+//! [`tuner`](crate::tuner), and [`selftest`] blocks. Where that is not possible, on the web,
+//! [`SelfTest::start`] submits and [`SelfTest::finish`], called now and then, asks whether the
+//! results are there.
 
 mod backward;
 mod inputs;
@@ -35,10 +36,10 @@ use readback::Pending;
 #[cfg(not(target_arch = "wasm32"))]
 const MOST_ROUNDS: usize = 16;
 
-/// Runs the probes, waits for them and says what they found. Nearly all of the time goes into compiling
-/// a dozen shaders, on as many threads as there are cores; a software adapter takes seconds over each.
-/// Where a tile of the attention kernel fails, the one that would take its place is probed too, until
-/// one is right.
+/// Runs the probes, waits for them and says what they found. Nearly all of the time goes into
+/// compiling a dozen shaders, on as many threads as there are cores; a software adapter takes
+/// seconds over each. Where a tile of the attention kernel fails, the one that would take its place
+/// is probed too, until one is right.
 ///
 /// Errors of wgpu's on the way, a lost device included, are findings like others.
 #[cfg(not(target_arch = "wasm32"))]

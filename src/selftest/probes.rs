@@ -65,8 +65,8 @@ impl Expected {
     }
 }
 
-/// Every probe that plans for `caps` have a use for. Device, software or not, decides how many tiles
-/// of the attention kernel there are: a software adapter compiles each for seconds.
+/// Every probe that plans for `caps` have a use for. Device, software or not, decides how many
+/// tiles of the attention kernel there are: a software adapter compiles each for seconds.
 pub(super) fn all(caps: &Capabilities) -> Vec<Probe> {
     let mut probes = vec![
         probe(caps, "rope, f32", vec![Tier::Rope], |device, caps| rope(device, caps, DType::F32)),

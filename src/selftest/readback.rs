@@ -46,8 +46,8 @@ impl fmt::Debug for Pending {
 type Submitted = Result<Pending, Finding>;
 
 impl Pending {
-    /// Submits every probe. Drivers compile for most of the time, and most of them several shaders at
-    /// once: so each core takes a probe, and then the next.
+    /// Submits every probe. Drivers compile for most of the time, and most of them several shaders
+    /// at once: so each core takes a probe, and then the next.
     #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn submit_all(
         device: &wgpu::Device,
@@ -92,8 +92,8 @@ impl Pending {
         probes.into_iter().map(|probe| Self::submit(device, queue, probe)).collect()
     }
 
-    /// Compiles, records and submits a probe, and asks for its outputs. A probe that no plan fits is
-    /// a finding already.
+    /// Compiles, records and submits a probe, and asks for its outputs. A probe that no plan fits
+    /// is a finding already.
     fn submit(device: &wgpu::Device, queue: &wgpu::Queue, probe: Probe) -> Submitted {
         let Probe { name, tiers, ready } = probe;
         let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];

@@ -143,8 +143,8 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Numbers in (−1, 1) that look alike everywhere: multiples of the golden ratio, without their whole
-/// parts. Their products give scores of no particular order.
+/// Numbers in (−1, 1) that look alike everywhere: multiples of the golden ratio, without their
+/// whole parts. Their products give scores of no particular order.
 fn pattern(elements: u64, dtype: DType) -> Vec<u8> {
     let value = |i: u64| {
         let hash = i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;

@@ -91,7 +91,8 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
             }
         }
     }
-    // Decode fetches more at once on a GPU with wide subgroups, and shuffles where software has some.
+    // Decode fetches more at once on a GPU with wide subgroups, and shuffles where software has
+    // some.
     let mut wide = Capabilities::webgpu_default();
     (wide.adapter, wide.subgroup) = ("GPU, subgroups of 32".into(), Some((32, 32)));
     for device in devices().into_iter().take(4).chain([wide]) {
@@ -129,8 +130,8 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
     (variants.into_values().collect(), refusals)
 }
 
-/// Buffers that an attention call binds at least: q, k, v, out, one of lengths and tables, and whatever
-/// the problem adds.
+/// Buffers that an attention call binds at least: q, k, v, out, one of lengths and tables, and
+/// whatever the problem adds.
 fn tensors(problem: &AttentionProblem) -> u32 {
     let out_im = u32::from(problem.outputs == Outputs::Split);
     let table_and_ids = if problem.rotate_q { 2 } else { 0 };

@@ -1,14 +1,13 @@
 #!/bin/sh
-# Fetches the compilers that gpu-lab asks: Mesa's Vulkan drivers, and the no-op DRM shims with which a
-# driver starts without its GPU; and Vulkan's validation layer. Nothing is
-# installed and no root is needed: Debian packages are unpacked into two folders, and run with those
-# folders' own libraries. Debian does not ship Intel's shim, so it is built from Mesa's source, for the
-# release whose driver goes with it.
-# Debian or Ubuntu on x86-64; about 400 MB to download and 2 GB on disk.
-#   GPU_LAB_ROOT         the folder (default: ~/.cache/gpu-lab); Intel goes to the same name with -intel
-#   GPU_LAB_MIRROR       a Debian mirror (default: http://deb.debian.org/debian)
-#   GPU_LAB_SUITE        where Mesa comes from (default: sid)
-#   GPU_LAB_INTEL_SUITE  where Mesa comes from for Intel (default: bookworm-backports, with bookworm)
+# Fetches the compilers that gpu-lab asks: Mesa's Vulkan drivers, and the no-op DRM shims with which
+# a driver starts without its GPU; and Vulkan's validation layer. Nothing is installed and no root
+# is needed: Debian packages are unpacked into two folders, and run with those folders' own
+# libraries. Debian does not ship Intel's shim, so it is built from Mesa's source, for the release
+# whose driver goes with it. Debian or Ubuntu on x86-64; about 400 MB to download and 2 GB on disk.
+# GPU_LAB_ROOT         the folder (default: ~/.cache/gpu-lab); Intel goes to the same name with
+# -intel GPU_LAB_MIRROR       a Debian mirror (default: http://deb.debian.org/debian) GPU_LAB_SUITE 
+#       where Mesa comes from (default: sid) GPU_LAB_INTEL_SUITE  where Mesa comes from for Intel
+# (default: bookworm-backports, with bookworm)
 set -eu
 root=${GPU_LAB_ROOT:-$HOME/.cache/gpu-lab}
 mirror=${GPU_LAB_MIRROR:-http://deb.debian.org/debian}

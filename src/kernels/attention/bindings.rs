@@ -15,27 +15,30 @@ pub struct AttentionBindings<B> {
     /// `[B, H_q, S_q, D]`, ragged `[1, H_q, rows, D]`; read.
     pub q: Tensor<B>,
     /// Rotated keys and values: tensors `[B, H_kv, S_k, D]` and `[B, H_kv, S_k, D_v]`, ragged
-    /// `[1, H_kv, rows, D]` and `[1, H_kv, rows, D_v]`, or a cache, the new rows in it already; read.
+    /// `[1, H_kv, rows, D]` and `[1, H_kv, rows, D_v]`, or a cache, the new rows in it already;
+    /// read.
     pub cache: CacheBindings<B>,
     /// `[B, H_out, S_q, D_v]`, or `[B, H_q, S_q, D_v]` for split outputs, or `[1, H, rows, D_v]`
     /// where q is ragged; written.
     pub out: Tensor<B>,
     /// Split outputs: as out, the second stream of every query head; written.
     pub out_im: Option<Tensor<B>>,
-    /// Natural log-sum-exp of every output row, f32 `[B, H_out, S_q]`, or `[H_out, rows]` where q is
-    /// ragged, without gaps, heads in the order of the head map; written. −∞ in rows that see no
+    /// Natural log-sum-exp of every output row, f32 `[B, H_out, S_q]`, or `[H_out, rows]` where q
+    /// is ragged, without gaps, heads in the order of the head map; written. −∞ in rows that see no
     /// key.
     pub lse: Option<B>,
-    /// Batched keys and caches: how many keys each sequence has, u32 `[B]`, read. Keys behind them are
-    /// padding and never read. Numbers above S_k count as S_k, unless the cache rolls; then it is
-    /// needed, and counts the keys that are gone as well (below 2^29). Without it all S_k are there.
+    /// Batched keys and caches: how many keys each sequence has, u32 `[B]`, read. Keys behind them
+    /// are padding and never read. Numbers above S_k count as S_k, unless the cache rolls; then it
+    /// is needed, and counts the keys that are gone as well (below 2^29). Without it all S_k are
+    /// there.
     pub kv_lens: Option<B>,
     /// Ragged queries: u32 `[B + 1]`, first row of each sequence, then the end; read.
     pub cu_seqlens_q: Option<B>,
     /// Ragged keys: u32 `[B + 1]`, first row of each sequence, then the end; read.
     pub cu_seqlens_k: Option<B>,
     /// Bias or mask, `[B, H_out, S_q, S_k]`: layout and binding, both in elements of the bias (f32,
-    /// or bytes of a mask). Strides of 0 broadcast; keys are contiguous, by slots in a rolling cache. Read.
+    /// or bytes of a mask). Strides of 0 broadcast; keys are contiguous, by slots in a rolling
+    /// cache. Read.
     pub bias: Option<(Layout, B)>,
     /// Prefix-LM: u32 `[B]`, read.
     pub prefix_lens: Option<B>,
@@ -44,13 +47,14 @@ pub struct AttentionBindings<B> {
     /// Table and positions of q, where the kernel rotates it.
     pub rotation: Option<Rotation<B>>,
     /// [`Cut::workspace_bytes`](crate::attention::Cut::workspace_bytes) of scratch memory, where
-    /// that is not 0; read and written. Its contents matter from the first part of a call to the last.
+    /// that is not 0; read and written. Its contents matter from the first part of a call to the
+    /// last.
     pub workspace: Option<B>,
 }
 
-/// Which tiles of queries and keys a call visits: u32 `[B, ceil(S_q / block_q), ceil(S_k / block_k)]`
-/// without gaps, with the sizes of the plan's [tile](crate::attention::Tile); 0 leaves a tile
-/// out, as if the mask hid all of it.
+/// Which tiles of queries and keys a call visits: u32
+/// `[B, ceil(S_q / block_q), ceil(S_k / block_k)]` without gaps, with the sizes of the plan's
+/// [tile](crate::attention::Tile); 0 leaves a tile out, as if the mask hid all of it.
 #[derive(Debug, Clone)]
 pub struct BlockList<B> {
     /// Where it lies.

@@ -9,8 +9,8 @@ use crate::{Error, Result};
 /// No such list.
 const NONE: u32 = u32::MAX;
 
-/// The range that spans all lists of a call, and where each starts in it, in words; `None` where there
-/// is no list. The lists have passed their own checks.
+/// The range that spans all lists of a call, and where each starts in it, in words; `None` where
+/// there is no list. The lists have passed their own checks.
 pub(super) fn pack<B: Binding>(
     bindings: &AttentionBindings<B>,
     caps: &Capabilities,

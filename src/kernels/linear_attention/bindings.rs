@@ -18,9 +18,9 @@ pub struct LinearAttentionBindings<B> {
     pub out: Tensor<B>,
     /// [`LinearAttentionPlan::workspace_bytes`] of scratch memory.
     pub workspace: B,
-    /// Where features rotate: a table of `rotary_dim / 2` pairs (its configuration has the number of
-    /// features for its `head_dim`), and the positions of the keys, with a causal mask of the queries
-    /// too.
+    /// Where features rotate: a table of `rotary_dim / 2` pairs (its configuration has the number
+    /// of features for its `head_dim`), and the positions of the keys, with a causal mask of the
+    /// queries too.
     pub rotation: Option<Rotation<B>>,
     /// Positions of the queries, where there is no causal mask and they are others.
     pub q_positions: Option<Positions<B>>,
@@ -60,7 +60,8 @@ pub struct State<B> {
 /// What random features need beside the tensors.
 #[derive(Debug, Clone)]
 pub struct RandomFeatureBindings<B> {
-    /// The bytes of a [`RandomFeatures`](crate::linear_attention::RandomFeatures), f32 `[D, F]`, read.
+    /// The bytes of a [`RandomFeatures`](crate::linear_attention::RandomFeatures), f32 `[D, F]`,
+    /// read.
     pub projection: B,
     /// [`LinearAttentionPlan::features_bytes`] of scratch memory, in a buffer of its own.
     pub features: B,

@@ -16,7 +16,8 @@ pub struct AttentionShape {
     /// S_k: keys of each batch, padding included.
     pub seq_k: u32,
     /// Place of query 0 among the keys: query i sees the keys `j <= i + query_offset`. `None`
-    /// aligns the last query with the last key, `S_k − S_q`. Read where causal mask, window or ALiBi ask.
+    /// aligns the last query with the last key, `S_k − S_q`. Read where causal mask, window or
+    /// ALiBi ask.
     pub query_offset: Option<i32>,
 }
 

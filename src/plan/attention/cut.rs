@@ -2,10 +2,10 @@
 //!
 //! Workgroups stand in one line, and a part of the call is a run of them. Where a run of whole
 //! workgroups would be too long, or too short to fill a GPU, a plan that is
-//! [resumable](super::AttentionProblem::resumable) takes a band of workgroups and cuts its keys: each
-//! part walks so many key tiles, leaves the softmax states in the workspace, and the next one takes
-//! them up again. Nothing is merged, so every number is made by the same operations in the same order
-//! as in one go.
+//! [resumable](super::AttentionProblem::resumable) takes a band of workgroups and cuts its keys:
+//! each part walks so many key tiles, leaves the softmax states in the workspace, and the next one
+//! takes them up again. Nothing is merged, so every number is made by the same operations in the
+//! same order as in one go.
 
 use super::order::Order;
 use super::{Alignment, AttentionPlan, AttentionProblem, AttentionShape, Programs, Queries, Tile};
@@ -31,8 +31,8 @@ pub struct CutPart {
     pub steps: (u32, u32),
     /// Whether it comes to the end of the keys and writes outputs; otherwise it leaves states.
     pub last: bool,
-    /// Floating-point operations that it executes, hidden keys and padding of visited tiles counted.
-    /// An upper bound where lengths are known to the device alone.
+    /// Floating-point operations that it executes, hidden keys and padding of visited tiles
+    /// counted. An upper bound where lengths are known to the device alone.
     pub flops: u64,
 }
 
@@ -113,7 +113,8 @@ impl<'a> Line<'a> {
         self.order.groups()
     }
 
-    /// Most key tiles that a workgroup of this query tile visits; never fewer than of the tile before.
+    /// Most key tiles that a workgroup of this query tile visits; never fewer than of the tile
+    /// before.
     fn steps(&self, tile: u64) -> u64 {
         let n = u64::from;
         let (p, shape) = (&self.plan.problem, self.shape);
@@ -145,8 +146,8 @@ impl<'a> Line<'a> {
         visible.div_ceil(block_k).min(window.div_ceil(block_k))
     }
 
-    /// Most key tiles that any workgroup visits. What is left in a rolling cache may begin at the last
-    /// key of a tile.
+    /// Most key tiles that any workgroup visits. What is left in a rolling cache may begin at the
+    /// last key of a tile.
     fn all_steps(&self) -> u64 {
         let block_k = u64::from(self.plan.tile.block_k());
         let spare = if self.plan.problem.cache().rolling { block_k - 1 } else { 0 };
@@ -174,8 +175,8 @@ impl<'a> Line<'a> {
 }
 
 impl AttentionPlan {
-    /// The smallest budget that [`AttentionPlan::cut`] takes: one key tile of one workgroup where the
-    /// plan is resumable, all key tiles of the longest one where it is not.
+    /// The smallest budget that [`AttentionPlan::cut`] takes: one key tile of one workgroup where
+    /// the plan is resumable, all key tiles of the longest one where it is not.
     pub fn least_budget(&self, shape: &AttentionShape) -> Budget {
         let line = Line::new(self, shape);
         let longest = line.order.tiles.checked_sub(1).map_or(0, |tile| line.steps(tile));
@@ -186,9 +187,9 @@ impl AttentionPlan {
     /// Cuts a call into dispatches of at most `budget` each. [`Budget::UNLIMITED`] gives one.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a budget below [`AttentionPlan::least_budget`], or so small that the call
-    /// would have more than 16384 parts; [`Error::IndexOverflow`] for more workgroups than 32 bits
-    /// count.
+    /// [`Error::Invalid`] for a budget below [`AttentionPlan::least_budget`], or so small that the
+    /// call would have more than 16384 parts; [`Error::IndexOverflow`] for more workgroups than 32
+    /// bits count.
     pub fn cut(&self, shape: &AttentionShape, budget: Budget) -> Result<Cut> {
         let line = Line::new(self, shape);
         let limit = budget.limit();
@@ -240,8 +241,8 @@ impl AttentionPlan {
         Ok(cut)
     }
 
-    /// Bytes of workspace that are enough for every call, however it is cut; 0 where the plan is not
-    /// resumable.
+    /// Bytes of workspace that are enough for every call, however it is cut; 0 where the plan is
+    /// not resumable.
     pub fn most_workspace_bytes(&self) -> u64 {
         if self.problem.resumable { u64::from(BAND) * self.state_bytes() } else { 0 }
     }

@@ -100,8 +100,9 @@ impl AttentionPlan {
         &self.shader
     }
 
-    /// Whether the lengths and tables of a call (`kv_lens`, `cu_seqlens_q`, `cu_seqlens_k`, `block_table`,
-    /// `prefix_lens`, `block_list`) must be ranges of one buffer, since the device binds too few for all.
+    /// Whether the lengths and tables of a call (`kv_lens`, `cu_seqlens_q`, `cu_seqlens_k`,
+    /// `block_table`, `prefix_lens`, `block_list`) must be ranges of one buffer, since the device
+    /// binds too few for all.
     pub fn one_buffer_of_lists(&self) -> bool {
         self.bound.lists
     }

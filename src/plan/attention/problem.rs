@@ -37,9 +37,9 @@ pub enum Keys {
     Batched,
     /// `[1, H_kv, rows, D]`, one sequence behind the other, as [`Queries::Ragged`].
     Ragged,
-    /// In a cache that appends wrote, of any format: contiguous, paged or rolling, each side in its own
-    /// storage. Sequence b has `kv_lens[b]` keys; of a rolling cache the newest ones, as many as it has
-    /// room for, are still there.
+    /// In a cache that appends wrote, of any format: contiguous, paged or rolling, each side in its
+    /// own storage. Sequence b has `kv_lens[b]` keys; of a rolling cache the newest ones, as many
+    /// as it has room for, are still there.
     Cache(CacheFormat),
 }
 
@@ -58,8 +58,8 @@ pub enum Alignment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Bias {
     /// f32 numbers that are added to the scaled scores; −∞ hides a key. A finite number hides none,
-    /// not even the lowest (a mask of `torch.finfo(dtype).min`): beside keys without it, a key with it
-    /// has no weight; a row all of whose keys have it is the mean of their values, as in f64.
+    /// not even the lowest (a mask of `torch.finfo(dtype).min`): beside keys without it, a key with
+    /// it has no weight; a row all of whose keys have it is the mean of their values, as in f64.
     Additive,
     /// Bytes; 0 hides a key, anything else does not.
     Mask,
@@ -69,7 +69,8 @@ pub enum Bias {
 ///
 /// ```text
 /// q [B, H_q, S_q, D]   k [B, H_kv, S_k, D]   v [B, H_kv, S_k, D_v]   out [B, H_out, S_q, D_v]
-/// S_re = Qa·Ka + Qb·Kb    S_im = Qb·Ka − Qa·Kb    out_φ = softmax(scale · (cos φ S_re + sin φ S_im)) V
+/// S_re = Qa·Ka + Qb·Kb    S_im = Qb·Ka − Qa·Kb
+/// out_φ = softmax(scale · (cos φ S_re + sin φ S_im)) V
 /// ```
 ///
 /// (RoPE++, arXiv 2512.07525, matrix form.) Query head h reads kv head `h / (H_q / H_kv)`. The
@@ -97,8 +98,9 @@ pub struct AttentionProblem {
     pub causal: bool,
     /// Sliding window: a query sees only keys less than `window` away from its own place,
     /// `i + query_offset`: causal, the `window` keys that end there (Hugging Face's meaning;
-    /// flash-attention's `window_size` is one less), otherwise `window − 1` after it as well (ModernBERT's
-    /// `local_attention: 128`, 64 on each side, is 65). Key tiles outside of the window are never read.
+    /// flash-attention's `window_size` is one less), otherwise `window − 1` after it as well
+    /// (ModernBERT's `local_attention: 128`, 64 on each side, is 65). Key tiles outside of the
+    /// window are never read.
     pub window: Option<u32>,
     /// Factor on every score before the softmax, finite.
     pub softmax_scale: f32,
@@ -108,8 +110,8 @@ pub struct AttentionProblem {
     /// ALiBi slopes, one an output head, or none: `−slope · |j − i − query_offset|` is added to the
     /// scaled score, after the softcap, causal or not.
     pub alibi_slopes: Vec<f32>,
-    /// A bias or mask tensor `[B, H_out, S_q, S_k]`, applied after ALiBi. Its last index is the key's
-    /// place in its sequence; in a rolling cache, its slot.
+    /// A bias or mask tensor `[B, H_out, S_q, S_k]`, applied after ALiBi. Its last index is the
+    /// key's place in its sequence; in a rolling cache, its slot.
     pub bias: Option<Bias>,
     /// The caller's modification of scores, after the bias.
     pub score_mod: Option<ScoreHook>,
@@ -119,9 +121,9 @@ pub struct AttentionProblem {
     /// [`Tile::block_k`](super::Tile::block_k) keys are visited at all: a mask that hides whole
     /// tiles should not pay for them. Not over a rolling cache, where tiles have no end.
     pub block_list: bool,
-    /// Prefix-LM: the first `prefix_lens[b]` places of sequence b see each other's keys, whatever causal
-    /// mask and window say (Gemma 3's image tokens, where they come first). Needs the causal mask; not
-    /// over a rolling cache, where they would be gone.
+    /// Prefix-LM: the first `prefix_lens[b]` places of sequence b see each other's keys, whatever
+    /// causal mask and window say (Gemma 3's image tokens, where they come first). Needs the causal
+    /// mask; not over a rolling cache, where they would be gone.
     pub prefix: bool,
     /// Attention sinks (gpt-oss), one logit an output head, or none: each joins the denominator and
     /// the log-sum-exp of its head as a key without a value would, after all else. −∞ is no sink.
@@ -184,8 +186,8 @@ impl AttentionProblem {
         }
     }
 
-    /// The same over a cache that an append has written the keys of the call into: the last query of a
-    /// sequence stands at its last key, as chunks of a prompt do.
+    /// The same over a cache that an append has written the keys of the call into: the last query
+    /// of a sequence stands at its last key, as chunks of a prompt do.
     pub fn over(heads: HeadMap, cache: CacheFormat) -> Self {
         Self {
             value_dim: cache.value_dim,

@@ -219,8 +219,8 @@ fn files<'a>(
         },
         wgsl!("attention/strays"),
         places,
-        // The tile before the kernel and its flag: it begins where drivers put the first variable of
-        // workgroup memory, and so at a multiple of 16 bytes.
+        // The tile before the kernel and its flag: it begins where drivers put the first variable
+        // of workgroup memory, and so at a multiple of 16 bytes.
         if tile.shuffled { "" } else { wgsl!("attention/stage") },
         if tile.shuffled { wgsl!("attention_shuffled") } else { wgsl!("attention") },
     ];

@@ -25,8 +25,8 @@ pub struct Tile {
     pub v_quads: u32,
     /// Whether P and V have workgroup memory of their own, or lie over K.
     pub pv_apart: bool,
-    /// A workgroup is one subgroup, whose invocations pass keys and values round by shuffles: `tx` is
-    /// 1 and `ty` the size that every subgroup of the device has. `chunk_units`, `q_resident`,
+    /// A workgroup is one subgroup, whose invocations pass keys and values round by shuffles: `tx`
+    /// is 1 and `ty` the size that every subgroup of the device has. `chunk_units`, `q_resident`,
     /// `v_quads` and `pv_apart` mean nothing then.
     pub shuffled: bool,
 }
@@ -99,8 +99,8 @@ impl Tile {
         })
     }
 
-    /// What the device has room for, best first: shuffled tiles on software adapters, rows of the table,
-    /// then the shapes that ask for the least, in ever thriftier forms.
+    /// What the device has room for, best first: shuffled tiles on software adapters, rows of the
+    /// table, then the shapes that ask for the least, in ever thriftier forms.
     pub(super) fn preferred(
         problem: &AttentionProblem,
         programs: &Programs,
@@ -116,9 +116,9 @@ impl Tile {
         })
     }
 
-    /// For software adapters that have subgroups. Timed on lavapipe 25.0.7 (subgroups of 8): twice the
-    /// rows at once gain an eighth with one stream and lose a third with two, and take a third longer to
-    /// compile.
+    /// For software adapters that have subgroups. Timed on lavapipe 25.0.7 (subgroups of 8): twice
+    /// the rows at once gain an eighth with one stream and lose a third with two, and take a third
+    /// longer to compile.
     fn shuffled(caps: &Capabilities) -> Option<Self> {
         let (ty, most) = caps.subgroup?;
         let tile = Tile {
@@ -166,9 +166,9 @@ impl Tile {
     }
 }
 
-/// A tile for problems and devices of a kind. Rows were chosen by what the compilers of tools/gpu-lab
-/// say of each: no spills first, then the share of multiply-adds, then occupancy. NVIDIA's were timed
-/// as well, on an H100 (driver 580.159.04, example tune).
+/// A tile for problems and devices of a kind. Rows were chosen by what the compilers of
+/// tools/gpu-lab say of each: no spills first, then the share of multiply-adds, then occupancy.
+/// NVIDIA's were timed as well, on an H100 (driver 580.159.04, example tune).
 struct Row {
     device: Device,
     /// Most streams of a pass.
@@ -206,8 +206,8 @@ const fn row(
     Row { device, streams, dim, shape, chunk_units, v_quads, q_resident: true }
 }
 
-/// Best first. `(tx, ty, row_pairs, key_quads)`, units of q and k and key quads of v staged at once; in
-/// the comment, workgroup memory at the largest dimension.
+/// Best first. `(tx, ty, row_pairs, key_quads)`, units of q and k and key quads of v staged at
+/// once; in the comment, workgroup memory at the largest dimension.
 const TABLE: [Row; 32] = [
     row(Device::Software, 2, 64, (4, 4, 2, 2), 8, 8),
     row(Device::Software, 2, 128, (4, 4, 2, 2), 8, 4),

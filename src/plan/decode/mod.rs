@@ -90,8 +90,8 @@ impl DecodePlan {
         tile: &Tile,
         caps: &Capabilities,
     ) -> u32 {
-        // Compute units cannot be asked for: about two workgroups for each of a large GPU's. Twice as
-        // many are more than an H100 runs at once; with two streams they took a quarter longer.
+        // Compute units cannot be asked for: about two workgroups for each of a large GPU's. Twice
+        // as many are more than an H100 runs at once; with two streams they took a quarter longer.
         let (wanted, least_keys) = if caps.software { (16, 512) } else { (256, 128) };
         let blocks = (programs.each * problem.max_seq_q).div_ceil(tile.rows);
         let groups =
@@ -160,8 +160,8 @@ impl DecodePlan {
         self.programs.each.saturating_mul(seq_q).div_ceil(self.tile.rows)
     }
 
-    /// Work of a call over as many keys a sequence as the problem admits: the most that it may take.
-    /// The lengths are on the device.
+    /// Work of a call over as many keys a sequence as the problem admits: the most that it may
+    /// take. The lengths are on the device.
     pub fn cost(&self, shape: &DecodeShape) -> Cost {
         self.cost_over(shape, self.problem.max_kv)
     }

@@ -18,13 +18,15 @@ use crate::{DType, Error, HeadMap, Result};
 /// kv_lens u32 [B]: rows of each sequence in the cache, the new ones included, on the device
 /// row i of sequence b has position p = kv_lens[b] − S_q + i
 ///
-/// s = scale · (cos φ · S_re + sin φ · S_im)    s = c tanh(s / c) with a softcap    s − slope · |j − p|
-/// with ALiBi    s + bias    score_mod    hidden unless p − window < j ≤ p and mask_mod
+/// s = scale · (cos φ · S_re + sin φ · S_im)
+/// then, in this order and where asked for: s = c tanh(s / c), the softcap    s − slope · |j − p|,
+/// ALiBi    s + bias    score_mod    hidden unless p − window < j ≤ p and mask_mod
 /// out = Σ e^s_j V_j / (e^sink + Σ e^s_j)    lse = ln (e^sink + Σ e^s_j)
 /// ```
 ///
-/// in this order. Prefixes of a prefix-LM need nothing here: a row sees all that is before it. Query head h reads kv head `h / (H_q / H_kv)`; K and V are read once for all query
-/// heads of a kv head, all rows and both components, up to 16 softmax states a workgroup.
+/// Prefixes of a prefix-LM need nothing here: a row sees all that is before it.
+/// Query head h reads kv head `h / (H_q / H_kv)`; K and V are read once for all query heads of a kv
+/// head, all rows and both components, up to 16 softmax states a workgroup.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecodeProblem {
     /// Output heads, and the query head and phase of each.
@@ -41,9 +43,9 @@ pub struct DecodeProblem {
     pub rotate_q: bool,
     /// Whether a row sees no row after it. Without, all rows of a call see each other.
     pub causal: bool,
-    /// Sliding window: a row sees only the `window` keys that end at its own place, itself included.
-    /// Keys before the window are never read. Needs the causal mask. In a rolling cache, the window
-    /// and the rows of a call must fit the capacity: `window + S_q − 1 <= capacity`.
+    /// Sliding window: a row sees only the `window` keys that end at its own place, itself
+    /// included. Keys before the window are never read. Needs the causal mask. In a rolling cache,
+    /// the window and the rows of a call must fit the capacity: `window + S_q − 1 <= capacity`.
     pub window: Option<u32>,
     /// Factor on every score before the softmax, finite.
     pub softmax_scale: f32,
@@ -52,8 +54,8 @@ pub struct DecodeProblem {
     /// ALiBi slopes, one an output head, or none: `−slope · |j − p|` is added to the scaled score,
     /// after the softcap.
     pub alibi_slopes: Vec<f32>,
-    /// A bias or mask tensor `[B, H_out, S_q, capacity]`, applied after ALiBi; its last index is the
-    /// key's slot, which is its place in its sequence unless the cache rolls.
+    /// A bias or mask tensor `[B, H_out, S_q, capacity]`, applied after ALiBi; its last index is
+    /// the key's slot, which is its place in its sequence unless the cache rolls.
     pub bias: Option<Bias>,
     /// The caller's modification of scores, after the bias. Its `query` is p, causal or not.
     pub score_mod: Option<ScoreHook>,
@@ -163,10 +165,10 @@ impl DecodeProblem {
 pub struct DecodeShape {
     /// B: sequences.
     pub batch: u32,
-    /// S_q: rows of each sequence, the last of which stands at its last key: row i of a sequence of n
-    /// keys has place n − S_q + i among them. A sequence may have fewer keys than the call has rows.
-    /// Its first rows have negative places then, and mask, window, ALiBi, hooks and rotation take
-    /// them as they are: under the causal mask such rows see no key.
+    /// S_q: rows of each sequence, the last of which stands at its last key: row i of a sequence of
+    /// n keys has place n − S_q + i among them. A sequence may have fewer keys than the call has
+    /// rows. Its first rows have negative places then, and mask, window, ALiBi, hooks and rotation
+    /// take them as they are: under the causal mask such rows see no key.
     pub seq_q: u32,
 }
 

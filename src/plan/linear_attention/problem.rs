@@ -30,7 +30,7 @@ pub enum FeatureMap {
 /// [`LinearAttentionProblem::new`].
 ///
 /// ```text
-/// out_i = Σ_j (R_i φ(q_i))ᵀ (R_j φ(k_j)) v_j / Σ_j φ(q_i)ᵀ φ(k_j)        j ≤ i if causal, else all j
+/// out_i = Σ_j (R_i φ(q_i))ᵀ (R_j φ(k_j)) v_j / Σ_j φ(q_i)ᵀ φ(k_j)      j ≤ i if causal, else all j
 /// q [B, H_q, S_q, D]   k [B, H_kv, S_k, D]   v [B, H_kv, S_k, D_v]   out [B, H_out, S_q, D_v]
 /// ```
 ///

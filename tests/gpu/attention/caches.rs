@@ -1,5 +1,6 @@
-//! Prefill over caches of every format: held to the oracle, to decode row by row, and over pages to the
-//! bits of the contiguous cache. What a cache holds and what the oracle says of it are decode's.
+//! Prefill over caches of every format: held to the oracle, to decode row by row, and over pages to
+//! the bits of the contiguous cache. What a cache holds and what the oracle says of it are
+//! decode's.
 
 use phasor::attention::{
     AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, Queries, Tile,
@@ -88,7 +89,8 @@ impl Chunk {
         kept
     }
 
-    /// `[B, H_out, S_q, D_v]` and `[B, H_out, S_q]`; of ragged rows `[H_out, rows, D_v]` and likewise.
+    /// `[B, H_out, S_q, D_v]` and `[B, H_out, S_q]`; of ragged rows `[H_out, rows, D_v]` and
+    /// likewise.
     fn run(&self, inputs: &Inputs) -> Result<Outcome> {
         let gpu = &(self.lab)().gpu;
         let plan = self.plan()?;
@@ -315,8 +317,8 @@ fn rules_over_slots() {
     run_table(&cases.map(|(name, chunk)| (name.to_owned(), chunk)), Chunk::check);
 }
 
-/// Multi-head latent attention: one latent for all heads, whose first channels rotate and whose others
-/// are the values.
+/// Multi-head latent attention: one latent for all heads, whose first channels rotate and whose
+/// others are the values.
 #[test]
 fn values_within_keys() {
     let mut chunk = chunk([F16, F16], PAGES, small_tile);
@@ -329,7 +331,8 @@ fn values_within_keys() {
     run_table(&[("D 576, D_v 512".to_owned(), chunk)], Chunk::check);
 }
 
-/// The kernel of tiles in workgroup memory, its places staged and not, and the plan that the device gets.
+/// The kernel of tiles in workgroup memory, its places staged and not, and the plan that the device
+/// gets.
 #[test]
 fn tiles() {
     let over_k = |dim| Tile { pv_apart: false, chunk_units: 2, ..small_tile(dim) };

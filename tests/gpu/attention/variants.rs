@@ -42,8 +42,8 @@ impl Scores {
         Scores { kind, layout, numbers }
     }
 
-    /// With this number in the place of many: all of row 0, all of row 1 but every fifth key, all of
-    /// row 2 that is not hidden, and so on.
+    /// With this number in the place of many: all of row 0, all of row 1 but every fifth key, all
+    /// of row 2 that is not hidden, and so on.
     pub fn with(mut self, filler: Option<f32>) -> Self {
         let Some(filler) = filler else { return self };
         let [.., seq_k] = self.layout.shape.map(|n| n as usize);

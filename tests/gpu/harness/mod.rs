@@ -44,12 +44,12 @@ pub struct Lab {
     scores: Mutex<HashMap<String, Scores>>,
 }
 
-/// Devices that tests run on side by side: a software adapter compiles the shaders of one device one
-/// after another.
+/// Devices that tests run on side by side: a software adapter compiles the shaders of one device
+/// one after another.
 const DEVICES: usize = 2;
 
-/// The adapter with all that it has. Tests that run at the same time have devices of their own, as far
-/// as there are some.
+/// The adapter with all that it has. Tests that run at the same time have devices of their own, as
+/// far as there are some.
 pub fn lab() -> &'static Lab {
     static LABS: [OnceLock<Lab>; DEVICES] = [const { OnceLock::new() }; DEVICES];
     let place = Seat::mine();
@@ -169,7 +169,8 @@ impl Lab {
         })
     }
 
-    /// A kernel for the plan; one that another plan compiled serves, where the shaders are the same.
+    /// A kernel for the plan; one that another plan compiled serves, where the shaders are the
+    /// same.
     pub fn decode(&self, plan: &DecodePlan) -> phasor::Result<Decode> {
         let shader = format!("{:?}", plan.shader());
         let kernel = cached(&self.decodes, shader, || Decode::new(&self.gpu.device, plan))?;

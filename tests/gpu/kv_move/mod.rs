@@ -51,7 +51,8 @@ impl Case {
         random([1, HEADS, CAPACITY, dim], 1.5, DType::F32, seed + u64::from(b))
     }
 
-    /// `x` turned by `distance` positions, or to the position `distance` with the table's own scale.
+    /// `x` turned by `distance` positions, or to the position `distance` with the table's own
+    /// scale.
     fn turned<R: Real>(&self, x: &[f32], distance: i64, scaled: bool) -> Result<Vec<R>> {
         let p = &self.problem;
         let x: Vec<R> = x.iter().map(|&x| R::from_f64(x.into())).collect();

@@ -6,7 +6,8 @@
 //!   "roof":    { "gflops", "copy_gbs", "dispatch_us", "submit_us" },
 //!   "rope":    [ { "seq", "dim", "q_heads", "k_heads", TIME, "bytes", "gbs" } ],
 //!   "append":  [ { "rows", "dim", "kv_heads", TIME, "bytes", "gbs" } ],
-//!   "prefill": [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes", "share_of_roof" } ],
+//!   "prefill": [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes",
+//!                  "share_of_roof" } ],
 //!   "decode":  [ { "model", "kv", "dim", "heads", "kv_heads", "way", TIME, "bytes", "gbs" } ],
 //!   "scaling": as prefill, with lengths that double
 //!   "linear":  [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes" } ],
@@ -16,15 +17,16 @@
 //!              "prefill_share_of_roof", "prefill_time_growth_per_doubling",
 //!              "linear_growth_4k_to_32k", "linear_over_softmax_32k",
 //!              "backward_fused_over_two_passes", "backward_over_forward" } }
-//! Ratios and shares are medians over rounds in which the calls ran in turns, the roof's own kernels
-//! among them, so that they hold where the machine's speed moves. Of parts that --only leaves out, lists are empty and worst cases null.
+//! Ratios and shares are medians over rounds in which the calls ran in turns, the roof's own
+//! kernels among them, so that they hold where the machine's speed moves. Of parts that --only
+//! leaves out, lists are empty and worst cases null.
 //! TIME is "pass_ms" (null where the adapter has no timestamps), "wall_ms" and "clocks_disagree".
 //! ```
 //!
-//! "way" is one of "plain", "two passes", "packed" and "fused"; decode has the first and the last, for
-//! the "model" EC (query and kv heads of a plain model) and EH (half of both). Linear attention
-//! has "linear", "linear, one token" (a call for the last token, from a state) and "softmax". Times are of one call; flops and bytes
-//! are what the result needs, masked and padded work not counted.
+//! "way" is one of "plain", "two passes", "packed" and "fused"; decode has the first and the last,
+//! for the "model" EC (query and kv heads of a plain model) and EH (half of both). Linear attention
+//! has "linear", "linear, one token" (a call for the last token, from a state) and "softmax". Times
+//! are of one call; flops and bytes are what the result needs, masked and padded work not counted.
 
 use phasor::Cost;
 use phasor_kit::gpu::Gpu;

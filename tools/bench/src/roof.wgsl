@@ -91,7 +91,8 @@ fn fma_scalar(@builtin(global_invocation_id) id: vec3<u32>) {
         r = fma(r, m, t);
         s = fma(s, m, t);
     }
-    let sum = (((a + b) + (c + d)) + ((e + f) + (g + h))) + (((i + j) + (k + o)) + ((p + q) + (r + s)));
+    let sum = (((a + b) + (c + d)) + ((e + f) + (g + h)))
+        + (((i + j) + (k + o)) + ((p + q) + (r + s)));
     if (sum == 0.12345) {
         target_[id.x] = vec4(sum);
     }

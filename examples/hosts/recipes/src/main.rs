@@ -1,5 +1,5 @@
-//! Prints a RoPE++ attention call as JSON for a host in another language: buffers 0 to 3 are q, k, v
-//! and out.
+//! Prints a RoPE++ attention call as JSON for a host in another language: buffers 0 to 3 are q, k,
+//! v and out.
 //!
 //!     cargo run --manifest-path examples/hosts/recipes/Cargo.toml
 

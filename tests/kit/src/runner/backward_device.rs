@@ -22,7 +22,8 @@ impl Device<'_> {
         Ok(known[known.len() - 1].clone())
     }
 
-    /// With respect to un-rotated vectors, and to rotated ones where the case has references for them.
+    /// With respect to un-rotated vectors, and to rotated ones where the case has references for
+    /// them.
     pub(super) fn gradients(&self, case: &BackwardCase) -> Result<Gradients> {
         let attention = self.prefill(&case.attention)?;
         let both = case.attention.rotations.is_some()
