@@ -96,7 +96,7 @@ fn main() -> Result<()> {
     let write = |k: &[f32], v: &[f32], shape: KvAppendShape, lens: &[u32]| -> Result<()> {
         let (k, v) = (floats(k), floats(v));
         let lens = gpu.upload(bytemuck::cast_slice(lens));
-        let rows = shape.packed.unwrap_or(shape.seq);
+        let rows = shape.ragged.unwrap_or(shape.seq);
         let layout = Layout::bhsd([1, KV_HEADS, rows, DIM])?;
         let bindings = KvAppendBindings {
             rotation: Some(rotation()),
@@ -126,12 +126,12 @@ fn main() -> Result<()> {
         Ok(()) => return Err("a write to a shared page went through".into()),
     }
 
-    // The rest of both prompts in one call, packed: lengths, then where each sequence's rows begin.
+    // The rest of both prompts in one call, ragged: lengths, then where each sequence's rows begin.
     pages.check_append(&[PREFIX; 2], &OWN)?;
     let rows = OWN[0] + OWN[1];
     let (k, v) = (random(KV_HEADS * rows), random(KV_HEADS * rows));
-    let packed = KvAppendShape { packed: Some(rows), ..KvAppendShape::new(2, OWN[0].max(OWN[1])) };
-    write(&k, &v, packed, &[PREFIX, PREFIX, 0, OWN[0], rows])?;
+    let ragged = KvAppendShape { ragged: Some(rows), ..KvAppendShape::new(2, OWN[0].max(OWN[1])) };
+    write(&k, &v, ragged, &[PREFIX, PREFIX, 0, OWN[0], rows])?;
     for (all, new) in [(&mut keys, by_token(&k)), (&mut values, by_token(&v))] {
         let (first, second) = new.split_at((OWN[0] * KV_HEADS * DIM) as usize);
         all[0].extend(first);

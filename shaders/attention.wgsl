@@ -20,7 +20,7 @@
 //
 // work_of, out_row, head_of, store_*: attention/work.wgsl; stage_*, k_slot: attention/stage.wgsl;
 // value: attention/load.wgsl; modified_quad, masked, any_hidden: attention/score.wgsl; sees:
-// attention/strays.wgsl; kept_state, keep_state: attention/state_*.wgsl; block_visited:
+// attention/sees.wgsl; kept_state, keep_state: attention/state_*.wgsl; block_visited:
 // attention/blocks_*.wgsl; with_sink: softmax.wgsl; not_finite: finite.wgsl
 
 const V_COLS: u32 = TX * COLS;            // columns a V tile, padding included
@@ -37,7 +37,7 @@ fn attention(
         return;
     }
     let work = work_of(in_part);
-    let program = work.program;
+    let head_row = work.head_row;
     let q_first = work.tile * BLOCK_Q;
     if (q_first >= work.rows.count) {
         return; // a shorter sequence than the longest
@@ -47,7 +47,7 @@ fn attention(
     let row0 = q_first + ROWS * ty; // of this invocation
 
     if (tid == 0u) {
-        atomicStore(&strays, 0u); // a barrier away from the first value
+        atomicStore(&non_finite, 0u); // a barrier away from the first value
     }
 
     var m: array<f32, 4u * STATE_VECS>;  // running maximum, in base 2
@@ -140,8 +140,8 @@ fn attention(
             for (var i = 0u; i < ROWS * KEY_QUADS; i++) {
                 let re = s[i];
                 let im = s[i + ROWS * KEY_QUADS];
-                s[i] = program.phases.x * re + program.phases.y * im;
-                s[i + ROWS * KEY_QUADS] = program.phases.z * re + program.phases.w * im;
+                s[i] = head_row.phases.x * re + head_row.phases.y * im;
+                s[i + ROWS * KEY_QUADS] = head_row.phases.z * re + head_row.phases.w * im;
             }
         }
 
@@ -288,7 +288,7 @@ fn attention(
     }
 
     workgroupBarrier(); // the last tile is read
-    if (atomicLoad(&strays) != 0u) {
+    if (atomicLoad(&non_finite) != 0u) {
         for (var key = work.start; key < work.end; key++) {
             if (BLOCKS && !block_visited(work.batch, work.tile, key / BLOCK_K)) {
                 continue;
@@ -300,9 +300,9 @@ fn attention(
             }
             for (var j = 0u; j < COLS; j++) {
                 let x = value(work, key, rows_of_key(work, key).y, j * TX + tx);
-                let stray = select(vec4(0.0), x, not_finite(x));
+                let bad = select(vec4(0.0), x, not_finite(x));
                 for (var i = 0u; i < STATES; i++) {
-                    acc[i * COLS + j] += select(vec4(0.0), stray, seen[i]);
+                    acc[i * COLS + j] += select(vec4(0.0), bad, seen[i]);
                 }
             }
         }
@@ -343,11 +343,11 @@ fn attention(
     for (var i = 0u; i < STATES; i++) {
         let row = row0 + i % ROWS;
         let stream = i / ROWS;
-        if (row >= work.rows.count || stream >= program.streams) {
+        if (row >= work.rows.count || stream >= head_row.streams) {
             continue;
         }
         if (SINKS) {
-            let sum = with_sink(m[i], l[i], program.sinks[stream]);
+            let sum = with_sink(m[i], l[i], head_row.sinks[stream]);
             m[i] = sum.m;
             l[i] = sum.l;
             for (var j = 0u; j < COLS; j++) {

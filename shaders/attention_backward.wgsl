@@ -48,13 +48,13 @@ fn attention_backward(
     }
     var phase = vec2(1.0, 0.0);
 
-    for (var n = 0u; n < params.programs; n++) {
-        let program = programs[n];
-        if (!owned(work, program)) {
+    for (var n = 0u; n < params.head_rows; n++) {
+        let head_row = head_rows[n];
+        if (!owned(work, head_row)) {
             continue;
         }
-        work.program = program;
-        phase = program.phases.xy;
+        work.head_row = head_row;
+        phase = head_row.phases.xy;
         var own_lse: array<f32, STATES>;
         var own_delta: array<f32, STATES>;
         if (!KEYS_OWN) {
@@ -110,8 +110,8 @@ fn attention_backward(
                 for (var i = 0u; i < ROWS * COL_QUADS; i++) {
                     let re = s[i];
                     let im = s[i + ROWS * COL_QUADS];
-                    s[i] = program.phases.x * re + program.phases.y * im;
-                    s[i + ROWS * COL_QUADS] = program.phases.z * re + program.phases.w * im;
+                    s[i] = head_row.phases.x * re + head_row.phases.y * im;
+                    s[i + ROWS * COL_QUADS] = head_row.phases.z * re + head_row.phases.w * im;
                 }
             }
 
@@ -268,8 +268,9 @@ fn attention_backward(
                 for (var i = 0u; i < ROWS * COL_QUADS; i++) {
                     let first_stream = s[i];
                     let second = s[i + ROWS * COL_QUADS];
-                    s[i] = program.phases.x * first_stream + program.phases.z * second;
-                    s[i + ROWS * COL_QUADS] = program.phases.y * first_stream + program.phases.w * second;
+                    s[i] = head_row.phases.x * first_stream + head_row.phases.z * second;
+                    s[i + ROWS * COL_QUADS] =
+                        head_row.phases.y * first_stream + head_row.phases.w * second;
                 }
             }
             for (var j = 0u; j < COL_QUADS; j++) {

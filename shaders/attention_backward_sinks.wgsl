@@ -18,11 +18,11 @@ fn attention_backward_sinks(
         return;
     }
     var sink = MASKED;
-    for (var p = 0u; p < params.programs; p++) {
-        let program = programs[p];
-        for (var stream = 0u; stream < program.streams; stream++) {
-            if (head_of(program, stream) == head) {
-                sink = program.sinks[stream];
+    for (var p = 0u; p < params.head_rows; p++) {
+        let head_row = head_rows[p];
+        for (var stream = 0u; stream < head_row.streams; stream++) {
+            if (head_of(head_row, stream) == head) {
+                sink = head_row.sinks[stream];
             }
         }
     }

@@ -16,7 +16,7 @@
 //
 // work_of, out_row, head_of, store_*: attention/work.wgsl; query_unit, key_pairs, value:
 // attention/load.wgsl; modified_quad, masked, any_hidden: attention/score.wgsl; sees:
-// attention/strays.wgsl; kept_state, keep_state: attention/state_*.wgsl; block_visited:
+// attention/sees.wgsl; kept_state, keep_state: attention/state_*.wgsl; block_visited:
 // attention/blocks_*.wgsl; with_sink: softmax.wgsl; not_finite: finite.wgsl
 
 const ROUNDS: u32 = BLOCK_K / TY;  // keys a lane and step
@@ -38,7 +38,7 @@ fn attention(
         return;
     }
     let work = work_of(in_part);
-    let program = work.program;
+    let head_row = work.head_row;
     let q_first = work.tile * BLOCK_Q;
     if (q_first >= work.rows.count) {
         return; // a shorter sequence than the longest
@@ -79,7 +79,7 @@ fn attention(
     // Whether a value was not finite. A masked key's weight of 0 would not silence it, as 0 · NaN
     // is NaN: zero takes its place, and the end of the kernel gives it to the rows that see its
     // key.
-    var strays = false;
+    var non_finite = false;
     for (var first = work.start; first < work.end; first += BLOCK_K) {
         if (BLOCKS && !block_visited(work.batch, work.tile, first / BLOCK_K)) {
             continue;
@@ -124,8 +124,8 @@ fn attention(
                 for (var key = 0u; key < BLOCK_K; key++) {
                     let re = s[r * BLOCK_K + key];
                     let im = s[(ROWS + r) * BLOCK_K + key];
-                    s[r * BLOCK_K + key] = program.phases.x * re + program.phases.y * im;
-                    s[(ROWS + r) * BLOCK_K + key] = program.phases.z * re + program.phases.w * im;
+                    s[r * BLOCK_K + key] = head_row.phases.x * re + head_row.phases.y * im;
+                    s[(ROWS + r) * BLOCK_K + key] = head_row.phases.z * re + head_row.phases.w * im;
                 }
             }
         }
@@ -180,9 +180,9 @@ fn attention(
             }
             for (var n = 0u; n < ROUNDS; n++) {
                 let x = value(work, first + n * TY + tid, rows[n].y, column);
-                let stray = not_finite(x);
-                strays = strays || any(stray);
-                let own = select(x, vec4(0.0), stray);
+                let bad = not_finite(x);
+                non_finite = non_finite || any(bad);
+                let own = select(x, vec4(0.0), bad);
                 for (var lane = 0u; lane < TY; lane++) {
                     let v = subgroupShuffle(own, lane);
                     for (var i = 0u; i < STATES; i++) {
@@ -196,7 +196,7 @@ fn attention(
         }
     }
 
-    if (subgroupAny(strays)) {
+    if (subgroupAny(non_finite)) {
         for (var key = work.start; key < work.end; key++) {
             if (BLOCKS && !block_visited(work.batch, work.tile, key / BLOCK_K)) {
                 continue;
@@ -231,12 +231,12 @@ fn attention(
     for (var i = 0u; i < STATES; i++) {
         let row = row0 + i % ROWS;
         let stream = i / ROWS;
-        if (row >= work.rows.count || stream >= program.streams) {
+        if (row >= work.rows.count || stream >= head_row.streams) {
             continue;
         }
         var scale = 1.0;
         if (SINKS) {
-            let sum = with_sink(m[i], l[i], program.sinks[stream]);
+            let sum = with_sink(m[i], l[i], head_row.sinks[stream]);
             m[i] = sum.m;
             l[i] = sum.l;
             scale = sum.scale;

@@ -10,7 +10,7 @@
 // is state t · ROWS + r.
 //
 // key_place: cache/slots.wgsl; stage_q: decode/load.wgsl; load_unit: units.wgsl; key_quad,
-// value_quad: cache/read_*.wgsl; row_at: strides.wgsl; modified_score, program_of, dot_add:
+// value_quad: cache/read_*.wgsl; row_at: strides.wgsl; modified_score, head_row_of, dot_add:
 // decode/score.wgsl; offered, passed: decode/pass_*.wgsl; store_result: decode/store_*.wgsl
 
 @compute @workgroup_size(WORKGROUP)
@@ -56,7 +56,7 @@ fn decode(
     var last_low = 0u; // every row sees the keys last_low .. first_high
     var first_high = length;
     for (var r = 0u; r < ROWS; r++) {
-        let i = (row_first + r) / params.programs;
+        let i = (row_first + r) / params.head_rows;
         low[r] = 0u;
         high[r] = length;
         if (params.causal != 0u) {
@@ -85,7 +85,7 @@ fn decode(
     for (var i = 0u; i < STATES * COLS; i++) {
         acc[i] = vec4(0.0);
     }
-    let more = select(0u, params.zero, COMPACT);
+    let zero = select(0u, params.zero, COMPACT);
     var group = 0u;
     var lane = tid;
     if (KEY_GROUPS > 1u) {
@@ -111,7 +111,7 @@ fn decode(
         for (var k = 0u; k < KEYS_EACH && PREFETCH; k++) {
             next[k] = load_unit(true, key_rows[k], 0u);
         }
-        for (var u = 0u; u < UNITS + more; u++) {
+        for (var u = 0u; u < UNITS + zero; u++) {
             let turns = TAIL_QUADS == 0u || u < PAIR_QUADS;
             var x: array<Pairs, KEYS_EACH>;
             for (var k = 0u; k < KEYS_EACH; k++) {
@@ -142,9 +142,9 @@ fn decode(
             }
         }
         for (var r = 0u; r < ROWS; r++) {
-            let program = program_of(kv_head, row_first + r);
+            let head_row = head_row_of(kv_head, row_first + r);
             // Rows past the last one repeat it; they are never stored.
-            let i = min((row_first + r) / params.programs, params.seq_q - 1u);
+            let i = min((row_first + r) / params.head_rows, params.seq_q - 1u);
             for (var k = 0u; k < KEYS_EACH; k++) {
                 let key = first + k * THREADS + tid;
                 let sees = key < end && key >= low[r] && key < high[r];
@@ -152,11 +152,11 @@ fn decode(
                 if (MIX) {
                     let re = s[at];
                     let im = s[at + ROWS];
-                    s[at] = program.phases.x * re + program.phases.y * im;
-                    s[at + ROWS] = program.phases.z * re + program.phases.w * im;
+                    s[at] = head_row.phases.x * re + head_row.phases.y * im;
+                    s[at + ROWS] = head_row.phases.z * re + head_row.phases.w * im;
                 }
                 for (var t = 0u; t < STREAMS; t++) {
-                    let score = modified_score(s[at + t * ROWS], program, t, batch, i,
+                    let score = modified_score(s[at + t * ROWS], head_row, t, batch, i,
                         place0 + i32(i), min(key, end - 1u));
                     s[at + t * ROWS] = select(MASKED, score, sees);
                 }
@@ -181,7 +181,7 @@ fn decode(
         }
         for (var n = tid; n < SEGMENTS * VECS; n += THREADS) {
             var top = vec4(MASKED);
-            for (var i = n; i < THREADS * VECS + more; i += SEGMENTS * VECS) {
+            for (var i = n; i < THREADS * VECS + zero; i += SEGMENTS * VECS) {
                 top = max(top, tile[RED_AT + i]);
             }
             tile[SEG_AT + n] = top;
@@ -280,7 +280,7 @@ fn decode(
     workgroupBarrier(); // sums of invocations
     for (var n = tid; n < SEGMENTS * VECS; n += THREADS) {
         var sum = vec4(0.0);
-        for (var i = n; i < THREADS * VECS + more; i += SEGMENTS * VECS) {
+        for (var i = n; i < THREADS * VECS + zero; i += SEGMENTS * VECS) {
             sum += tile[RED_AT + i];
         }
         tile[SEG_AT + n] = sum;
@@ -293,7 +293,7 @@ fn decode(
     workgroupBarrier(); // sums of segments
     for (var v = tid; v < VECS; v += THREADS) {
         var sum = vec4(0.0);
-        for (var i = 0u; i < SEGMENTS + more; i++) {
+        for (var i = 0u; i < SEGMENTS + zero; i++) {
             sum += tile[SEG_AT + i * VECS + v];
         }
         totals[v] = sum;
@@ -317,20 +317,20 @@ fn decode(
             let column = n % V_QUADS;
             let row = row_first + i % ROWS;
             let stream = i / ROWS;
-            let program = program_of(kv_head, row);
-            if (row / params.programs >= params.seq_q || stream >= program.streams) {
+            let head_row = head_row_of(kv_head, row);
+            if (row / params.head_rows >= params.seq_q || stream >= head_row.streams) {
                 continue;
             }
             let at = (n / V_QUADS * COLS + column / LANES) * THREADS + column % LANES;
             var x = tile[at];
-            for (var g = 1u; g < KEY_GROUPS + more; g++) {
+            for (var g = 1u; g < KEY_GROUPS + zero; g++) {
                 x += tile[at + g * LANES];
             }
             let top = maxima[i / 4u][i % 4u];
             let sum = totals[i / 4u][i % 4u];
-            let head = select(program.head0, program.head1, stream == 1u);
-            let sink = select(program.sink0, program.sink1, stream == 1u);
-            let place = Output(split, batch, head, row / params.programs, column);
+            let head = select(head_row.head0, head_row.head1, stream == 1u);
+            let sink = select(head_row.sink0, head_row.sink1, stream == 1u);
+            let place = Output(split, batch, head, row / params.head_rows, column);
             store_result(place, x, top, sum, sink);
         }
     }

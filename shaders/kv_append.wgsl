@@ -22,8 +22,8 @@ struct Params {
     seq: u32,       // new rows of a sequence, at most
     kv_heads: u32,
     groups_x: u32,  // workgroups along x
-    packed: u32,    // 1: new rows of all sequences lie one behind the other, see lens
-    rows: u32,      // packed: rows of all sequences
+    ragged: u32,    // 1: new rows of all sequences lie one behind the other, see lens
+    rows: u32,      // ragged: rows of all sequences
     plane_k: u32,   // table plane of k
     among_keys: u32, // 1: positions follow from the lengths
     k: Strides,     // new rows
@@ -33,7 +33,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-// [B] rows of each sequence before the call; packed: then [B + 1] where its new rows start and end
+// [B] rows of each sequence before the call; ragged: then [B + 1] where its new rows start and end
 @group(0) @binding(10) var<storage, read> lens: array<u32>;
 
 // A new row of one head.
@@ -67,7 +67,7 @@ fn kv_append(
 
     var count = params.seq;
     var input = vec2(batch, i);
-    if (params.packed != 0u) {
+    if (params.ragged != 0u) {
         let start = min(lens[params.batch + batch], params.rows);
         let end = clamp(lens[params.batch + batch + 1u], start, params.rows);
         count = min(end - start, params.seq);

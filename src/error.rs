@@ -175,10 +175,10 @@ pub enum Error {
         what: &'static str,
     },
     /// A way to compute something that the device was seen to get wrong.
-    #[error("{tier} is quarantined: {reason}")]
+    #[error("{suspect} is quarantined: {reason}")]
     Quarantined {
         /// What is left out.
-        tier: crate::plan::Tier,
+        suspect: crate::plan::Suspect,
         /// What was wrong with it.
         reason: String,
     },

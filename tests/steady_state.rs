@@ -189,7 +189,7 @@ impl World {
     }
 }
 
-const APPEND: KvAppendShape = KvAppendShape { batch: BATCH, seq: 1, packed: None };
+const APPEND: KvAppendShape = KvAppendShape { batch: BATCH, seq: 1, ragged: None };
 const DECODE: DecodeShape = DecodeShape { batch: BATCH, seq_q: 1 };
 
 /// Allocations and growths of allocations during `f`.

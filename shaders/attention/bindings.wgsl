@@ -24,7 +24,7 @@ struct Params {
     first_step: u32,          // key tiles of this part, from the first that a workgroup visits
     end_step: u32,
     last_part: u32,           // 0: states are left in the workspace
-    programs: u32,            // rows of the program table in use
+    head_rows: u32,            // rows of the table of head rows in use
     offset: i32,              // query i stands at place i + offset among the keys
     // Keys after its place that a query sees: none if causal, far more than there are if full.
     ahead: i32,
@@ -41,7 +41,7 @@ struct Params {
     blocks_batch: u32,        // strides of the block list
     blocks_row: u32,
     causal: u32,
-    bundle: u32,              // programs of a batch that go through the tiles together
+    bundle: u32,              // head rows of a batch that go through the tiles together
     zero: u32,                // 0, unknown to a compiler: loops with it in their bounds stay loops
     pad0: u32,                // a struct within a uniform starts at a multiple of 16 bytes
     pad1: u32,
@@ -56,7 +56,7 @@ struct Params {
 }
 
 // What one workgroup computes: a query head and its one or two output heads.
-struct Program {
+struct HeadRow {
     source: u32,     // query head
     slot0: u32,      // head of `out` for stream 0
     slot1: u32,      // head of `out` or `out_im` for stream 1
@@ -71,7 +71,7 @@ struct Program {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<uniform> programs: array<Program, PROGRAM_SLOTS>;
+@group(0) @binding(1) var<uniform> head_rows: array<HeadRow, HEAD_ROWS>;
 
 // Queries of one sequence: the first one's row in q, and how many.
 struct QueryRows {
@@ -91,7 +91,7 @@ struct Work {
     tile: u32,      // query tile
     start: u32,     // first key that it visits
     end: u32,       // one past the last
-    program: Program,
+    head_row: HeadRow,
 }
 
 // Four pairs of one row: first and second members.

@@ -58,10 +58,10 @@ fn in_members(is_k: bool, u: u32, x: vec4<f32>, y: vec4<f32>) -> Pairs {
 
 // Unit u of query s, rotated, scaled, and with one stream turned by its phase.
 fn query_unit(work: Work, s: u32, u: u32) -> Pairs {
-    let program = work.program;
+    let head_row = work.head_row;
     // Queries past the last one repeat it; they are never stored.
     let inside = min(s, work.rows.count - 1u);
-    let row = params.q.offset + work.batch * params.q.batch + program.source * params.q.head
+    let row = params.q.offset + work.batch * params.q.batch + head_row.source * params.q.head
         + (work.rows.first + inside) * params.q.row;
     var x = in_members(false, u, half_unit(false, row, u, 0u), half_unit(false, row, u, 1u));
     if (u < PAIR_QUADS) {
@@ -69,8 +69,8 @@ fn query_unit(work: Work, s: u32, u: u32) -> Pairs {
     }
     var c = params.q_scale;
     if (TURN) {
-        c *= program.phases.x;
-        let t = params.q_scale * program.phases.y;
+        c *= head_row.phases.x;
+        let t = params.q_scale * head_row.phases.y;
         if (u < PAIR_QUADS) {
             return Pairs(x.a * c + x.b * t, x.b * c - x.a * t);
         }

@@ -11,7 +11,7 @@ fn tile_keys(key: u32) -> vec4<u32> {
 fn place_of_score(work: Work, stream: u32, row: u32, key: u32) -> Place {
     var at: Place;
     at.batch = work.batch;
-    at.head = head_of(work.program, stream);
+    at.head = head_of(work.head_row, stream);
     at.row = min(row, work.rows.count - 1u);
     at.key = min(key, work.keys - 1u);
     at.query = i32(at.row) + work.offset;
@@ -23,7 +23,7 @@ fn place_of_score(work: Work, stream: u32, row: u32, key: u32) -> Place {
 // Scores of a row of a stream with the keys of a quad, after softcap, ALiBi, bias and hooks.
 fn modified_quad(score: vec4<f32>, work: Work, stream: u32, row: u32, key: u32) -> vec4<f32> {
     let keys = tile_keys(key);
-    let slope = work.program.slopes[stream];
+    let slope = work.head_row.slopes[stream];
     return vec4(
         modified(score.x, slope, place_of_score(work, stream, row, keys.x)),
         modified(score.y, slope, place_of_score(work, stream, row, keys.y)),

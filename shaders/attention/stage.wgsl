@@ -63,7 +63,7 @@ fn stage_k(tid: u32, work: Work, first: u32, unit0: u32, units: u32) {
 // Whether a value was not finite. A masked key's weight of 0 would not silence it, as 0 · NaN is
 // NaN: zeros are staged in its place, and the end of the kernel gives it to the rows that see its
 // key.
-var<workgroup> strays: atomic<u32>;
+var<workgroup> non_finite: atomic<u32>;
 
 // Key quads quad0 .. quad0 + V_QUADS of the tile.
 fn stage_v(tid: u32, work: Work, first: u32, quad0: u32) {
@@ -73,11 +73,11 @@ fn stage_v(tid: u32, work: Work, first: u32, quad0: u32) {
         let kq = i / (4u * V_COLS);
         let key = first + quad0 + kq + c * BLOCK_KQ;
         let x = value(work, key, value_row(work, key), column);
-        let stray = not_finite(x);
-        if (any(stray)) {
-            atomicStore(&strays, 1u);
+        let bad = not_finite(x);
+        if (any(bad)) {
+            atomicStore(&non_finite, 1u);
         }
-        shared_tile[V_AT + kq * V_COLS + column][c] = select(x, vec4(0.0), stray);
+        shared_tile[V_AT + kq * V_COLS + column][c] = select(x, vec4(0.0), bad);
     }
 }
 

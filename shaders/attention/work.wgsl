@@ -4,21 +4,21 @@ fn work_of(in_part: u32) -> Work {
     let linear = params.first_group + in_part;
     // Heads whose keys and values fit a cache together go together, and within such a bundle late
     // tiles first, since they see the most keys under a causal mask.
-    let first_lane = linear / (params.bundle * params.tiles) * params.bundle;
-    let bundle = min(params.bundle, params.programs * params.batch - first_lane);
-    let within = linear - first_lane * params.tiles;
-    let lane = first_lane + within % bundle;
+    let first_line = linear / (params.bundle * params.tiles) * params.bundle;
+    let bundle = min(params.bundle, params.head_rows * params.batch - first_line);
+    let within = linear - first_line * params.tiles;
+    let line = first_line + within % bundle;
     var work: Work;
     work.tile = params.tiles - 1u - within / bundle;
-    work.batch = lane / params.programs;
-    work.program = programs[lane % params.programs];
+    work.batch = line / params.head_rows;
+    work.head_row = head_rows[line % params.head_rows];
     work.rows = rows_of(work.batch);
     work.keys = keys_of(work.batch);
     work.offset = params.offset;
     if (params.align_last != 0u) {
         work.offset = i32(work.keys) - i32(work.rows.count);
     }
-    let kv_head = work.program.source / params.group;
+    let kv_head = work.head_row.source / params.group;
     work.k_head = params.cache.k.offset + kv_head * params.cache.k.head;
     work.v_head = params.cache.v.offset + kv_head * params.cache.v.head;
 
@@ -39,18 +39,18 @@ fn work_of(in_part: u32) -> Work {
 }
 
 // The head of a stream among the rows of log-sum-exps.
-fn head_of(program: Program, stream: u32) -> u32 {
-    return select(program.lse1, program.lse0, stream == 0u);
+fn head_of(head_row: HeadRow, stream: u32) -> u32 {
+    return select(head_row.lse1, head_row.lse0, stream == 0u);
 }
 
 // Where the outputs of a row start. Apart from the stores, which compilers repeat for every column.
 fn out_row(work: Work, stream: u32, row: u32) -> u32 {
     if (stream == 0u) {
         return params.out.offset + work.batch * params.out.batch
-            + work.program.slot0 * params.out.head + (work.rows.first + row) * params.out.row;
+            + work.head_row.slot0 * params.out.head + (work.rows.first + row) * params.out.row;
     }
     return params.out_im.offset + work.batch * params.out_im.batch
-        + work.program.slot1 * params.out_im.head + (work.rows.first + row) * params.out_im.row;
+        + work.head_row.slot1 * params.out_im.head + (work.rows.first + row) * params.out_im.row;
 }
 
 fn store_quad(stream: u32, at: u32, x: vec4<f32>) {
@@ -62,7 +62,7 @@ fn store_quad(stream: u32, at: u32, x: vec4<f32>) {
 }
 
 fn store_lse(work: Work, stream: u32, row: u32, m: f32, l: f32) {
-    let head = head_of(work.program, stream);
+    let head = head_of(work.head_row, stream);
     let at = work.batch * params.lse_batch + head * params.lse_head + work.rows.first + row;
     write_lse(at, log_sum_exp(m, l, params.minus_infinity));
 }

@@ -23,7 +23,7 @@ struct Params {
     tiles: u32,            // tiles of own rows a head
     first_group: u32,      // of this part of the call
     part_groups: u32,
-    programs: u32,         // rows of the program table in use
+    head_rows: u32,         // rows of the table of head rows in use
     causal_offset: i32,    // query i sees keys up to i + causal_offset; far past all where not causal
     align_last: u32,       // 1: the last query of a sequence stands at its last key
     window: i32,           // query i sees keys after i + causal_offset - window
@@ -61,7 +61,7 @@ struct Params {
 }
 
 // A query head and its one or two output heads.
-struct Program {
+struct HeadRow {
     source: u32,     // query head
     slot0: u32,
     slot1: u32,
@@ -76,7 +76,7 @@ struct Program {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<uniform> programs: array<Program, PROGRAM_SLOTS>;
+@group(0) @binding(1) var<uniform> head_rows: array<HeadRow, HEAD_ROWS>;
 
 // The log-sum-exp of a row that gives no gradient: its weights are 0, and a hidden key's score less
 // this does not overflow.
@@ -88,6 +88,6 @@ struct QueryRows {
     count: u32,
 }
 
-fn head_of(program: Program, stream: u32) -> u32 {
-    return select(program.lse1, program.lse0, stream == 0u);
+fn head_of(head_row: HeadRow, stream: u32) -> u32 {
+    return select(head_row.lse1, head_row.lse0, stream == 0u);
 }

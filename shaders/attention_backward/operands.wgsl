@@ -46,11 +46,11 @@ fn walked_pairs(work: Work, j: u32, u: u32) -> Pairs {
 
 // Four channels of dO of a query for a stream.
 fn d_out_quad(work: Work, stream: u32, s: u32, column: u32) -> vec4<f32> {
-    let head = head_of(work.program, stream);
+    let head = head_of(work.head_row, stream);
     let inside = work.rows.first + min(s, work.rows.count - 1u);
     let row = row_at(params.d_out, work.batch, head, inside);
     let x = load_d_out(row + min(column, VALUE_DIM / 4u - 1u));
-    let exists = s < work.rows.count && column < VALUE_DIM / 4u && stream < work.program.streams;
+    let exists = s < work.rows.count && column < VALUE_DIM / 4u && stream < work.head_row.streams;
     return select(vec4(0.0), x, exists);
 }
 

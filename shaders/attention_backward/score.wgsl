@@ -27,9 +27,9 @@ fn modified(raw: f32, work: Work, stream: u32, query: u32, key: u32) -> f32 {
         s = capped(s);
     }
     if (ALIBI) {
-        s += work.program.slopes[stream] * f32(i32(key) - (i32(query) + work.offset));
+        s += work.head_row.slopes[stream] * f32(i32(key) - (i32(query) + work.offset));
     }
-    let head = head_of(work.program, stream);
+    let head = head_of(work.head_row, stream);
     if (BIAS) {
         let row = min(query, work.rows.count - 1u);
         let bias = bias_of(work.batch, head, row, min(key, work.keys - 1u));

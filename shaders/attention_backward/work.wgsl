@@ -17,18 +17,18 @@ struct Work {
     own_count: u32, // rows of the sequence of that side, padding included
     start: u32,     // first row that it walks over
     end: u32,       // one past the last
-    program: Program,
+    head_row: HeadRow,
 }
 
 fn work_of(in_part: u32) -> Work {
     let linear = params.first_group + in_part;
     let heads = select(params.q_heads, params.kv_heads, KEYS_OWN);
-    let lanes = heads * params.batch;
+    let lines = heads * params.batch;
     // Those that walk the furthest go first: late queries, early keys.
-    let step = linear / lanes;
+    let step = linear / lines;
     let tile = select(params.tiles - 1u - step, step, KEYS_OWN);
     var work: Work;
-    work.batch = linear % lanes / heads;
+    work.batch = linear % lines / heads;
     work.head = linear % heads;
     work.own = tile * BLOCK_R;
     let header = 5u * work.batch;
@@ -67,9 +67,9 @@ fn work_of(in_part: u32) -> Work {
     return work;
 }
 
-// Whether a program is for the head that a workgroup owns.
-fn owned(work: Work, program: Program) -> bool {
-    return work.head == program.source / select(1u, params.group, KEYS_OWN);
+// Whether a head row is for the head that a workgroup owns.
+fn owned(work: Work, head_row: HeadRow) -> bool {
+    return work.head == head_row.source / select(1u, params.group, KEYS_OWN);
 }
 
 // Log-sum-exp in base 2 and δ of a query for a stream. A stream that is not there, and a query that
@@ -77,8 +77,8 @@ fn owned(work: Work, program: Program) -> bool {
 fn row_numbers(work: Work, stream: u32, query: u32) -> vec2<f32> {
     let row = min(query, work.rows.count - 1u);
     let at = params.rows_at + 2u * (work.batch * params.rows_batch
-        + head_of(work.program, stream) * params.rows_head + work.rows.first + row);
-    let exists = query < work.rows.count && stream < work.program.streams;
+        + head_of(work.head_row, stream) * params.rows_head + work.rows.first + row);
+    let exists = query < work.rows.count && stream < work.head_row.streams;
     let numbers = vec2(bitcast<f32>(workspace[at]), bitcast<f32>(workspace[at + 1u]));
     return select(vec2(DEAD, 0.0), numbers, exists);
 }

@@ -17,7 +17,7 @@ struct Params {
     groups_x: u32,       // workgroups along x
     row_blocks: u32,     // blocks of ROWS rows of a kv head
     splits: u32,
-    programs: u32,       // rows of the program table a kv head
+    head_rows: u32,       // rows of the table of head rows a kv head
     causal: u32,         // 1: row i sees the keys up to its own
     window: u32,         // keys that a row sees, itself included; 0: all
     q_scale: f32,        // on q, so that scores come in base 2, or as the softcap takes them
@@ -33,8 +33,8 @@ struct Params {
     rotary: Rotary,
 }
 
-// A query head, and its one or two output heads. The table holds `programs` rows a kv head.
-struct Program {
+// A query head, and its one or two output heads. The table holds `head_rows` rows a kv head.
+struct HeadRow {
     source: u32,
     head0: u32,
     head1: u32,
@@ -56,7 +56,7 @@ struct Output {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<uniform> programs: array<Program, PROGRAM_SLOTS>;
+@group(0) @binding(1) var<uniform> head_rows: array<HeadRow, HEAD_ROWS>;
 // [B] rows of each sequence, the new ones included
 @group(0) @binding(10) var<storage, read> kv_lens: array<u32>;
 

@@ -14,19 +14,19 @@ fn stage_q(tid: u32, batch: u32, kv_head: u32, first: u32, place: i32) {
     for (var n = tid; n < ROWS * UNITS; n += THREADS) {
         let row = first + n % ROWS;
         let u = n / ROWS;
-        let i = row / params.programs;
+        let i = row / params.head_rows;
         var x = Pairs(vec4(0.0), vec4(0.0));
         if (i < params.seq_q) {
-            let program = program_of(kv_head, row);
-            x = load_unit(false, row_at(params.q, batch, program.source, i), u);
+            let head_row = head_row_of(kv_head, row);
+            x = load_unit(false, row_at(params.q, batch, head_row.source, i), u);
             if (u < PAIR_QUADS) {
                 x = rotate_query(x, batch, i32(i) + select(0, place, params.among_keys != 0u), u);
             }
             var c = params.q_scale;
             var t = 0.0;
             if (TURN) {
-                t = c * program.phases.y;
-                c = c * program.phases.x;
+                t = c * head_row.phases.y;
+                c = c * head_row.phases.x;
             }
             if (TURN && u < PAIR_QUADS) {
                 x = Pairs(x.a * c + x.b * t, x.b * c - x.a * t);

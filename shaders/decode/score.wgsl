@@ -8,15 +8,15 @@ fn dot_add(q: vec4<f32>, k: vec4<f32>, sum: f32) -> f32 {
 }
 
 // The query head and the output heads of a row of a kv head.
-fn program_of(kv_head: u32, row: u32) -> Program {
-    return programs[kv_head * params.programs + row % params.programs];
+fn head_row_of(kv_head: u32, row: u32) -> HeadRow {
+    return head_rows[kv_head * params.head_rows + row % params.head_rows];
 }
 
 // A score of stream t of row i of a sequence, after softcap, ALiBi, bias and hooks.
 fn modified_score(
-    score: f32, program: Program, t: u32, batch: u32, i: u32, query: i32, key: u32,
+    score: f32, head_row: HeadRow, t: u32, batch: u32, i: u32, query: i32, key: u32,
 ) -> f32 {
-    let head = select(program.head0, program.head1, t == 1u);
-    let slope = select(program.slope0, program.slope1, t == 1u);
+    let head = select(head_row.head0, head_row.head1, t == 1u);
+    let slope = select(head_row.slope0, head_row.slope1, t == 1u);
     return modified(score, slope, Place(batch, head, i, query, query, key));
 }

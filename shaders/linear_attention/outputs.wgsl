@@ -40,7 +40,7 @@ var<workgroup> tiles: array<vec4<f32>, 5u * TILE>;
 // Whether a value of the chunk was not finite. The weight of 0 of a query before it would not
 // silence it, as 0 · NaN is NaN: zeros are staged in its place, and the queries from its own on get
 // it at the end.
-var<workgroup> strays: atomic<u32>;
+var<workgroup> non_finite: atomic<u32>;
 
 fn value(batch: u32, kv_head: u32, s: u32, column: u32) -> vec4<f32> {
     if (s >= params.seq_k || column >= VALUE_QUADS) {
@@ -108,7 +108,7 @@ fn outputs(
     let tx = tid % TX;
     let ty = tid / TX;
     if (tid == 0u) {
-        atomicStore(&strays, 0u); // a barrier away from the first value
+        atomicStore(&non_finite, 0u); // a barrier away from the first value
     }
 
     let more = zero();
@@ -227,11 +227,11 @@ fn outputs(
             for (var i = tid; i < KEY_STEP * BLOCK_QUADS; i += THREADS) {
                 let s = first + key0 + i / BLOCK_QUADS;
                 let x = value(batch, kv_head, s, column0 + i % BLOCK_QUADS);
-                let stray = not_finite(x);
-                if (any(stray)) {
-                    atomicStore(&strays, 1u);
+                let bad = not_finite(x);
+                if (any(bad)) {
+                    atomicStore(&non_finite, 1u);
                 }
-                tiles[VALUES + i] = select(x, vec4(0.0), stray);
+                tiles[VALUES + i] = select(x, vec4(0.0), bad);
             }
             workgroupBarrier(); // weights and values are staged
             for (var s = 0u; s < KEY_STEP + more; s++) {
@@ -249,14 +249,14 @@ fn outputs(
             }
             workgroupBarrier(); // and read, before the next keys
         }
-        if (atomicLoad(&strays) != 0u) {
+        if (atomicLoad(&non_finite) != 0u) {
             for (var s = first; s < min(first + BLOCK, params.seq_k); s++) {
                 for (var j = 0u; j < COLS; j++) {
                     let x = value(batch, kv_head, s, column0 + j * TX + tx);
-                    let stray = select(vec4(0.0), x, not_finite(x));
+                    let bad = select(vec4(0.0), x, not_finite(x));
                     for (var r = 0u; r < ROWS; r++) {
                         let seen = s <= first + ty * ROWS + r;
-                        acc[r * COLS + j] += select(vec4(0.0), stray, seen);
+                        acc[r * COLS + j] += select(vec4(0.0), bad, seen);
                     }
                 }
             }

@@ -61,7 +61,7 @@ uniform! {
         groups_x: u32,
         row_blocks: u32,
         splits: u32,
-        programs: u32,
+        head_rows: u32,
         causal: u32,
         window: u32,
         q_scale: f32,
@@ -96,9 +96,9 @@ impl Plan for DecodePlan {
     }
 
     fn tables(&self) -> Vec<Option<Vec<u8>>> {
-        let programs = bytemuck::cast_slice(&self.programs.table()).to_vec();
+        let head_rows = bytemuck::cast_slice(&self.head_rows.table()).to_vec();
         let merge = self.merge().into_iter().flat_map(Plan::tables);
-        [Some(programs)].into_iter().chain(merge).collect()
+        [Some(head_rows)].into_iter().chain(merge).collect()
     }
 
     fn recipe<B: Binding>(
@@ -116,7 +116,7 @@ impl Plan for DecodePlan {
         let params = Params { groups_x: workgroups[0], ..params(self, shape, bindings, checked) };
         let step = Step::new(0, workgroups)
             .params(&params)
-            .table(binding::PROGRAMS)
+            .table(binding::HEAD_ROWS)
             .tensor(binding::Q, &bindings.q)
             .read_cache(&bindings.cache, empty)
             .bind(binding::KV_LENS, &bindings.kv_lens)
@@ -233,7 +233,7 @@ fn params<B: Binding>(
         kv_heads: p.cache.kv_heads,
         row_blocks: plan.row_blocks(shape.seq_q),
         splits: plan.splits(),
-        programs: plan.programs.each,
+        head_rows: plan.head_rows.each,
         causal: p.causal.into(),
         window: p.window.unwrap_or(0),
         q_scale,

@@ -15,20 +15,20 @@ use crate::{Error, Result};
 /// so they may change from call to call without a new bind.
 #[derive(Debug, Clone)]
 pub struct KvAppendBindings<B> {
-    /// `[B, H_kv, S, D]`, or packed `[1, H_kv, rows, D]`. Strides and offset are multiples of 4
+    /// `[B, H_kv, S, D]`, or ragged `[1, H_kv, rows, D]`. Strides and offset are multiples of 4
     /// elements, here and below.
     pub k: Tensor<B>,
-    /// `[B, H_kv, S, D_v]`, or packed `[1, H_kv, rows, D_v]`. Not read where V is a part of K
+    /// `[B, H_kv, S, D_v]`, or ragged `[1, H_kv, rows, D_v]`. Not read where V is a part of K
     /// ([`CacheFormat::v_in_k`](crate::cache::CacheFormat)): hand over k again.
     pub v: Tensor<B>,
     /// The cache; written where the new rows go, untouched elsewhere.
     pub cache: CacheBindings<B>,
-    /// Rows of each sequence before the call, u32 `[B]`; more for packed rows, see
-    /// [`KvAppendShape::packed`]. Rows for which a sequence has no slot are left out.
+    /// Rows of each sequence before the call, u32 `[B]`; more for ragged rows, see
+    /// [`KvAppendShape::ragged`]. Rows for which a sequence has no slot are left out.
     pub lens: B,
     /// Table and positions of K, where it is rotated. With [`Positions::AmongKeys`], row i of
     /// sequence b has position `lens[b] + i`, which is what a growing cache wants. Ids are given
-    /// for every new row, packed rows one behind the other.
+    /// for every new row, ragged rows one behind the other.
     pub rotation: Option<Rotation<B>>,
 }
 
@@ -46,7 +46,7 @@ uniform! {
         seq: u32,
         kv_heads: u32,
         groups_x: u32,
-        packed: u32,
+        ragged: u32,
         rows: u32,
         plane_k: u32,
         among_keys: u32,
@@ -90,7 +90,7 @@ impl Plan for KvAppendPlan {
             seq: shape.seq,
             kv_heads: format.kv_heads,
             groups_x: workgroups[0],
-            packed: shape.packed.is_some().into(),
+            ragged: shape.ragged.is_some().into(),
             rows,
             plane_k: rotation.map_or(0, Rotation::plane_k),
             among_keys: rotation.is_some_and(Rotation::among_keys).into(),
@@ -127,7 +127,7 @@ fn check<B: Binding>(
     let p = plan.problem();
     let format = &p.cache;
     let mut checker = Checker::new(&plan.capabilities);
-    let KvAppendShape { batch, seq, packed } = *shape;
+    let KvAppendShape { batch, seq, ragged } = *shape;
     let [planes, rows] = planes_and_rows(shape);
     let shape_of = |dim| [planes, format.kv_heads, rows, dim];
     let (k, v) = (&bindings.k, &bindings.v);
@@ -136,9 +136,9 @@ fn check<B: Binding>(
         checker.tensor("v", v, Access::Read, p.dtype, shape_of(format.value_dim), 4)?;
     }
     let cache = CacheParams::new(&mut checker, format, &bindings.cache, Access::Write, batch)?;
-    let lens = 4 * (u64::from(batch) + packed.map_or(0, |_| u64::from(batch) + 1));
+    let lens = 4 * (u64::from(batch) + ragged.map_or(0, |_| u64::from(batch) + 1));
     checker.binding("lens", &bindings.lens, Access::Read, lens)?;
-    if !format.rolling && packed.is_none() && seq > cache.capacity && batch > 0 {
+    if !format.rolling && ragged.is_none() && seq > cache.capacity && batch > 0 {
         let (needed, capacity) = (seq.into(), cache.capacity.into());
         return Err(Error::CacheFull { sequence: 0, needed, capacity });
     }
@@ -152,7 +152,7 @@ fn check<B: Binding>(
 }
 /// Planes of the new rows, and rows of each.
 fn planes_and_rows(shape: &KvAppendShape) -> [u32; 2] {
-    shape.packed.map_or([shape.batch, shape.seq], |rows| [1, rows])
+    shape.ragged.map_or([shape.batch, shape.seq], |rows| [1, rows])
 }
 
 #[cfg(test)]

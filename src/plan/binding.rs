@@ -13,7 +13,7 @@ macro_rules! bindings {
 bindings! {
     0: PARAMS "params";
     // Tables of heads, and what stands in their place.
-    1: PROGRAMS "programs", HEADS "heads", CHOSEN "chosen", SINKS "sinks";
+    1: HEAD_ROWS "head_rows", HEADS "heads", CHOSEN "chosen", SINKS "sinks";
     2: Q "q", Q_IN "q_in", PARTS "parts";
     3: K "k", K_IN "k_in", LSE_PARTS "lse_parts";
     4: V "v";

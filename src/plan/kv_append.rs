@@ -2,7 +2,7 @@
 
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::shader::{Source, cached, codecs, overrides, stored, wgsl};
-use crate::plan::{Capabilities, Cost, Shader, Tier, rotation_flops};
+use crate::plan::{Capabilities, Cost, Shader, Suspect, rotation_flops};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
 
@@ -62,18 +62,18 @@ impl KvAppendProblem {
 pub struct KvAppendShape {
     /// B.
     pub batch: u32,
-    /// S: new rows of a sequence; with packed rows, the most that any sequence may have.
+    /// S: new rows of a sequence; with ragged rows, the most that any sequence may have.
     pub seq: u32,
-    /// Packed rows: how many there are of all sequences together. K and V are
+    /// Ragged rows: how many there are of all sequences together. K and V are
     /// `[1, H_kv, rows, D]` then, and `lens` is u32 `[B + B + 1]`: the lengths, and behind them
     /// where the rows of each sequence start and the last ones end (`cu_seqlens`).
-    pub packed: Option<u32>,
+    pub ragged: Option<u32>,
 }
 
 impl KvAppendShape {
     /// `seq` new rows for each of `batch` sequences.
     pub fn new(batch: u32, seq: u32) -> Self {
-        Self { batch, seq, packed: None }
+        Self { batch, seq, ragged: None }
     }
 }
 
@@ -92,7 +92,7 @@ impl KvAppendPlan {
     fn new(problem: &KvAppendProblem, caps: &Capabilities) -> Result<Self> {
         problem.check()?;
         let cache = &problem.cache;
-        caps.allow_stored(Tier::KvAppend, [cache.k, cache.v, problem.dtype.into()])?;
+        caps.allow_stored(Suspect::KvAppend, [cache.k, cache.v, problem.dtype.into()])?;
         let mut values: Vec<_> = overrides([
             ("WORKGROUP", WORKGROUP),
             ("HEAD_DIM", cache.head_dim),
@@ -220,7 +220,7 @@ impl KvAppendPlan {
     pub fn cost(&self, shape: &KvAppendShape) -> Cost {
         let p = &self.problem;
         let all = u64::from(shape.batch) * u64::from(shape.seq);
-        let rows = shape.packed.map_or(all, u64::from);
+        let rows = shape.ragged.map_or(all, u64::from);
         let values = if p.cache.v_in_k { 0 } else { u64::from(p.cache.value_dim) };
         let channels = u64::from(p.cache.head_dim) + values;
         let read = u64::from(p.cache.kv_heads) * (channels * p.dtype.size());

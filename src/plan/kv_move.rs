@@ -2,7 +2,7 @@
 
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::shader::{Source, cached, codecs, wgsl};
-use crate::plan::{Capabilities, Cost, Shader, Tier, rotation_flops};
+use crate::plan::{Capabilities, Cost, Shader, Suspect, rotation_flops};
 use crate::rotary::Pairing;
 use crate::{Error, Result};
 
@@ -188,7 +188,7 @@ const WORKGROUP: u32 = 64;
 impl KvMovePlan {
     fn new(problem: &KvMoveProblem, caps: &Capabilities) -> Result<Self> {
         problem.check()?;
-        caps.allow_stored(Tier::KvMove, [problem.cache.k, problem.cache.v])?;
+        caps.allow_stored(Suspect::KvMove, [problem.cache.k, problem.cache.v])?;
         let cache = &problem.cache;
         let shader = Shader {
             label: format!(

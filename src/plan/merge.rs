@@ -4,7 +4,7 @@ use core::num::Saturating;
 
 use crate::plan::shader::{Source, stored, wgsl};
 use crate::plan::softmax::sink_in_base_2;
-use crate::plan::{Capabilities, Cost, Shader, Tier};
+use crate::plan::{Capabilities, Cost, Shader, Suspect};
 use crate::{DType, Error, Result};
 
 /// Merges the results of attention over P disjoint sets of keys into the result over all of them,
@@ -123,7 +123,7 @@ impl MergePlan {
         caps: &Capabilities,
     ) -> Result<Self> {
         problem.check()?;
-        caps.allow_stored(Tier::Merge, [problem.part_dtype, problem.out_dtype])?;
+        caps.allow_stored(Suspect::Merge, [problem.part_dtype, problem.out_dtype])?;
         let sink_quads = Self::sink_quads(problem);
         let files = [
             stored!(problem.part_dtype, "merge/parts"),

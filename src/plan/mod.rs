@@ -21,8 +21,8 @@ pub(crate) mod scores;
 mod shader;
 mod sharing;
 pub(crate) mod softmax;
+mod suspect;
 mod text;
-mod tier;
 
 pub use budget::Budget;
 pub use capabilities::Capabilities;
@@ -31,5 +31,5 @@ pub(crate) use cost::rotation_flops;
 pub use hook::{FeatureHook, MaskHook, ScoreHook};
 pub use shader::{BindingType, Shader, Wishes};
 pub use sharing::Sharing;
+pub use suspect::{Quarantine, Suspect};
 pub use text::Declared;
-pub use tier::{Quarantine, Tier};

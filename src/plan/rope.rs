@@ -3,7 +3,7 @@
 use core::num::Saturating;
 
 use crate::plan::shader::{Source, overrides, stored, wgsl};
-use crate::plan::{Capabilities, Cost, Shader, Tier, rotation_flops};
+use crate::plan::{Capabilities, Cost, Shader, Suspect, rotation_flops};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
 
@@ -137,7 +137,7 @@ const WORKGROUP: u32 = 64;
 impl RopePlan {
     fn new(problem: &RopeProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
-        capabilities.allow_stored(Tier::Rope, [problem.dtype])?;
+        capabilities.allow_stored(Suspect::Rope, [problem.dtype])?;
         let p = problem;
         let tail = p.head_dim - p.rotary_dim;
         let block_pairs = p.pairing.block_pairs(p.rotary_dim);

@@ -5,7 +5,7 @@ use core::num::Saturating;
 use core::ops::Range;
 
 use crate::plan::shader::{Source, stored, wgsl};
-use crate::plan::{Capabilities, Cost, Shader, Tier};
+use crate::plan::{Capabilities, Cost, Shader, Suspect};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
 
@@ -172,7 +172,7 @@ pub struct ScoresPlan {
 impl ScoresPlan {
     fn new(problem: &ScoresProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
-        capabilities.allow_stored(Tier::Scores, [problem.q_dtype, problem.k_dtype])?;
+        capabilities.allow_stored(Suspect::Scores, [problem.q_dtype, problem.k_dtype])?;
         // Few invocations with much work where they run on a CPU, as for attention.
         let [tx, ty, rows, cols] = match capabilities.software {
             true => [4, 4, 8, 2],

@@ -62,7 +62,7 @@ pub fn selftest(device: &wgpu::Device, queue: &wgpu::Queue) -> Report {
         let before = caps.quarantined.len();
         caps = report.apply(caps);
         whole.add(report);
-        let all = caps.quarantine(crate::plan::Tier::Device).is_some();
+        let all = caps.quarantine(crate::plan::Suspect::Device).is_some();
         if all || caps.quarantined.len() == before {
             break;
         }

@@ -10,7 +10,7 @@ use crate::kv_append::{KvAppend, KvAppendBindings};
 use crate::kv_move::{KvMove, KvMoveBindings};
 use crate::linear_attention::{LinearAttention, LinearAttentionBindings};
 use crate::oracle::{self, AttentionInputs, LinearInputs, Real};
-use crate::plan::Tier;
+use crate::plan::Suspect;
 use crate::plan::attention::{AttentionPlan, AttentionProblem, AttentionShape};
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::decode::{DecodeProblem, DecodeShape};
@@ -30,7 +30,7 @@ type Prepare = Box<dyn FnOnce(&wgpu::Device) -> Result<Ready> + Send>;
 /// A call, before it is compiled.
 pub(super) struct Probe {
     pub(super) name: String,
-    pub(super) tiers: Vec<Tier>,
+    pub(super) suspects: Vec<Suspect>,
     pub(super) ready: Prepare,
 }
 
@@ -69,24 +69,29 @@ impl Expected {
 /// tiles of the attention kernel there are: a software adapter compiles each for seconds.
 pub(super) fn all(caps: &Capabilities) -> Vec<Probe> {
     let mut probes = vec![
-        probe(caps, "rope, f32", vec![Tier::Rope], |device, caps| rope(device, caps, DType::F32)),
-        probe(caps, "rope, f16", vec![Tier::Storage(CacheType::F16)], |device, caps| {
+        probe(caps, "rope, f32", vec![Suspect::Rope], |device, caps| {
+            rope(device, caps, DType::F32)
+        }),
+        probe(caps, "rope, f16", vec![Suspect::Storage(CacheType::F16)], |device, caps| {
             rope(device, caps, DType::F16)
         }),
-        probe(caps, "kv_append", vec![Tier::KvAppend], append),
-        probe(caps, "kv_move", vec![Tier::KvMove], shift),
-        probe(caps, "decode, split and merged", vec![Tier::Decode, Tier::Merge], |device, caps| {
-            decode(device, caps, [CacheType::F32; 2])
-        }),
+        probe(caps, "kv_append", vec![Suspect::KvAppend], append),
+        probe(caps, "kv_move", vec![Suspect::KvMove], shift),
+        probe(
+            caps,
+            "decode, split and merged",
+            vec![Suspect::Decode, Suspect::Merge],
+            |device, caps| decode(device, caps, [CacheType::F32; 2]),
+        ),
         probe(
             caps,
             "decode, int8 and q4",
-            vec![Tier::Storage(CacheType::Int8), Tier::Storage(CacheType::Q4)],
+            vec![Suspect::Storage(CacheType::Int8), Suspect::Storage(CacheType::Q4)],
             |device, caps| decode(device, caps, [CacheType::Int8, CacheType::Q4]),
         ),
-        probe(caps, "scores", vec![Tier::Scores], scores),
-        probe(caps, "linear attention", vec![Tier::LinearAttention], linear),
-        probe(caps, "attention backward", vec![Tier::AttentionBackward], backward),
+        probe(caps, "scores", vec![Suspect::Scores], scores),
+        probe(caps, "linear attention", vec![Suspect::LinearAttention], linear),
+        probe(caps, "attention backward", vec![Suspect::AttentionBackward], backward),
     ];
     let mut tiles = Vec::new();
     let dims: &[u32] = if caps.software { &[64] } else { &[64, 128, 256] };
@@ -102,21 +107,21 @@ pub(super) fn all(caps: &Capabilities) -> Vec<Probe> {
             tiles.push(tile);
             let name = format!("attention, streams {streams}, D {dim}");
             let ready = Box::new(move |device: &wgpu::Device| attention(device, &plan));
-            probes.push(Probe { name, tiers: vec![Tier::Attention(tile)], ready });
+            probes.push(Probe { name, suspects: vec![Suspect::Attention(tile)], ready });
         }
     }
-    probes.retain(|probe| probe.tiers.iter().any(|&tier| caps.quarantine(tier).is_none()));
+    probes.retain(|probe| probe.suspects.iter().any(|&suspect| caps.quarantine(suspect).is_none()));
     probes
 }
 
 fn probe(
     caps: &Capabilities,
     name: &str,
-    tiers: Vec<Tier>,
+    suspects: Vec<Suspect>,
     run: impl FnOnce(&wgpu::Device, &Capabilities) -> Result<Ready> + Send + 'static,
 ) -> Probe {
     let caps = caps.clone();
-    Probe { name: name.to_owned(), tiers, ready: Box::new(move |device| run(device, &caps)) }
+    Probe { name: name.to_owned(), suspects, ready: Box::new(move |device| run(device, &caps)) }
 }
 
 fn rope(device: &wgpu::Device, caps: &Capabilities, dtype: DType) -> Result<Ready> {

@@ -15,7 +15,7 @@ use crate::{DType, Error};
 /// A probe whose results are on their way.
 pub(super) struct Pending {
     probe: String,
-    tiers: Vec<crate::plan::Tier>,
+    suspects: Vec<crate::plan::Suspect>,
     outputs: Vec<Returning>,
     /// Validation and internal errors on the way.
     errors: Vec<Errors>,
@@ -95,7 +95,7 @@ impl Pending {
     /// Compiles, records and submits a probe, and asks for its outputs. A probe that no plan fits
     /// is a finding already.
     fn submit(device: &wgpu::Device, queue: &wgpu::Queue, probe: Probe) -> Submitted {
-        let Probe { name, tiers, ready } = probe;
+        let Probe { name, suspects, ready } = probe;
         let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
         let mut scopes = filters.map(|filter| device.push_error_scope(filter)).into_iter();
         let ready = ready(device);
@@ -106,7 +106,7 @@ impl Pending {
             errors.push(Box::pin(scope.pop()));
         }
         match outputs {
-            Ok(outputs) => Ok(Self { probe: name, tiers, outputs, errors }),
+            Ok(outputs) => Ok(Self { probe: name, suspects, outputs, errors }),
             Err(error) => {
                 let reason = error.to_string();
                 let outcome = match error {
@@ -115,7 +115,7 @@ impl Pending {
                     }
                     _ => Outcome::Failed { reason },
                 };
-                Err(Finding { probe: name, tiers, outcome })
+                Err(Finding { probe: name, suspects, outcome })
             }
         }
     }
@@ -169,12 +169,12 @@ impl Pending {
             }
         }
         let outcome = Outcome::Passed { error, bound };
-        Finding { probe: self.probe, tiers: self.tiers, outcome }
+        Finding { probe: self.probe, suspects: self.suspects, outcome }
     }
 
     pub(super) fn failed(self, reason: &str) -> Finding {
         let outcome = Outcome::Failed { reason: reason.to_owned() };
-        Finding { probe: self.probe, tiers: self.tiers, outcome }
+        Finding { probe: self.probe, suspects: self.suspects, outcome }
     }
 }
 

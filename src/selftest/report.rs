@@ -1,7 +1,7 @@
 //! What a self-test found.
 
 use crate::Capabilities;
-use crate::plan::Tier;
+use crate::plan::Suspect;
 
 /// What one probe found.
 #[derive(Debug, Clone, PartialEq)]
@@ -9,7 +9,7 @@ pub struct Finding {
     /// What was computed.
     pub probe: String,
     /// What the probe speaks for.
-    pub tiers: Vec<Tier>,
+    pub suspects: Vec<Suspect>,
     /// What came of it.
     pub outcome: Outcome,
 }
@@ -73,7 +73,7 @@ impl Report {
         !self.findings.iter().any(|f| matches!(f.outcome, Outcome::Failed { .. }))
     }
 
-    /// `caps` without the tiers that failed. Where not one probe came out right, it is the device
+    /// `caps` without what failed. Where not one probe came out right, it is the device
     /// itself that is left out, and every plan is refused.
     pub fn apply(&self, mut caps: Capabilities) -> Capabilities {
         let passed = self.findings.iter().any(|f| matches!(f.outcome, Outcome::Passed { .. }));
@@ -81,10 +81,10 @@ impl Report {
             let Outcome::Failed { reason } = &finding.outcome else { continue };
             if !passed {
                 let reason = format!("no probe came out right ({}: {reason})", finding.probe);
-                return caps.without(Tier::Device, reason);
+                return caps.without(Suspect::Device, reason);
             }
-            for &tier in &finding.tiers {
-                caps = caps.without(tier, format!("self-test: {}: {reason}", finding.probe));
+            for &suspect in &finding.suspects {
+                caps = caps.without(suspect, format!("self-test: {}: {reason}", finding.probe));
             }
         }
         caps
@@ -115,14 +115,14 @@ mod tests {
     use crate::plan::rope::RopeProblem;
     use crate::{DType, Error, HeadMap};
 
-    fn report(outcomes: &[(Tier, bool)]) -> Report {
+    fn report(outcomes: &[(Suspect, bool)]) -> Report {
         let mut report = Report::new(&Capabilities::webgpu_default());
-        for &(tier, passed) in outcomes {
+        for &(suspect, passed) in outcomes {
             let outcome = match passed {
                 true => Outcome::Passed { error: 0.0, bound: 1.0 },
                 false => Outcome::Failed { reason: "zeros".into() },
             };
-            report.push(Finding { probe: tier.to_string(), tiers: vec![tier], outcome });
+            report.push(Finding { probe: suspect.to_string(), suspects: vec![suspect], outcome });
         }
         report
     }
@@ -136,11 +136,11 @@ mod tests {
         let caps = Capabilities::webgpu_default();
         let best = attention().plan(&caps).unwrap();
         assert!(best.left_out().is_empty());
-        let tier = Tier::Attention(*best.tile());
-        let caps = report(&[(Tier::Rope, true), (tier, false)]).apply(caps);
+        let suspect = Suspect::Attention(*best.tile());
+        let caps = report(&[(Suspect::Rope, true), (suspect, false)]).apply(caps);
         let next = attention().plan(&caps).unwrap();
         assert_ne!(next.tile(), best.tile());
-        assert_eq!(next.left_out()[0].tier, tier);
+        assert_eq!(next.left_out()[0].suspect, suspect);
         assert!(next.to_string().contains("left out: attention in tiles of"), "{next}");
         assert!(next.to_string().contains("zeros"), "{next}");
     }
@@ -151,7 +151,7 @@ mod tests {
         let mut tiles = 0;
         let error = loop {
             match attention().plan(&caps) {
-                Ok(plan) => caps = caps.without(Tier::Attention(*plan.tile()), "zeros"),
+                Ok(plan) => caps = caps.without(Suspect::Attention(*plan.tile()), "zeros"),
                 Err(error) => break error,
             }
             tiles += 1;
@@ -164,28 +164,32 @@ mod tests {
     fn kernels_and_storages_that_failed_are_refused() {
         let half = RopeProblem { dtype: DType::F16, ..RopeProblem::new(1, 1, 64) };
         let whole = RopeProblem::new(1, 1, 64);
-        let failed = [(Tier::Storage(CacheType::F16), false), (Tier::Scores, true)];
+        let failed = [(Suspect::Storage(CacheType::F16), false), (Suspect::Scores, true)];
         let caps = report(&failed).apply(Capabilities::webgpu_default());
         whole.plan(&caps).unwrap();
-        let quarantined = |tier| Err(Error::Quarantined { tier, reason: reason(&caps, tier) });
+        let quarantined =
+            |suspect| Err(Error::Quarantined { suspect, reason: reason(&caps, suspect) });
         assert_eq!(half.plan(&caps).map(drop), quarantined(failed[0].0));
         let halves = AttentionProblem { kv_dtype: DType::F16, ..attention() };
         assert_eq!(halves.plan(&caps).map(drop), quarantined(failed[0].0));
-        let caps = report(&[(Tier::Rope, false), (Tier::Scores, true)]).apply(caps.clone());
-        assert!(matches!(whole.plan(&caps), Err(Error::Quarantined { tier: Tier::Rope, .. })));
+        let caps = report(&[(Suspect::Rope, false), (Suspect::Scores, true)]).apply(caps.clone());
+        assert!(matches!(
+            whole.plan(&caps),
+            Err(Error::Quarantined { suspect: Suspect::Rope, .. })
+        ));
     }
 
-    fn reason(caps: &Capabilities, tier: Tier) -> String {
-        caps.quarantine(tier).unwrap().reason.clone()
+    fn reason(caps: &Capabilities, suspect: Suspect) -> String {
+        caps.quarantine(suspect).unwrap().reason.clone()
     }
 
     #[test]
     fn a_device_that_gets_nothing_right_is_left_out() {
-        let failed = report(&[(Tier::Rope, false), (Tier::Scores, false)]);
+        let failed = report(&[(Suspect::Rope, false), (Suspect::Scores, false)]);
         assert!(!failed.passed());
         let caps = failed.apply(Capabilities::webgpu_default());
         let error = attention().plan(&caps).unwrap_err();
-        assert!(matches!(error, Error::Quarantined { tier: Tier::Device, .. }), "{error}");
+        assert!(matches!(error, Error::Quarantined { suspect: Suspect::Device, .. }), "{error}");
         assert!(error.to_string().starts_with("the device is quarantined: no probe"), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use phasor::cache::CacheType;
 use phasor::selftest::{Outcome, Report, SelfTest};
-use phasor::{Capabilities, Sharing, Tier, wgpu};
+use phasor::{Capabilities, Sharing, Suspect, wgpu};
 
 use crate::harness::lab;
 
@@ -20,24 +20,24 @@ fn a_sound_device_passes() {
 fn assert_all_passed(report: &Report) {
     assert!(report.passed(), "{report}");
     let passed = report.findings.iter().filter(|f| matches!(f.outcome, Outcome::Passed { .. }));
-    let tiers: HashSet<Tier> = passed.flat_map(|finding| finding.tiers.clone()).collect();
+    let suspects: HashSet<Suspect> = passed.flat_map(|finding| finding.suspects.clone()).collect();
     let kernels = [
-        Tier::Rope,
-        Tier::KvAppend,
-        Tier::KvMove,
-        Tier::Decode,
-        Tier::Merge,
-        Tier::LinearAttention,
-        Tier::AttentionBackward,
-        Tier::Scores,
-        Tier::Storage(CacheType::F16),
-        Tier::Storage(CacheType::Int8),
-        Tier::Storage(CacheType::Q4),
+        Suspect::Rope,
+        Suspect::KvAppend,
+        Suspect::KvMove,
+        Suspect::Decode,
+        Suspect::Merge,
+        Suspect::LinearAttention,
+        Suspect::AttentionBackward,
+        Suspect::Scores,
+        Suspect::Storage(CacheType::F16),
+        Suspect::Storage(CacheType::Int8),
+        Suspect::Storage(CacheType::Q4),
     ];
-    for tier in kernels {
-        assert!(tiers.contains(&tier), "{tier} was not probed");
+    for suspect in kernels {
+        assert!(suspects.contains(&suspect), "{suspect} was not probed");
     }
-    assert!(tiers.iter().any(|tier| matches!(tier, Tier::Attention(_))));
+    assert!(suspects.iter().any(|suspect| matches!(suspect, Suspect::Attention(_))));
 }
 
 /// Every kernel with all its tensors in one buffer, poison between them.
@@ -57,12 +57,18 @@ fn a_host_that_keeps_all_in_one_buffer_passes() {
 #[test]
 fn the_pieces_do_not_block() {
     let gpu = &lab().gpu;
-    let kernels = [Tier::KvAppend, Tier::KvMove, Tier::Decode, Tier::Merge, Tier::LinearAttention];
-    let kernels = kernels.into_iter().chain([Tier::AttentionBackward]);
-    let storages = [CacheType::Int8, CacheType::Q4].map(Tier::Storage);
+    let kernels = [
+        Suspect::KvAppend,
+        Suspect::KvMove,
+        Suspect::Decode,
+        Suspect::Merge,
+        Suspect::LinearAttention,
+    ];
+    let kernels = kernels.into_iter().chain([Suspect::AttentionBackward]);
+    let storages = [CacheType::Int8, CacheType::Q4].map(Suspect::Storage);
     let mut caps = kernels
         .chain(storages)
-        .fold(gpu.capabilities(), |caps, tier| caps.without(tier, "not this time"));
+        .fold(gpu.capabilities(), |caps, suspect| caps.without(suspect, "not this time"));
     for dim in [64, 128, 256] {
         for heads in [phasor::HeadMap::plain(1), phasor::HeadMap::ropepp(1)] {
             caps = without_tiles(caps, heads.unwrap(), dim);
@@ -83,7 +89,7 @@ fn the_pieces_do_not_block() {
 fn without_tiles(mut caps: Capabilities, heads: phasor::HeadMap, dim: u32) -> Capabilities {
     let problem = phasor::attention::AttentionProblem::new(heads, 1, dim);
     while let Ok(plan) = problem.plan(&caps) {
-        caps = caps.without(Tier::Attention(*plan.tile()), "not this time");
+        caps = caps.without(Suspect::Attention(*plan.tile()), "not this time");
     }
     caps
 }

@@ -25,7 +25,7 @@ impl Plan for AttentionPlan {
     }
 
     fn tables(&self) -> Vec<Option<Vec<u8>>> {
-        vec![Some(bytemuck::cast_slice(&self.programs.table()).to_vec())]
+        vec![Some(bytemuck::cast_slice(&self.head_rows.table()).to_vec())]
     }
 
     fn recipe<B: Binding>(
@@ -119,7 +119,7 @@ impl AttentionPlan {
         let mut cache = bindings.cache.clone();
         cache.block_table = cache.block_table.filter(|_| !lists);
         let step = step
-            .table(binding::PROGRAMS)
+            .table(binding::HEAD_ROWS)
             .tensor(binding::Q, &bindings.q)
             .read_cache(&cache, cache.k.layout.is_empty())
             .tensor(binding::OUT, &bindings.out)

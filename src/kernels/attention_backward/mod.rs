@@ -24,9 +24,9 @@ impl Plan for AttentionBackwardPlan {
     }
 
     fn tables(&self) -> Vec<Option<Vec<u8>>> {
-        let programs: Vec<u8> = bytemuck::cast_slice(&self.programs.table()).to_vec();
+        let head_rows: Vec<u8> = bytemuck::cast_slice(&self.head_rows.table()).to_vec();
         // Places and rows look nothing up.
-        (0..self.shaders().len()).map(|stage| (stage > 1).then(|| programs.clone())).collect()
+        (0..self.shaders().len()).map(|stage| (stage > 1).then(|| head_rows.clone())).collect()
     }
 
     fn recipe<B: Binding>(
@@ -132,7 +132,7 @@ impl AttentionBackwardPlan {
                 .bind(binding::LSE, &bindings.lse)
                 .declared(binding::D_LSE, bindings.d_lse.as_ref()),
             _ if pass < dq => {
-                call.table(binding::PROGRAMS).optional(binding::D_SINKS, bindings.d_sinks.as_ref())
+                call.table(binding::HEAD_ROWS).optional(binding::D_SINKS, bindings.d_sinks.as_ref())
             }
             _ => self.large(call, pass > dq, bindings),
         }
@@ -152,7 +152,7 @@ impl AttentionBackwardPlan {
         };
         let table = bindings.rotation.as_ref().map(|rotation| &rotation.table.binding);
         let mut call = call
-            .table(binding::PROGRAMS)
+            .table(binding::HEAD_ROWS)
             .optional(bias_at, bindings.bias.as_ref().map(|(_, binding)| binding))
             .optional(binding::COS_SIN, table);
         // With rows of one side alone, tensors of the other may be empty buffers, which cannot be

@@ -1,9 +1,9 @@
 //! Tiles worth measuring on a device.
 
 use super::memory::Memory;
-use super::{AttentionProblem, Programs, Tile};
+use super::{AttentionProblem, HeadRows, Tile};
 use crate::Result;
-use crate::plan::{Capabilities, Tier};
+use crate::plan::{Capabilities, Suspect};
 
 /// Registers that an invocation may spend on scores and outputs; beyond it every known compiler
 /// spills.
@@ -21,12 +21,12 @@ impl Tile {
         capabilities: &Capabilities,
     ) -> Result<Vec<Self>> {
         problem.check()?;
-        let programs = Programs::new(problem)?;
-        let default = Self::choose(problem, &programs, capabilities)?;
-        let mut tiles: Vec<_> = Shapes::of(problem, &programs, capabilities).collect();
-        let sound = |tile: &Self| capabilities.quarantine(Tier::Attention(*tile)).is_none();
+        let head_rows = HeadRows::new(problem)?;
+        let default = Self::choose(problem, &head_rows, capabilities)?;
+        let mut tiles: Vec<_> = Shapes::of(problem, &head_rows, capabilities).collect();
+        let sound = |tile: &Self| capabilities.quarantine(Suspect::Attention(*tile)).is_none();
         tiles.retain(|tile| *tile != default && sound(tile));
-        let traffic = |tile: &Self| tile.reads_per_fma(problem, &programs);
+        let traffic = |tile: &Self| tile.reads_per_fma(problem, &head_rows);
         tiles.sort_by(|a, b| traffic(a).total_cmp(&traffic(b)));
         tiles.dedup();
         // One of each shape first, with as much staged at once as fits; then the second of each.
@@ -46,9 +46,9 @@ impl Tile {
     }
 
     /// Four-wide reads of workgroup memory for one multiply-add, Q·Kᵀ and P·V together.
-    fn reads_per_fma(&self, problem: &AttentionProblem, programs: &Programs) -> f64 {
+    fn reads_per_fma(&self, problem: &AttentionProblem, head_rows: &HeadRows) -> f64 {
         let n = f64::from;
-        let (rows, keys, streams) = (n(self.row_pairs), n(self.key_quads), n(programs.streams));
+        let (rows, keys, streams) = (n(self.row_pairs), n(self.key_quads), n(head_rows.streams));
         let cols = n(self.cols(problem.value_dim));
         let qk_reads = (2.0 * keys + rows) / (16.0 * rows * keys * streams);
         let pv_reads = (cols + rows * streams / 2.0) / (8.0 * rows * streams * cols);
@@ -62,7 +62,7 @@ struct Shapes;
 impl Shapes {
     fn of(
         problem: &AttentionProblem,
-        programs: &Programs,
+        head_rows: &HeadRows,
         caps: &Capabilities,
     ) -> impl Iterator<Item = Tile> {
         let units = problem.channels().units();
@@ -92,7 +92,7 @@ impl Shapes {
                         shuffled: false,
                     });
                     tiles.extend(
-                        tiles_of_v.filter(|tile| Self::worthwhile(tile, problem, programs, caps)),
+                        tiles_of_v.filter(|tile| Self::worthwhile(tile, problem, head_rows, caps)),
                     );
                 }
             }
@@ -103,13 +103,13 @@ impl Shapes {
     fn worthwhile(
         tile: &Tile,
         problem: &AttentionProblem,
-        programs: &Programs,
+        head_rows: &HeadRows,
         caps: &Capabilities,
     ) -> bool {
-        let states = 2 * tile.row_pairs * programs.streams;
+        let states = 2 * tile.row_pairs * head_rows.streams;
         let cols = tile.cols(problem.value_dim);
         let registers = 4 * states * (tile.key_quads + cols);
-        let memory = |v_quads| Memory::bytes(problem, programs, &Tile { v_quads, ..*tile });
+        let memory = |v_quads| Memory::bytes(problem, head_rows, &Tile { v_quads, ..*tile });
         // As much of v at once as fits over k: a smaller tile of v only adds barriers.
         let widest =
             tile.v_quads == tile.key_quads * tile.tx || memory(2 * tile.v_quads) > memory(1);

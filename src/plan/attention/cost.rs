@@ -54,7 +54,7 @@ pub(super) fn cost(plan: &AttentionPlan, shape: &AttentionShape) -> Cost {
     let size = |dtype: DType| Saturating(dtype.size());
     let (batch, d, dv) = (n(shape.batch), n(p.head_dim), n(p.value_dim));
     let heads_out = Saturating(p.heads.heads().len() as u64);
-    let programs = Saturating(plan.programs.rows.len() as u64);
+    let head_rows = Saturating(plan.head_rows.rows.len() as u64);
     let tiles = n(shape.seq_q.div_ceil(plan.tile.block_q()));
     let visible = batch * Saturating(shape.visible(p.causal));
     let q = batch * n(p.heads.q_heads()) * n(shape.seq_q) * d * size(p.q_dtype);
@@ -63,10 +63,10 @@ pub(super) fn cost(plan: &AttentionPlan, shape: &AttentionShape) -> Cost {
     let lse = Saturating(if p.lse { 4 } else { 0 });
     let out = rows_out * (dv * size(p.out_dtype) + lse);
     let fetches = Saturating(visible.0.div_ceil(u64::from(plan.tile.block_q())));
-    let kv_requested = fetches * programs * Saturating(p.kv_bytes());
+    let kv_requested = fetches * head_rows * Saturating(p.kv_bytes());
     Cost {
         dispatches: u32::from(rows_out.0 > 0),
-        workgroups: (batch * programs * tiles).0,
+        workgroups: (batch * head_rows * tiles).0,
         flops: (visible * heads_out * Saturating(2) * (d + dv)).0,
         bytes: (q + kv + out).0,
         bytes_requested: Some((q + kv_requested + out).0),

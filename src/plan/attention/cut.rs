@@ -8,7 +8,7 @@
 //! same order as in one go.
 
 use super::order::Order;
-use super::{Alignment, AttentionPlan, AttentionProblem, AttentionShape, Programs, Queries, Tile};
+use super::{Alignment, AttentionPlan, AttentionProblem, AttentionShape, HeadRows, Queries, Tile};
 use crate::plan::Budget;
 use crate::{Error, Result};
 
@@ -105,7 +105,7 @@ impl<'a> Line<'a> {
             plan,
             shape,
             order: plan.order(shape),
-            step_flops: 2 * n(plan.programs.streams) * pairs * channels,
+            step_flops: 2 * n(plan.head_rows.streams) * pairs * channels,
         }
     }
 
@@ -249,15 +249,15 @@ impl AttentionPlan {
 
     /// Bytes of the softmax states of one workgroup.
     fn state_bytes(&self) -> u64 {
-        let len = state_len(&self.programs, &self.tile, &self.problem);
+        let len = state_len(&self.head_rows, &self.tile, &self.problem);
         16 * u64::from(self.tile.threads()) * u64::from(len)
     }
 }
 
 /// Vectors of four numbers that an invocation carries from one key tile to the next: maxima, sums,
 /// accumulators.
-pub(super) fn state_len(programs: &Programs, tile: &Tile, problem: &AttentionProblem) -> u32 {
-    let states = programs.streams * 2 * tile.row_pairs;
+pub(super) fn state_len(head_rows: &HeadRows, tile: &Tile, problem: &AttentionProblem) -> u32 {
+    let states = head_rows.streams * 2 * tile.row_pairs;
     2 * states.div_ceil(4) + states * tile.cols(problem.value_dim)
 }
 

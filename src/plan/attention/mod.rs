@@ -13,12 +13,12 @@ mod tile;
 pub use cost::AttentionShape;
 pub use cut::{Cut, CutPart};
 pub use problem::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
-pub(crate) use programs::Programs;
+pub(crate) use programs::HeadRows;
 pub use tile::Tile;
 
 use crate::Result;
 use crate::plan::cache::CacheFormat;
-use crate::plan::{Capabilities, Cost, Quarantine, Shader, Tier};
+use crate::plan::{Capabilities, Cost, Quarantine, Shader, Suspect};
 pub(crate) use shader::Bound;
 
 /// How one [`AttentionProblem`] will run: the path, the tile and the shader. Pure data; printing
@@ -27,7 +27,7 @@ pub(crate) use shader::Bound;
 pub struct AttentionPlan {
     pub(crate) problem: AttentionProblem,
     pub(crate) capabilities: Capabilities,
-    pub(crate) programs: Programs,
+    pub(crate) head_rows: HeadRows,
     pub(crate) tile: Tile,
     pub(crate) bound: Bound,
     pub(crate) shader: Shader,
@@ -37,9 +37,9 @@ impl AttentionPlan {
     /// Plans with the tile that suits `capabilities`.
     pub(super) fn new(problem: &AttentionProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
-        let programs = Programs::new(problem)?;
-        let tile = Tile::choose(problem, &programs, capabilities)?;
-        Self::with_parts(problem, capabilities, programs, tile)
+        let head_rows = HeadRows::new(problem)?;
+        let tile = Tile::choose(problem, &head_rows, capabilities)?;
+        Self::with_parts(problem, capabilities, head_rows, tile)
     }
 
     /// Plans with a tile of the caller's choice, as tuners and tests do. Results differ between
@@ -55,24 +55,24 @@ impl AttentionPlan {
         tile: Tile,
     ) -> Result<Self> {
         problem.check()?;
-        Self::with_parts(problem, capabilities, Programs::new(problem)?, tile)
+        Self::with_parts(problem, capabilities, HeadRows::new(problem)?, tile)
     }
 
     fn with_parts(
         problem: &AttentionProblem,
         capabilities: &Capabilities,
-        programs: Programs,
+        head_rows: HeadRows,
         tile: Tile,
     ) -> Result<Self> {
         tile.check(problem)?;
-        capabilities.allow_stored(Tier::Attention(tile), problem.stored())?;
+        capabilities.allow_stored(Suspect::Attention(tile), problem.stored())?;
         let bound = Bound::new(problem, capabilities.max_storage_buffers);
-        let shader = shader::shader(problem, &programs, &tile, bound).shared(capabilities.sharing);
+        let shader = shader::shader(problem, &head_rows, &tile, bound).shared(capabilities.sharing);
         capabilities.admit("attention", &shader)?;
         Ok(Self {
             problem: problem.clone(),
             capabilities: capabilities.clone(),
-            programs,
+            head_rows,
             tile,
             bound,
             shader,
@@ -109,16 +109,16 @@ impl AttentionPlan {
 
     /// Tiles that would suit the device better, and were left out because it gets them wrong.
     pub fn left_out(&self) -> Vec<&Quarantine> {
-        Tile::preferred(&self.problem, &self.programs, &self.capabilities)
+        Tile::preferred(&self.problem, &self.head_rows, &self.capabilities)
             .take_while(|tile| *tile != self.tile)
-            .filter_map(|tile| self.capabilities.quarantine(Tier::Attention(tile)))
+            .filter_map(|tile| self.capabilities.quarantine(Suspect::Attention(tile)))
             .collect()
     }
 
     /// Softmax streams that one pass over K and V feeds: 2 where a query head has a real and an
     /// imaginary output, 1 otherwise.
     pub fn streams(&self) -> u32 {
-        self.programs.streams
+        self.head_rows.streams
     }
 
     /// What a call of this plan does for one set of sizes.
@@ -145,8 +145,8 @@ impl core::fmt::Display for AttentionPlan {
         writeln!(
             f,
             "  path: tiled, {} stream{} a pass, {}, query {}, storage q {} k {} v {} out {}, arithmetic f32{}",
-            self.programs.streams,
-            if self.programs.streams == 1 { "" } else { "s" },
+            self.head_rows.streams,
+            if self.head_rows.streams == 1 { "" } else { "s" },
             match p.keys {
                 Keys::Batched => "keys in a tensor",
                 Keys::Ragged => "ragged keys",

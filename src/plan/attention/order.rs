@@ -1,6 +1,6 @@
 //! In which order the workgroups of a call run.
 //!
-//! A lane is a program of a batch; a workgroup is a query tile of a lane. Lanes whose keys and
+//! A line is a head row of a batch; a workgroup is a query tile of a line. Lines whose keys and
 //! values fit a cache together form a bundle; bundles follow each other, and within one the last
 //! query tiles come first, since they see the most keys under a causal mask.
 
@@ -12,11 +12,11 @@ const CACHE_BYTES: u64 = 8 << 20;
 /// The order of one call, as `shaders/attention.wgsl` follows it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Order {
-    /// Programs × batch.
-    pub(super) lanes: u64,
-    /// Query tiles of a lane.
+    /// Head rows × batch.
+    pub(super) lines: u64,
+    /// Query tiles of a line.
     pub(super) tiles: u64,
-    /// Lanes of a bundle; the last one may have fewer.
+    /// Lines of a bundle; the last one may have fewer.
     pub(super) bundle: u64,
 }
 
@@ -33,32 +33,32 @@ pub(super) struct Place {
 impl Order {
     pub(super) fn new(plan: &AttentionPlan, shape: &AttentionShape) -> Self {
         let problem = &plan.problem;
-        let programs = plan.programs.rows.len() as u64;
+        let head_rows = plan.head_rows.rows.len() as u64;
         let bytes = problem.kv_bytes().saturating_mul(u64::from(shape.seq_k));
         let heads = (CACHE_BYTES / bytes.max(1)).max(1);
         // Whole groups of those that read the same keys.
-        let group = (programs / u64::from(problem.kv_heads)).max(1);
-        let lanes = programs * u64::from(shape.batch);
+        let group = (head_rows / u64::from(problem.kv_heads)).max(1);
+        let lines = head_rows * u64::from(shape.batch);
         Self {
-            lanes,
+            lines,
             tiles: u64::from(shape.seq_q.div_ceil(plan.tile.block_q())),
-            bundle: heads.saturating_mul(group).min(lanes).max(1),
+            bundle: heads.saturating_mul(group).min(lines).max(1),
         }
     }
 
-    /// Lanes of a bundle, as the shader is told.
+    /// Lines of a bundle, as the shader is told.
     pub(crate) fn bundle(&self) -> u32 {
         u32::try_from(self.bundle).unwrap_or(u32::MAX)
     }
 
     pub(super) fn groups(&self) -> u64 {
-        self.lanes.saturating_mul(self.tiles)
+        self.lines.saturating_mul(self.tiles)
     }
 
     /// Where workgroup `at` stands, of which there must be one.
     pub(super) fn place(&self, at: u64) -> Place {
         let first = at / (self.bundle * self.tiles) * self.bundle;
-        let size = self.bundle.min(self.lanes - first);
+        let size = self.bundle.min(self.lines - first);
         let within = at - first * self.tiles;
         Place {
             tile: self.tiles - 1 - within / size,
@@ -81,9 +81,9 @@ mod tests {
 
     #[test]
     fn every_lane_has_every_tile_once() {
-        for (lanes, tiles, bundle) in [(1, 1, 1), (5, 3, 2), (6, 4, 6), (7, 2, 3)] {
-            let order = Order { lanes, tiles, bundle };
-            let mut left = vec![lanes; tiles as usize];
+        for (lines, tiles, bundle) in [(1, 1, 1), (5, 3, 2), (6, 4, 6), (7, 2, 3)] {
+            let order = Order { lines, tiles, bundle };
+            let mut left = vec![lines; tiles as usize];
             let mut at = 0;
             while at < order.groups() {
                 let place = order.place(at);

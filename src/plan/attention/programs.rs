@@ -6,8 +6,8 @@ use crate::uniform::uniform;
 use crate::{Error, Phase, Result};
 
 uniform! {
-    /// One row of the shader's program table: a query head and its one or two output heads.
-    pub(crate) struct Program {
+    /// One row of the shader's table of head rows: a query head and its one or two output heads.
+    pub(crate) struct HeadRow {
         source: u32,
         slot0: u32,
         slot1: u32,
@@ -22,10 +22,10 @@ uniform! {
     }
 }
 
-/// The program table, and what its rows have in common.
+/// The table of head rows, and what its rows have in common.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Programs {
-    pub(crate) rows: Vec<Program>,
+pub(crate) struct HeadRows {
+    pub(crate) rows: Vec<HeadRow>,
     /// Streams that the shader carries: the most of any row.
     pub(crate) streams: u32,
     /// Some pair of streams is not real and imaginary, but a mixture.
@@ -34,7 +34,7 @@ pub(crate) struct Programs {
     pub(crate) turn: bool,
 }
 
-impl Programs {
+impl HeadRows {
     pub(crate) fn new(problem: &AttentionProblem) -> Result<Self> {
         let mut rows = Vec::new();
         let mut mix = false;
@@ -63,7 +63,7 @@ impl Programs {
                 streams = streams.max(pair.len() as u32);
                 turn |= first != Phase::REAL;
                 mix |= pair.len() == 2 && (first != Phase::REAL || second != Phase::IMAGINARY);
-                rows.push(Program {
+                rows.push(HeadRow {
                     source,
                     slot0: slots.0,
                     slot1: slots.1,
@@ -94,14 +94,14 @@ impl Programs {
     }
 
     /// The table as the shader reads it, unused rows zero.
-    pub(crate) fn table(&self) -> Vec<Program> {
+    pub(crate) fn table(&self) -> Vec<HeadRow> {
         let mut table = self.rows.clone();
-        table.resize(self.slots(), Program::default());
+        table.resize(self.slots(), HeadRow::default());
         table
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        (self.slots() * size_of::<Program>()) as u64
+        (self.slots() * size_of::<HeadRow>()) as u64
     }
 }
 
@@ -115,6 +115,6 @@ mod tests {
     fn programs_are_the_shaders() {
         let problem = AttentionProblem::new(HeadMap::ropepp(2).unwrap(), 1, 64);
         let plan = problem.plan(&Capabilities::webgpu_default()).unwrap();
-        assert_uniform::<Program>(&plan.shader().source, "Program");
+        assert_uniform::<HeadRow>(&plan.shader().source, "HeadRow");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::cut::state_len;
 use super::memory::Memory;
-use super::{AttentionProblem, Bias, Keys, Outputs, Programs, Queries, Tile};
+use super::{AttentionProblem, Bias, HeadRows, Keys, Outputs, Queries, Tile};
 use crate::plan::Shader;
 use crate::plan::shader::{Source, stored, wgsl};
 
@@ -44,7 +44,7 @@ impl Bound {
 
 pub(super) fn shader(
     problem: &AttentionProblem,
-    programs: &Programs,
+    head_rows: &HeadRows,
     tile: &Tile,
     bound: Bound,
 ) -> Shader {
@@ -54,30 +54,30 @@ pub(super) fn shader(
             "attention D{} Dv{} x{} {}x{}{} {q}{k}{v}{out}",
             problem.head_dim,
             problem.value_dim,
-            programs.streams,
+            head_rows.streams,
             tile.block_q(),
             tile.block_k(),
             if tile.shuffled { " shuffled" } else { "" },
         ),
-        source: constants(problem, programs, tile).files(files(problem, tile, bound)),
+        source: constants(problem, head_rows, tile).files(files(problem, tile, bound)),
         entry: "attention",
         overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
         workgroup_size: tile.threads(),
-        workgroup_bytes: Memory::bytes(problem, programs, tile),
-        table_bytes: programs.bytes(),
+        workgroup_bytes: Memory::bytes(problem, head_rows, tile),
+        table_bytes: head_rows.bytes(),
         subgroup: tile.shuffled.then_some(tile.ty),
         storage_buffers: bound.storage_buffers(problem),
     }
 }
 
 /// Private arrays need lengths that are constants, and what those depend on is constant as well.
-fn constants(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> Source {
-    let memory = Memory::new(problem, programs, tile);
+fn constants(problem: &AttentionProblem, head_rows: &HeadRows, tile: &Tile) -> Source {
+    let memory = Memory::new(problem, head_rows, tile);
     let channels = problem.channels();
     let dims = [("HEAD_DIM", problem.head_dim), ("VALUE_DIM", problem.value_dim)];
     let numbers = [
-        ("PROGRAM_SLOTS", programs.slots() as u32),
-        ("STREAMS", programs.streams),
+        ("HEAD_ROWS", head_rows.slots() as u32),
+        ("STREAMS", head_rows.streams),
         ("TX", tile.tx),
         ("TY", tile.ty),
         ("ROW_PAIRS", tile.row_pairs),
@@ -93,7 +93,7 @@ fn constants(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> So
         ("P_ROW", memory.p_row),
         ("RED_AT", memory.red_at),
         ("SHARED", memory.len),
-        ("STATE_LEN", state_len(programs, tile, problem)),
+        ("STATE_LEN", state_len(head_rows, tile, problem)),
     ];
     let flags = [
         ("SOFTCAP", problem.softcap.is_some()),
@@ -102,8 +102,8 @@ fn constants(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> So
         ("BLOCKS", problem.block_list),
         ("ALIBI", !problem.alibi_slopes.is_empty()),
         ("SINKS", !problem.sinks.is_empty()),
-        ("MIX", programs.mix),
-        ("TURN", programs.turn),
+        ("MIX", head_rows.mix),
+        ("TURN", head_rows.turn),
         ("Q_RESIDENT", tile.q_resident),
         ("PV_ALIASED", memory.pv_aliased),
         ("RED_ALIASED", memory.red_aliased),
@@ -121,7 +121,7 @@ fn constants(problem: &AttentionProblem, programs: &Programs, tile: &Tile) -> So
 /// Lengths and tables, each by itself or all in one binding.
 fn lists(problem: &AttentionProblem, bound: Bound) -> Vec<&'static str> {
     if bound.lists {
-        return vec![wgsl!("attention/lists/packed")];
+        return vec![wgsl!("attention/lists/one_buffer")];
     }
     let mut lists = vec![match problem.keys {
         Keys::Ragged => wgsl!("attention/lists/cu_seqlens_k"),
@@ -217,7 +217,7 @@ fn files<'a>(
         } else {
             wgsl!("attention/state_none")
         },
-        wgsl!("attention/strays"),
+        wgsl!("attention/sees"),
         places,
         // The tile before the kernel and its flag: it begins where drivers put the first variable
         // of workgroup memory, and so at a multiple of 16 bytes.

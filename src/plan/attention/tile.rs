@@ -1,8 +1,8 @@
 //! The tile: how a workgroup is cut into invocations, queries and keys.
 
 use super::memory::Memory;
-use super::{AttentionProblem, Programs};
-use crate::plan::{Capabilities, Tier};
+use super::{AttentionProblem, HeadRows};
+use crate::plan::{Capabilities, Suspect};
 use crate::{Error, Result};
 
 /// Sizes of one workgroup's work. `tx · ty` invocations; a row of `tx` shares its queries.
@@ -77,11 +77,11 @@ impl Tile {
     /// The first [preferred tile](Tile::preferred) that is not quarantined.
     pub(super) fn choose(
         problem: &AttentionProblem,
-        programs: &Programs,
+        head_rows: &HeadRows,
         caps: &Capabilities,
     ) -> Result<Self> {
-        let candidates = || Self::preferred(problem, programs, caps);
-        let allowed = |tile: &Tile| caps.allow(Tier::Attention(*tile));
+        let candidates = || Self::preferred(problem, head_rows, caps);
+        let allowed = |tile: &Tile| caps.allow(Suspect::Attention(*tile));
         if let Some(tile) = candidates().find(|tile| allowed(tile).is_ok()) {
             return Ok(tile);
         }
@@ -90,7 +90,7 @@ impl Tile {
             allowed(&first)?;
         }
         let least =
-            Self::thrifty(problem).map(|tile| Memory::bytes(problem, programs, &tile)).min();
+            Self::thrifty(problem).map(|tile| Memory::bytes(problem, head_rows, &tile)).min();
         Err(Error::Limit {
             limit: "max_compute_workgroup_storage_size",
             what: "the smallest attention tile",
@@ -103,16 +103,16 @@ impl Tile {
     /// table, then the shapes that ask for the least, in ever thriftier forms.
     pub(super) fn preferred(
         problem: &AttentionProblem,
-        programs: &Programs,
+        head_rows: &HeadRows,
         caps: &Capabilities,
     ) -> impl Iterator<Item = Self> {
         let units = problem.channels().units();
-        let table = Row::of(problem, programs, caps)
+        let table = Row::of(problem, head_rows, caps)
             .map(move |row| row.tile(units))
             .filter(|tile| tile.check(problem).is_ok());
         Self::shuffled(caps).into_iter().chain(table).chain(Self::thrifty(problem)).filter(|tile| {
             tile.threads() <= caps.max_invocations.min(caps.max_workgroup_size)
-                && Memory::bytes(problem, programs, tile) <= caps.max_workgroup_bytes
+                && Memory::bytes(problem, head_rows, tile) <= caps.max_workgroup_bytes
         })
     }
 
@@ -251,11 +251,11 @@ impl Row {
 
     fn of(
         problem: &AttentionProblem,
-        programs: &Programs,
+        head_rows: &HeadRows,
         caps: &Capabilities,
     ) -> impl Iterator<Item = &'static Row> {
         let dim = problem.head_dim.max(problem.value_dim);
-        let streams = programs.streams;
+        let streams = head_rows.streams;
         let software = caps.software;
         let wide = caps.subgroup.is_some_and(|(least, _)| least >= 32);
         TABLE.iter().filter(move |row| {

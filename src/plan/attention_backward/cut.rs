@@ -25,21 +25,21 @@ impl AttentionBackwardPlan {
         // Where the device alone knows lengths, all rows of the other side may be walked over.
         let known = p.causal && !p.prefix && p.alignment == Alignment::Shape;
         let offset = shape.offset();
-        let (rows, programs) = match side {
+        let (rows, head_rows) = match side {
             Side::Queries if self.problem.d_bias || !known => {
-                (n(shape.seq_k), self.programs_of_a_query_head())
+                (n(shape.seq_k), self.head_rows_of_a_query_head())
             }
             Side::Queries => {
                 let last = ((tile + 1) * own).min(n(shape.seq_q)) as i64;
                 let seen = u64::try_from(last + offset).unwrap_or(0).min(n(shape.seq_k));
-                (seen, self.programs_of_a_query_head())
+                (seen, self.head_rows_of_a_query_head())
             }
-            Side::Keys if !known => (n(shape.seq_q), self.programs_of_a_kv_head()),
+            Side::Keys if !known => (n(shape.seq_q), self.head_rows_of_a_kv_head()),
             Side::Keys => {
                 let first = ((tile * own) as i64 - offset).clamp(0, i64::from(shape.seq_q));
                 // The first walked tile may begin before the first row that sees a key.
                 let first = first as u64 / walked * walked;
-                (n(shape.seq_q) - first, self.programs_of_a_kv_head())
+                (n(shape.seq_q) - first, self.head_rows_of_a_kv_head())
             }
         };
         // A window may begin at the last row of a tile.
@@ -47,7 +47,7 @@ impl AttentionBackwardPlan {
             Some(window) if !self.problem.d_bias => n(window) + own + walked - 2,
             _ => u64::MAX,
         };
-        programs * rows.min(window).div_ceil(walked)
+        head_rows * rows.min(window).div_ceil(walked)
     }
 
     /// Operations of one workgroup and walked tile.
@@ -71,7 +71,7 @@ impl AttentionBackwardPlan {
         rows.div_ceil(self.tile(side).own_rows())
     }
 
-    fn lanes(&self, shape: &AttentionShape, side: Side) -> u64 {
+    fn lines(&self, shape: &AttentionShape, side: Side) -> u64 {
         let p = &self.problem.attention;
         let heads = match side {
             Side::Queries => p.heads.q_heads(),
@@ -97,8 +97,8 @@ impl AttentionBackwardPlan {
         side: Side,
         budget: Budget,
     ) -> Result<Vec<Part>> {
-        let (lanes, tiles) = (self.lanes(shape, side), u64::from(self.tiles(shape, side)));
-        let groups = lanes.saturating_mul(tiles);
+        let (lines, tiles) = (self.lines(shape, side), u64::from(self.tiles(shape, side)));
+        let groups = lines.saturating_mul(tiles);
         if u32::try_from(groups).is_err() {
             return Err(Error::IndexOverflow { tensor: "workgroups", index: groups });
         }
@@ -108,10 +108,10 @@ impl AttentionBackwardPlan {
         for step in 0..tiles {
             let tile = if side == Side::Keys { step } else { tiles - 1 - step };
             let each = self.steps(shape, side, tile).saturating_mul(self.step_flops(side));
-            let mut left = lanes;
+            let mut left = lines;
             while left > 0 {
                 let mut part = open.take().unwrap_or(Part {
-                    first_group: (step * lanes + (lanes - left)) as u32,
+                    first_group: (step * lines + (lines - left)) as u32,
                     groups: 0,
                     flops: 0,
                 });
@@ -157,7 +157,7 @@ mod tests {
                 let shape = AttentionShape::new(3, seq_q, seq_k);
                 let least = plan.least_budget(&shape).limit();
                 for side in [Side::Queries, Side::Keys] {
-                    let all = plan.lanes(&shape, side) as u32 * plan.tiles(&shape, side);
+                    let all = plan.lines(&shape, side) as u32 * plan.tiles(&shape, side);
                     for budget in [least, 3 * least + 7, u64::MAX] {
                         let parts = plan.cut(&shape, side, Budget::flops(budget)).unwrap();
                         let mut next = 0;

@@ -18,8 +18,8 @@ pub(crate) use tile::Side;
 pub use tile::Tile;
 
 use crate::Result;
-use crate::plan::attention::{AttentionShape, Programs};
-use crate::plan::{Capabilities, Cost, Shader, Tier};
+use crate::plan::attention::{AttentionShape, HeadRows};
+use crate::plan::{Capabilities, Cost, Shader, Suspect};
 
 /// How an [`AttentionBackwardProblem`] will run. Pure data; printing it says everything that was
 /// decided.
@@ -27,7 +27,7 @@ use crate::plan::{Capabilities, Cost, Shader, Tier};
 pub struct AttentionBackwardPlan {
     pub(crate) problem: AttentionBackwardProblem,
     pub(crate) capabilities: Capabilities,
-    pub(crate) programs: Programs,
+    pub(crate) head_rows: HeadRows,
     tiles: [Tile; 2],
     shaders: Vec<Shader>,
 }
@@ -44,10 +44,10 @@ pub(crate) struct Workspace {
 impl AttentionBackwardPlan {
     fn new(problem: &AttentionBackwardProblem, caps: &Capabilities) -> Result<Self> {
         problem.check()?;
-        let programs = Programs::new(&problem.attention)?;
-        let choose = |side| Tile::choose(problem, &programs, caps, side);
+        let head_rows = HeadRows::new(&problem.attention)?;
+        let choose = |side| Tile::choose(problem, &head_rows, caps, side);
         let tiles = [choose(Side::Queries)?, choose(Side::Keys)?];
-        Self::with_parts(problem, caps, programs, tiles)
+        Self::with_parts(problem, caps, head_rows, tiles)
     }
 
     /// Plans with tiles of the caller's choice for dQ and for dK and dV, as tuners and tests do.
@@ -63,32 +63,32 @@ impl AttentionBackwardPlan {
         tiles: [Tile; 2],
     ) -> Result<Self> {
         problem.check()?;
-        Self::with_parts(problem, capabilities, Programs::new(&problem.attention)?, tiles)
+        Self::with_parts(problem, capabilities, HeadRows::new(&problem.attention)?, tiles)
     }
 
     fn with_parts(
         problem: &AttentionBackwardProblem,
         caps: &Capabilities,
-        programs: Programs,
+        head_rows: HeadRows,
         tiles: [Tile; 2],
     ) -> Result<Self> {
         let p = &problem.attention;
         tiles.iter().try_for_each(|tile| tile.check(problem))?;
-        caps.allow_stored(Tier::AttentionBackward, [p.q_dtype, p.kv_dtype, p.out_dtype])?;
+        caps.allow_stored(Suspect::AttentionBackward, [p.q_dtype, p.kv_dtype, p.out_dtype])?;
         let mut shaders =
-            vec![shader::places(problem, &programs), shader::rows(problem, &programs)];
+            vec![shader::places(problem, &head_rows), shader::rows(problem, &head_rows)];
         if problem.d_sinks {
-            shaders.push(shader::sinks(problem, &programs));
+            shaders.push(shader::sinks(problem, &head_rows));
         }
         for (side, tile) in [Side::Queries, Side::Keys].into_iter().zip(&tiles) {
-            shaders.push(shader::gradients(problem, &programs, tile, side));
+            shaders.push(shader::gradients(problem, &head_rows, tile, side));
         }
         let shaders: Vec<Shader> =
             shaders.into_iter().map(|shader| shader.shared(caps.sharing)).collect();
         shaders
             .iter()
             .try_for_each(|shader| caps.admit("the backward pass of attention", shader))?;
-        Ok(Self { problem: problem.clone(), capabilities: caps.clone(), programs, tiles, shaders })
+        Ok(Self { problem: problem.clone(), capabilities: caps.clone(), head_rows, tiles, shaders })
     }
 
     /// The same plan, to run on `device`.
@@ -120,21 +120,21 @@ impl AttentionBackwardPlan {
 
     /// Softmax streams of a pass: 2 where a query head has a real and an imaginary output.
     pub fn streams(&self) -> u32 {
-        self.programs.streams
+        self.head_rows.streams
     }
 
-    fn programs_of_a_query_head(&self) -> u64 {
-        self.most_programs(|source| source)
+    fn head_rows_of_a_query_head(&self) -> u64 {
+        self.most_head_rows(|source| source)
     }
 
-    fn programs_of_a_kv_head(&self) -> u64 {
+    fn head_rows_of_a_kv_head(&self) -> u64 {
         let p = &self.problem.attention;
-        self.most_programs(|source| source / (p.heads.q_heads() / p.kv_heads))
+        self.most_head_rows(|source| source / (p.heads.q_heads() / p.kv_heads))
     }
 
-    /// Most rows of the table of programs that fall to one owner: a query head has one for every two of
+    /// Most rows of the table of head rows that fall to one owner: a query head has one for every two of
     /// its output heads.
-    fn most_programs(&self, owner: impl Fn(u32) -> u32) -> u64 {
+    fn most_head_rows(&self, owner: impl Fn(u32) -> u32) -> u64 {
         let map = &self.problem.attention.heads;
         let mut all = vec![0; map.q_heads() as usize];
         for source in 0..map.q_heads() {
@@ -187,10 +187,11 @@ impl AttentionBackwardPlan {
         let read = q_rows * d * size(p.q_dtype) + kv_rows * (d + dv) * size(p.kv_dtype);
         let written = q_rows * d * four + kv_rows * (d + dv) * four;
         let upstream = out_rows * (Saturating(2) * dv * size(p.out_dtype) + four);
-        let programs = Saturating(self.programs.rows.len() as u64);
-        let streams = n(self.programs.streams);
-        let fetches =
-            |side| Saturating(visible.0.div_ceil(u64::from(self.tile(side).own_rows()))) * programs;
+        let head_rows = Saturating(self.head_rows.rows.len() as u64);
+        let streams = n(self.head_rows.streams);
+        let fetches = |side| {
+            Saturating(visible.0.div_ceil(u64::from(self.tile(side).own_rows()))) * head_rows
+        };
         let by_queries = fetches(Side::Queries) * (d + dv) * size(p.kv_dtype);
         let walked = d * size(p.q_dtype) + streams * dv * size(p.out_dtype);
         let by_keys = fetches(Side::Keys) * walked;
@@ -245,8 +246,8 @@ impl core::fmt::Display for AttentionBackwardPlan {
             writeln!(
                 f,
                 "  {label}: {} stream{} a pass, {tile}; {} bytes of workgroup memory, {} storage buffers",
-                self.programs.streams,
-                if self.programs.streams == 1 { "" } else { "s" },
+                self.head_rows.streams,
+                if self.head_rows.streams == 1 { "" } else { "s" },
                 shader.workgroup_bytes,
                 shader.storage_buffers,
             )?;

@@ -3,7 +3,7 @@
 use super::tile::{Memory, Side};
 use super::{AttentionBackwardProblem, Tile};
 use crate::plan::Shader;
-use crate::plan::attention::{Bias, Keys, Programs, Queries};
+use crate::plan::attention::{Bias, HeadRows, Keys, Queries};
 use crate::plan::shader::{Source, stored, wgsl};
 
 /// Invocations of a workgroup of the small passes.
@@ -11,7 +11,7 @@ pub(crate) const WORKGROUP: u32 = 64;
 
 fn small(
     problem: &AttentionBackwardProblem,
-    programs: &Programs,
+    head_rows: &HeadRows,
     entry: &'static str,
     storage_buffers: u32,
     files: &[&str],
@@ -19,7 +19,7 @@ fn small(
     let sums = entry == "attention_backward_sinks";
     let source = Source::new()
         .numbers([
-            ("PROGRAM_SLOTS", programs.slots() as u32),
+            ("HEAD_ROWS", head_rows.slots() as u32),
             ("VALUE_DIM", problem.attention.value_dim),
         ])
         .flags([("TURNS", problem.turns()), ("D_LSE", problem.d_lse)])
@@ -37,13 +37,13 @@ fn small(
         // Of the small passes that of the sinks alone adds up across invocations, and reads the table.
         workgroup_bytes: if sums { 4 * WORKGROUP } else { 0 },
         storage_buffers,
-        table_bytes: if sums { programs.bytes() } else { 0 },
+        table_bytes: if sums { head_rows.bytes() } else { 0 },
         subgroup: None,
     }
 }
 
 /// Sequences and positions into the workspace.
-pub(super) fn places(problem: &AttentionBackwardProblem, programs: &Programs) -> Shader {
+pub(super) fn places(problem: &AttentionBackwardProblem, head_rows: &HeadRows) -> Shader {
     let p = &problem.attention;
     let rows = match p.queries {
         Queries::Batched => wgsl!("attention_backward/rows_batched"),
@@ -60,41 +60,41 @@ pub(super) fn places(problem: &AttentionBackwardProblem, programs: &Programs) ->
     };
     let buffers = 4 + u32::from(p.queries == Queries::Ragged) + u32::from(p.prefix);
     let files = [rows, keys, prefix, wgsl!("attention_backward_places")];
-    small(problem, programs, "attention_backward_places", buffers, &files)
+    small(problem, head_rows, "attention_backward_places", buffers, &files)
 }
 
 /// Log-sum-exp and δ of every row into the workspace.
-pub(super) fn rows(problem: &AttentionBackwardProblem, programs: &Programs) -> Shader {
+pub(super) fn rows(problem: &AttentionBackwardProblem, head_rows: &HeadRows) -> Shader {
     let files = [
         stored!(problem.attention.out_dtype, "io/d_out"),
         stored!(problem.attention.out_dtype, "io/out_read"),
         wgsl!("attention_backward_rows"),
     ];
-    small(problem, programs, "attention_backward_rows", 5, &files)
+    small(problem, head_rows, "attention_backward_rows", 5, &files)
 }
 
-pub(super) fn sinks(problem: &AttentionBackwardProblem, programs: &Programs) -> Shader {
+pub(super) fn sinks(problem: &AttentionBackwardProblem, head_rows: &HeadRows) -> Shader {
     let files = [wgsl!("attention_backward_sinks")];
-    small(problem, programs, "attention_backward_sinks", 2, &files)
+    small(problem, head_rows, "attention_backward_sinks", 2, &files)
 }
 
 /// dQ, or dK and dV.
 pub(super) fn gradients(
     problem: &AttentionBackwardProblem,
-    programs: &Programs,
+    head_rows: &HeadRows,
     tile: &Tile,
     side: Side,
 ) -> Shader {
     let p = &problem.attention;
     let keys_own = side == Side::Keys;
     let d_bias = problem.d_bias && !keys_own;
-    let memory = Memory::new(problem, programs, tile, side);
+    let memory = Memory::new(problem, head_rows, tile, side);
     let channels = problem.channels();
     let numbers = [
         ("HEAD_DIM", p.head_dim),
         ("VALUE_DIM", p.value_dim),
-        ("PROGRAM_SLOTS", programs.slots() as u32),
-        ("STREAMS", programs.streams),
+        ("HEAD_ROWS", head_rows.slots() as u32),
+        ("STREAMS", head_rows.streams),
         ("TX", tile.tx),
         ("TY", tile.ty),
         ("ROW_PAIRS", tile.row_pairs),
@@ -124,8 +124,8 @@ pub(super) fn gradients(
         ("BIAS", p.bias.is_some()),
         ("HOOKS", p.mask_mod.is_some()),
         ("D_BIAS", d_bias),
-        ("MIX", programs.mix),
-        ("TURN", programs.turn),
+        ("MIX", head_rows.mix),
+        ("TURN", head_rows.turn),
         ("ROTATE_Q", p.rotate_q),
         ("UNROTATE", problem.unrotate),
     ];
@@ -181,7 +181,7 @@ pub(super) fn gradients(
             if keys_own { "dk dv" } else { "dq" },
             p.head_dim,
             p.value_dim,
-            programs.streams,
+            head_rows.streams,
             tile.own_rows(),
             tile.walked_rows(),
             if tile.shuffled { " shuffled" } else { "" },
@@ -204,7 +204,7 @@ pub(super) fn gradients(
             + u32::from(turns)
             + u32::from(p.bias.is_some())
             + u32::from(d_bias),
-        table_bytes: programs.bytes(),
+        table_bytes: head_rows.bytes(),
         subgroup: tile.shuffled.then_some(tile.ty),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::AttentionBackwardProblem;
 use crate::plan::Capabilities;
-use crate::plan::attention::Programs;
+use crate::plan::attention::HeadRows;
 use crate::{Error, Result};
 
 /// Which rows the workgroups of a pass own.
@@ -77,19 +77,19 @@ impl Tile {
     /// The best tile that the device has room for.
     pub(super) fn choose(
         problem: &AttentionBackwardProblem,
-        programs: &Programs,
+        head_rows: &HeadRows,
         caps: &Capabilities,
         side: Side,
     ) -> Result<Self> {
         let fits = |tile: &Tile| {
             tile.check(problem).is_ok()
                 && tile.threads() <= caps.max_invocations.min(caps.max_workgroup_size)
-                && Memory::new(problem, programs, tile, side).bytes() <= caps.max_workgroup_bytes
+                && Memory::new(problem, head_rows, tile, side).bytes() <= caps.max_workgroup_bytes
         };
         if let Some(tile) = Self::candidates(problem, caps).find(fits) {
             return Ok(tile);
         }
-        let bytes = |tile: Tile| Memory::new(problem, programs, &tile, side).bytes();
+        let bytes = |tile: Tile| Memory::new(problem, head_rows, &tile, side).bytes();
         Err(Error::Limit {
             limit: "max_compute_workgroup_storage_size",
             what: "the smallest tile of the backward pass",
@@ -194,11 +194,11 @@ pub(super) struct Memory {
 impl Memory {
     pub(super) fn new(
         problem: &AttentionBackwardProblem,
-        programs: &Programs,
+        head_rows: &HeadRows,
         tile: &Tile,
         side: Side,
     ) -> Self {
-        let streams = programs.streams;
+        let streams = head_rows.streams;
         let (own_streams, walked_streams) = match side {
             Side::Queries => (streams, 1),
             Side::Keys => (1, streams),

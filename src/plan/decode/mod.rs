@@ -11,9 +11,9 @@ pub use tile::Tile;
 use core::num::Saturating;
 
 use crate::plan::merge::{MergePlan, MergeProblem, MergeShape, PartState};
-use crate::plan::{Capabilities, Cost, Shader, Tier};
+use crate::plan::{Capabilities, Cost, Shader, Suspect};
 use crate::{DType, Error, Result};
-pub(crate) use rows::Programs;
+pub(crate) use rows::HeadRows;
 
 /// How one [`DecodeProblem`] will run: tile, splits, shaders. Pure data; printing it says
 /// everything that was decided.
@@ -21,7 +21,7 @@ pub(crate) use rows::Programs;
 pub struct DecodePlan {
     pub(crate) problem: DecodeProblem,
     pub(crate) capabilities: Capabilities,
-    pub(crate) programs: Programs,
+    pub(crate) head_rows: HeadRows,
     tile: Tile,
     splits: u32,
     shader: Shader,
@@ -32,9 +32,9 @@ impl DecodePlan {
     /// Plans with the tile and the splits that suit `capabilities`.
     fn new(problem: &DecodeProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
-        let programs = Programs::new(problem);
-        let tile = Tile::choose(problem, &programs, problem.channels().units(), capabilities)?;
-        let splits = Self::choose_splits(problem, &programs, &tile, capabilities);
+        let head_rows = HeadRows::new(problem);
+        let tile = Tile::choose(problem, &head_rows, problem.channels().units(), capabilities)?;
+        let splits = Self::choose_splits(problem, &head_rows, &tile, capabilities);
         Self::with_parts(problem, capabilities, tile, splits)
     }
 
@@ -58,8 +58,8 @@ impl DecodePlan {
         }
         let caps = capabilities;
         let (q, out) = (problem.q_dtype.into(), problem.out_dtype.into());
-        caps.allow_stored(Tier::Decode, [problem.cache.k, problem.cache.v, q, out])?;
-        let programs = Programs::new(problem);
+        caps.allow_stored(Suspect::Decode, [problem.cache.k, problem.cache.v, q, out])?;
+        let head_rows = HeadRows::new(problem);
         // One split writes the result itself, where the device can bind all that this takes.
         let alone = shader::storage_buffers(problem, false) <= caps.max_storage_buffers;
         let merge = match splits {
@@ -75,25 +75,25 @@ impl DecodePlan {
                 Some(MergePlan::new(&merge, PartState::Sums, caps)?)
             }
         };
-        let shader = shader::shader(problem, &programs, &tile, merge.is_some(), caps.software);
+        let shader = shader::shader(problem, &head_rows, &tile, merge.is_some(), caps.software);
         let shader = shader.shared(caps.sharing);
         caps.admit("decode", &shader)?;
         let (problem, capabilities) = (problem.clone(), capabilities.clone());
-        Ok(Self { problem, capabilities, programs, tile, splits, shader, merge })
+        Ok(Self { problem, capabilities, head_rows, tile, splits, shader, merge })
     }
 
     /// Enough workgroups to fill the device, and enough keys in each to be worth one. A function of
     /// the problem's maxima alone, so that a sequence gets the same bits in every call.
     fn choose_splits(
         problem: &DecodeProblem,
-        programs: &Programs,
+        head_rows: &HeadRows,
         tile: &Tile,
         caps: &Capabilities,
     ) -> u32 {
         // Compute units cannot be asked for: about two workgroups for each of a large GPU's. Twice
         // as many are more than an H100 runs at once; with two streams they took a quarter longer.
         let (wanted, least_keys) = if caps.software { (16, 512) } else { (256, 128) };
-        let blocks = (programs.each * problem.max_seq_q).div_ceil(tile.rows);
+        let blocks = (head_rows.each * problem.max_seq_q).div_ceil(tile.rows);
         let groups =
             u64::from(problem.max_batch) * u64::from(problem.cache.kv_heads) * u64::from(blocks);
         let keys = match problem.window {
@@ -157,7 +157,7 @@ impl DecodePlan {
 
     /// Blocks of rows that a kv head's queries are cut into.
     pub(crate) fn row_blocks(&self, seq_q: u32) -> u32 {
-        self.programs.each.saturating_mul(seq_q).div_ceil(self.tile.rows)
+        self.head_rows.each.saturating_mul(seq_q).div_ceil(self.tile.rows)
     }
 
     /// Work of a call over as many keys a sequence as the problem admits: the most that it may
@@ -228,8 +228,8 @@ impl core::fmt::Display for DecodePlan {
             if self.merge.is_some() { "es" } else { "" },
             self.splits,
             if self.splits == 1 { "" } else { "s" },
-            self.programs.streams,
-            if self.programs.streams == 1 { "" } else { "s" },
+            self.head_rows.streams,
+            if self.head_rows.streams == 1 { "" } else { "s" },
             if p.cache.paged { "paged" } else { "contiguous" },
             if p.rotate_q { "rotated in the kernel" } else { "rotated before" },
             p.q_dtype,
@@ -254,7 +254,7 @@ mod tests {
     use crate::HeadMap;
     use crate::plan::cache::CacheFormat;
     use crate::reflect::assert_uniform;
-    use rows::Program;
+    use rows::HeadRow;
 
     fn problem(heads: HeadMap, kv_heads: u32) -> DecodeProblem {
         DecodeProblem::new(heads, CacheFormat::new(kv_heads, 64), 4, 4096)
@@ -264,19 +264,19 @@ mod tests {
     fn programs_are_the_shaders() {
         let problem = problem(HeadMap::ropepp(4).unwrap(), 2);
         let plan = problem.plan(&Capabilities::webgpu_default()).unwrap();
-        assert_uniform::<Program>(&plan.shader().source, "Program");
+        assert_uniform::<HeadRow>(&plan.shader().source, "HeadRow");
     }
 
     #[test]
     fn both_components_share_a_row() {
-        let both = Programs::new(&problem(HeadMap::ropepp(4).unwrap(), 2));
+        let both = HeadRows::new(&problem(HeadMap::ropepp(4).unwrap(), 2));
         assert_eq!((both.each, both.streams, both.mix, both.turn), (2, 2, false, false));
-        let imaginary = Programs::new(&problem(HeadMap::imago(4).unwrap(), 2));
+        let imaginary = HeadRows::new(&problem(HeadMap::imago(4).unwrap(), 2));
         assert_eq!((imaginary.each, imaginary.streams, imaginary.turn), (2, 1, true));
         // Query head 0 feeds three output heads, head 3 none: rows of kv head 1 are filled up.
         let real = |source| crate::OutputHead { source, phase: crate::Phase::REAL };
         let heads = [0, 0, 0, 1, 2].map(real).to_vec();
-        let uneven = Programs::new(&problem(HeadMap::new(4, heads).unwrap(), 2));
+        let uneven = HeadRows::new(&problem(HeadMap::new(4, heads).unwrap(), 2));
         assert_eq!((uneven.each, uneven.streams, uneven.mix), (3, 2, true));
         let streams: Vec<u32> = uneven.rows.iter().map(|row| row.streams).collect();
         assert_eq!(streams, [2, 1, 1, 1, 0, 0]);

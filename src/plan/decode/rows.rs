@@ -6,8 +6,8 @@ use crate::uniform::uniform;
 use crate::{OutputHead, Phase};
 
 uniform! {
-    /// One row of the shader's program table: a query head and its one or two output heads.
-    pub(crate) struct Program {
+    /// One row of the shader's table of head rows: a query head and its one or two output heads.
+    pub(crate) struct HeadRow {
         source: u32,
         head0: u32,
         head1: u32,
@@ -20,10 +20,10 @@ uniform! {
     }
 }
 
-/// The program table, as many rows for each kv head, and what its rows have in common.
+/// The table of head rows, as many rows for each kv head, and what its rows have in common.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Programs {
-    pub(crate) rows: Vec<Program>,
+pub(crate) struct HeadRows {
+    pub(crate) rows: Vec<HeadRow>,
     /// Rows a kv head; where one has fewer, rows without a stream fill up.
     pub(crate) each: u32,
     /// Streams that the shader carries: the most of any row.
@@ -34,26 +34,26 @@ pub(crate) struct Programs {
     pub(crate) turn: bool,
 }
 
-impl Programs {
+impl HeadRows {
     pub(crate) fn new(problem: &DecodeProblem) -> Self {
         let group = problem.heads.q_heads() / problem.cache.kv_heads;
-        let per_kv_head: Vec<Vec<Program>> = (0..problem.cache.kv_heads)
+        let per_kv_head: Vec<Vec<HeadRow>> = (0..problem.cache.kv_heads)
             .map(|kv| (kv * group..(kv + 1) * group).flat_map(|q| Self::of(problem, q)).collect())
             .collect();
         let each = per_kv_head.iter().map(Vec::len).max().unwrap_or(0);
         let all = || per_kv_head.iter().flatten();
         let streams = all().map(|row| row.streams).max().unwrap_or(1);
-        let is = |row: &Program, first: Phase, second: Phase| {
+        let is = |row: &HeadRow, first: Phase, second: Phase| {
             row.phases == [first.cos(), first.sin(), second.cos(), second.sin()].map(|x| x as f32)
         };
         // In a table of pairs, a row of its own with a turned query is a mixture as well.
-        let plain = |row: &Program| match row.streams {
+        let plain = |row: &HeadRow| match row.streams {
             2 => is(row, Phase::REAL, Phase::IMAGINARY),
             _ => is(row, Phase::REAL, Phase::REAL),
         };
         let all_plain = all().all(plain);
         let rows = per_kv_head.iter().flat_map(|rows| {
-            rows.iter().copied().chain(core::iter::repeat(Program::default())).take(each)
+            rows.iter().copied().chain(core::iter::repeat(HeadRow::default())).take(each)
         });
         Self {
             rows: rows.collect(),
@@ -65,7 +65,7 @@ impl Programs {
     }
 
     /// The rows of one query head.
-    fn of(problem: &DecodeProblem, source: u32) -> Vec<Program> {
+    fn of(problem: &DecodeProblem, source: u32) -> Vec<HeadRow> {
         let outputs: Vec<(u32, &OutputHead)> =
             (0u32..).zip(problem.heads.heads()).filter(|(_, head)| head.source == source).collect();
         let sink = |o: u32| sink_in_base_2(problem.sinks.get(o as usize));
@@ -75,7 +75,7 @@ impl Programs {
             let (head1, second) = *pair.get(1).unwrap_or(&pair[0]);
             let phases =
                 [first.phase.cos(), first.phase.sin(), second.phase.cos(), second.phase.sin()];
-            Program {
+            HeadRow {
                 source,
                 head0,
                 head1,
@@ -97,13 +97,13 @@ impl Programs {
     }
 
     /// The table as the shader reads it, unused rows zero.
-    pub(crate) fn table(&self) -> Vec<Program> {
+    pub(crate) fn table(&self) -> Vec<HeadRow> {
         let mut table = self.rows.clone();
-        table.resize(self.slots(), Program::default());
+        table.resize(self.slots(), HeadRow::default());
         table
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        (self.slots() * size_of::<Program>()) as u64
+        (self.slots() * size_of::<HeadRow>()) as u64
     }
 }

@@ -1,6 +1,6 @@
 //! Joins the WGSL files of a decode kernel and fills in its constants.
 
-use super::{DecodeProblem, Programs, Tile};
+use super::{DecodeProblem, HeadRows, Tile};
 use crate::plan::Shader;
 use crate::plan::attention::Bias;
 use crate::plan::shader::{Source, stored, wgsl};
@@ -16,7 +16,7 @@ pub(super) fn storage_buffers(problem: &DecodeProblem, partial: bool) -> u32 {
 
 pub(super) fn shader(
     problem: &DecodeProblem,
-    programs: &Programs,
+    head_rows: &HeadRows,
     tile: &Tile,
     partial: bool,
     compact: bool,
@@ -27,7 +27,7 @@ pub(super) fn shader(
             "decode D{} Dv{} x{} {}x{} {}{}{}{}{}{}",
             problem.cache.head_dim,
             problem.cache.value_dim,
-            programs.streams,
+            head_rows.streams,
             tile.rows,
             tile.block_k(),
             problem.q_dtype,
@@ -37,14 +37,14 @@ pub(super) fn shader(
             if partial { " partial" } else { "" },
             if tile.subgroup.is_some() { " shuffled" } else { "" },
         ),
-        source: constants(problem, programs, tile, partial, compact)
+        source: constants(problem, head_rows, tile, partial, compact)
             .files(files(problem, tile, partial)),
         entry: "decode",
         overrides: vec![("WORKGROUP", f64::from(tile.threads))],
         workgroup_size: tile.threads,
-        workgroup_bytes: tile.bytes(units, programs.streams, problem.cache.value_dim),
+        workgroup_bytes: tile.bytes(units, head_rows.streams, problem.cache.value_dim),
         storage_buffers: storage_buffers(problem, partial),
-        table_bytes: programs.bytes(),
+        table_bytes: head_rows.bytes(),
         subgroup: tile.subgroup,
     }
 }
@@ -52,18 +52,18 @@ pub(super) fn shader(
 /// Private arrays need lengths that are constants, and what those depend on is constant as well.
 fn constants(
     problem: &DecodeProblem,
-    programs: &Programs,
+    head_rows: &HeadRows,
     tile: &Tile,
     partial: bool,
     compact: bool,
 ) -> Source {
     let (channels, cache) = (problem.channels(), &problem.cache);
     let (key_groups, lanes, cols) = tile.columns(cache.value_dim);
-    let memory = tile.memory(channels.units(), programs.streams, cache.value_dim);
+    let memory = tile.memory(channels.units(), head_rows.streams, cache.value_dim);
     let dims = [("HEAD_DIM", cache.head_dim), ("VALUE_DIM", cache.value_dim)];
     let numbers = [
-        ("PROGRAM_SLOTS", programs.slots() as u32),
-        ("STREAMS", programs.streams),
+        ("HEAD_ROWS", head_rows.slots() as u32),
+        ("STREAMS", head_rows.streams),
         ("THREADS", tile.threads),
         ("KEYS_EACH", tile.keys_each),
         ("ROWS", tile.rows),
@@ -81,8 +81,8 @@ fn constants(
     let flags = [
         ("COMPACT", compact),
         ("PREFETCH", tile.prefetch),
-        ("MIX", programs.mix),
-        ("TURN", programs.turn),
+        ("MIX", head_rows.mix),
+        ("TURN", head_rows.turn),
         // Decided by the call's parameters, so that problems share a shader.
         ("SOFTCAP", true),
         ("BIAS", problem.bias.is_some()),

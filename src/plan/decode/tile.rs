@@ -1,6 +1,6 @@
 //! How a workgroup is cut into invocations, rows, keys and channels.
 
-use super::{DecodeProblem, Programs};
+use super::{DecodeProblem, HeadRows};
 use crate::plan::Capabilities;
 use crate::{Error, Result};
 
@@ -104,7 +104,7 @@ impl Tile {
     /// As many rows as K and V can serve at once within the device's limits.
     pub(super) fn choose(
         problem: &DecodeProblem,
-        programs: &Programs,
+        head_rows: &HeadRows,
         units: u32,
         caps: &Capabilities,
     ) -> Result<Self> {
@@ -132,15 +132,15 @@ impl Tile {
             }
             None => tile,
         };
-        let all = programs.each.max(1).saturating_mul(problem.max_seq_q.max(1));
-        let most = (MAX_STATES / programs.streams).min(all);
+        let all = head_rows.each.max(1).saturating_mul(problem.max_seq_q.max(1));
+        let most = (MAX_STATES / head_rows.streams).min(all);
         let mut least = u32::MAX;
         for rows in (1..=most).rev() {
             // Blocks of equal size.
             let rows = all.div_ceil(all.div_ceil(rows));
             for keys_each in (1..=keys_each).rev() {
                 let tile = Self { keys_each, rows, ..tile };
-                let bytes = tile.bytes(units, programs.streams, problem.cache.value_dim);
+                let bytes = tile.bytes(units, head_rows.streams, problem.cache.value_dim);
                 if bytes <= caps.max_workgroup_bytes {
                     return Ok(tile);
                 }

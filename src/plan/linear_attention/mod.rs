@@ -9,7 +9,7 @@ use core::num::Saturating;
 
 use crate::DType;
 use crate::Result;
-use crate::plan::{Capabilities, Cost, Shader, Tier};
+use crate::plan::{Capabilities, Cost, Shader, Suspect};
 
 /// Invocations of a workgroup, and the part of a square tile that each owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl LinearAttentionPlan {
         problem.check()?;
         let p = problem;
         let stored = [p.q_dtype, p.kv_dtype, p.out_dtype];
-        capabilities.allow_stored(Tier::LinearAttention, stored)?;
+        capabilities.allow_stored(Suspect::LinearAttention, stored)?;
         let tile = Tile::of(capabilities);
         let mut shaders = Vec::new();
         if problem.is_favor() {

@@ -22,7 +22,7 @@ pub struct Case {
     pub lens: Vec<u32>,
     pub seq: u32,
     /// New rows of each sequence, one behind the other.
-    pub packed: Option<Vec<u32>>,
+    pub ragged: Option<Vec<u32>>,
     pub slots: Slots,
     pub rotation: Option<Rotation>,
     /// Positions follow from the lengths.
@@ -40,7 +40,7 @@ impl Case {
             problem,
             lens: vec![0, 7, 20],
             seq: 3,
-            packed: None,
+            ragged: None,
             slots: Slots::Contiguous { capacity: 24 },
             among_keys: true,
             lost: None,
@@ -57,8 +57,8 @@ impl Case {
     }
 
     fn shape(&self) -> KvAppendShape {
-        let packed = self.packed.as_ref().map(|counts| counts.iter().sum());
-        KvAppendShape { packed, ..KvAppendShape::new(self.batch(), self.seq) }
+        let ragged = self.ragged.as_ref().map(|counts| counts.iter().sum());
+        KvAppendShape { ragged, ..KvAppendShape::new(self.batch(), self.seq) }
     }
 
     /// Row of the input, position and slot of every new row that is kept, sequence by sequence.
@@ -67,9 +67,9 @@ impl Case {
         let mut start = 0;
         let mut kept = Vec::new();
         for (b, &len) in (0u32..).zip(&self.lens) {
-            let count = self.packed.as_ref().map_or(self.seq, |counts| counts[b as usize]);
+            let count = self.ragged.as_ref().map_or(self.seq, |counts| counts[b as usize]);
             for i in 0..count {
-                let row = if self.packed.is_some() { start + i } else { i };
+                let row = if self.ragged.is_some() { start + i } else { i };
                 match (rolling, len.checked_add(i)) {
                     (true, Some(slot)) if count - i <= capacity => {
                         kept.push((b, row, slot, slot % capacity));
@@ -88,7 +88,7 @@ impl Case {
 
     pub fn dims(&self, dim: u32) -> [u32; 4] {
         let heads = self.problem.cache.kv_heads;
-        match self.shape().packed {
+        match self.shape().ragged {
             Some(rows) => [1, heads, rows, dim],
             None => [self.batch(), heads, self.seq, dim],
         }
@@ -111,7 +111,7 @@ impl Case {
         let (k_cache, v_cache) = (blank(p.cache.k, d), blank(p.cache.v, dv));
         let (k_buffer, v_buffer) = (k_cache.upload(gpu), v_cache.upload(gpu));
         let mut words = self.lens.clone();
-        if let Some(counts) = &self.packed {
+        if let Some(counts) = &self.ragged {
             words.push(0);
             words.extend(counts.iter().scan(0, |end, n| {
                 *end += n;
@@ -124,7 +124,7 @@ impl Case {
             table[lost as usize] = u32::MAX - lost;
         }
         let table = gpu.upload_u32(&table);
-        let [rows, seq] = match self.shape().packed {
+        let [rows, seq] = match self.shape().ragged {
             Some(rows) => [1, rows],
             None => [self.batch(), self.seq],
         };
@@ -165,7 +165,7 @@ impl Case {
         let [_, heads, rows, _] = self.dims(dim);
         let mut all = Vec::new();
         for (b, row, position, _) in self.kept() {
-            let plane = if self.packed.is_some() { 0 } else { b };
+            let plane = if self.ragged.is_some() { 0 } else { b };
             for head in 0..heads {
                 let at = ((plane * heads + head) * rows + row) * dim;
                 let x: Vec<R> = k[at as usize..][..dim as usize]
@@ -243,7 +243,7 @@ impl Case {
         let [_, _, rows, _] = self.dims(dv);
         let (mut got, mut given) = (Vec::new(), Vec::new());
         for &(b, row, _, slot) in &kept {
-            let plane = if self.packed.is_some() { 0 } else { b };
+            let plane = if self.ragged.is_some() { 0 } else { b };
             for head in 0..heads {
                 let at = ((plane * heads + head) * rows + row) * dv;
                 given.extend_from_slice(&v[at as usize..][..dv as usize]);
@@ -366,9 +366,9 @@ fn places() {
             }),
         ));
         cases.push((
-            format!("{name}, packed"),
+            format!("{name}, ragged"),
             new().with(|c| {
-                (c.seq, c.packed) = (9, Some(vec![2, 0, 9]));
+                (c.seq, c.ragged) = (9, Some(vec![2, 0, 9]));
             }),
         ));
         for seq in [1, 3, 24, 40] {

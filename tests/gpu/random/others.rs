@@ -72,7 +72,7 @@ fn append_case() -> impl Strategy<Value = kv_append::Case> {
     let lens = prop::collection::vec(prop_oneof![4 => 0..30u32, 1 => Just(u32::MAX)], 1..5);
     let sizes = (lens, 1..20u32, prop::bool::ANY, prop::bool::ANY, prop::bool::ANY);
     (stored, sizes, select(vec![32, 64]), pairing(), prop::bool::ANY).prop_map(
-        |((k, v, dtype), (lens, seq, paged, rolling, packed), dim, pairing, rotated)| {
+        |((k, v, dtype), (lens, seq, paged, rolling, ragged), dim, pairing, rotated)| {
             let mut case = kv_append::Case::new(dim);
             case.problem.cache =
                 CacheFormat { k, v, rolling, ..CacheFormat::new(case.problem.cache.kv_heads, dim) };
@@ -80,8 +80,8 @@ fn append_case() -> impl Strategy<Value = kv_append::Case> {
             case.problem.pairing = pairing;
             let config = RopeConfig { pairing, ..RopeConfig::new(dim, 10_000.0) };
             case.rotation = rotated.then(|| Rotation::new(config, Ids::From(0)));
-            case.packed =
-                packed.then(|| (0..lens.len() as u32).map(|b| (7 * b + 3) % (seq + 1)).collect());
+            case.ragged =
+                ragged.then(|| (0..lens.len() as u32).map(|b| (7 * b + 3) % (seq + 1)).collect());
             // A rolling cache takes lengths of any size, and positions follow from them.
             case.lens = if rolling { lens.iter().map(|len| len % 100).collect() } else { lens };
             case.seq = seq;

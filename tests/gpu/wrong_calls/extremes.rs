@@ -209,7 +209,7 @@ fn kv_append() {
             rotation: Some(Rotation::new(world.table(), Positions::AmongKeys)),
         };
         let shape =
-            KvAppendShape { packed: (n[2] > 0).then_some(n[2]), ..KvAppendShape::new(n[0], n[1]) };
+            KvAppendShape { ragged: (n[2] > 0).then_some(n[2]), ..KvAppendShape::new(n[0], n[1]) };
         let _ = plan.cost(&shape).bytes;
         kernel.bind(&lab().gpu.device, &shape, &bindings)
     });

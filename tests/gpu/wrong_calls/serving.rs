@@ -501,9 +501,9 @@ fn appends_to_pages() {
             error!(BindingTooSmall { tensor: "lens", needed: 8, available: 4 }),
         ),
         wrong(
-            "packed rows without their starts",
+            "ragged rows without their starts",
             |_, c| {
-                c.shape.packed = Some(2);
+                c.shape.ragged = Some(2);
                 for new in [&mut c.bindings.k, &mut c.bindings.v] {
                     new.layout.shape = [1, 1, 2, D];
                 }
