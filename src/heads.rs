@@ -7,7 +7,7 @@ use crate::{Error, OutputHead, Phase, Result};
 /// `q_heads` counts the query heads that enter, that is the heads of W_q. Output head `o` reads
 /// query head `heads()[o].source`, and with it K and V of kv head `source / (q_heads / kv_heads)`.
 /// Each output head has its own softmax; nothing is mixed before the output projection.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HeadMap {
     q_heads: u32,
     heads: Vec<OutputHead>,
@@ -119,8 +119,8 @@ mod tests {
 
     fn spelled(map: &HeadMap) -> String {
         let name = |h: &OutputHead| match h.phase {
-            Phase::REAL => format!("re{}", h.source),
-            Phase::IMAGINARY => format!("im{}", h.source),
+            phase if phase == Phase::REAL => format!("re{}", h.source),
+            phase if phase == Phase::IMAGINARY => format!("im{}", h.source),
             other => format!("{other:?}"),
         };
         map.heads().iter().map(name).collect::<Vec<_>>().join(" ")

@@ -57,6 +57,37 @@ impl Layout {
         Self::with_strides(shape, [product([s, row]), d, row], u64::from(first_head) * d)
     }
 
+    /// Shape, strides of all four axes and offset as host programs have them, in elements: any
+    /// `[B, H, S, D]` view whose channels lie side by side.
+    ///
+    /// ```
+    /// // Heads of a projection [B, S, H, D], as [B, H, S, D]: a transposed view.
+    /// let [b, s, h, d] = [2, 100, 4, 64];
+    /// let view = phasor::Layout::strided([b, h, s, d], [s * h * d, d, h * d, 1], 0)?;
+    /// assert_eq!(view, phasor::Layout::bshd([2, 4, 100, 64])?);
+    /// # Ok::<(), phasor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::IndexOverflow`] where a number or an index needs more than 32 bits,
+    /// [`Error::Stride`] where the last axis has more than one element, and they do not follow each
+    /// other.
+    pub fn strided(shape: [usize; 4], strides: [usize; 4], offset: usize) -> Result<Self> {
+        let [sb, sh, ss, sd] = strides.map(|stride| stride as u64);
+        let mut narrow = [0; 4];
+        for (to, from) in narrow.iter_mut().zip(shape) {
+            *to = u32::try_from(from)
+                .map_err(|_| Error::IndexOverflow { tensor: "layout", index: from as u64 })?;
+        }
+        let shape = narrow;
+        if shape[3] > 1 && sd != 1 {
+            let got = u32::try_from(sd).unwrap_or(u32::MAX);
+            let (what, needed) = ("stride of the last axis", "1 element");
+            return Err(Error::Stride { tensor: "layout", what, needed, got });
+        }
+        Self::with_strides(shape, [sb, sh, ss], offset as u64)
+    }
+
     fn with_strides(shape: [u32; 4], strides: [u64; 3], offset: u64) -> Result<Self> {
         let narrow = |x: u64| {
             u32::try_from(x).map_err(|_| Error::IndexOverflow { tensor: "layout", index: x })
@@ -150,6 +181,21 @@ mod tests {
         let k = Layout::packed([2, 1, 5, 8], 5, 3).unwrap();
         assert_eq!(k.index(1, 0, 2, 0), ((5 + 2) * 5 + 3) * 8);
         assert!(Layout::packed([2, 3, 5, 8], 5, 3).is_err());
+        assert_eq!(Layout::strided([2, 1, 5, 8], [200, 8, 40, 1], 24).unwrap(), k);
+        // Of one channel, or none, there is no next one.
+        assert!(Layout::strided([2, 1, 5, 1], [5, 5, 1, 7], 0).is_ok());
+        let refused = Layout::strided([2, 1, 5, 8], [40, 40, 1, 5], 0);
+        assert!(matches!(refused, Err(Error::Stride { got: 5, .. })));
+        let wide = 1usize << 32;
+        for (shape, strides, offset) in [
+            ([1, 1, wide, 1], [1; 4], 0),
+            ([1; 4], [wide, 1, 1, 1], 0),
+            ([1; 4], [1; 4], wide),
+            ([2, 1, 1, 8], [wide - 8, 8, 8, 1], 0),
+        ] {
+            let refused = Layout::strided(shape, strides, offset);
+            assert!(matches!(refused, Err(Error::IndexOverflow { .. })), "{refused:?}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@
     )
 )]
 
+mod bits;
 mod call;
 mod dtype;
 mod error;
@@ -43,7 +44,7 @@ mod uniform;
 pub use dtype::DType;
 pub use error::{Error, Result};
 #[cfg(feature = "wgpu")]
-pub use gpu::{Compiler, Dispatch, Kernel, Part, Tensor};
+pub use gpu::{Compiler, Dispatch, Kernel, Kernels, Part, Tensor};
 pub use heads::HeadMap;
 pub use layout::Layout;
 pub use phase::{OutputHead, Phase};
@@ -237,7 +238,7 @@ pub mod shader {
 pub mod recipe {
     pub use crate::call::{
         Binding, BlockTable, CacheBindings, CacheTensor, CosSin, Entry, Extent, Plan, Positions,
-        Range, Recipe, Resource, Rotation, Step, Tensor,
+        Problem, Range, Recipe, Resource, Rotation, Step, Tensor,
     };
     pub use crate::kernels::attention::{AttentionBindings, BlockList};
     pub use crate::kernels::attention_backward::{AttentionBackwardBindings, BackwardRotation};

@@ -1,11 +1,17 @@
 //! Which mixture of the real and the imaginary score an output head attends with.
 
+use crate::bits::eq_by_bits;
+
 /// The phase φ of an output head: it attends with `cos φ · S_re + sin φ · S_im`, where S_re is the
 /// score of plain RoPE and S_im that of the query turned by −π/2 (RoPE++, arXiv 2512.07525 §3).
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Phase {
     cos: f64,
     sin: f64,
+}
+
+eq_by_bits! {
+    Phase { ; cos, sin }
 }
 
 impl Phase {
@@ -31,7 +37,7 @@ impl Phase {
 }
 
 /// One output head of an attention call: the query head it reads and the phase it attends with.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OutputHead {
     /// Query head, `0 .. q_heads`.
     pub source: u32,

@@ -7,6 +7,7 @@ mod checker;
 mod plan;
 mod recipe;
 mod rotary;
+mod shapes;
 mod strides;
 mod tensor;
 
@@ -14,8 +15,8 @@ pub use binding::{Binding, Extent, Range};
 pub(crate) use cache::CacheParams;
 pub use cache::{BlockTable, CacheBindings, CacheTensor};
 pub(crate) use checker::{Access, Checker, present};
-pub use plan::Plan;
 pub(crate) use plan::sealed;
+pub use plan::{Plan, Problem};
 pub use recipe::{Entry, Recipe, Resource, Step};
 pub use rotary::{CosSin, Positions, Rotation};
 pub(crate) use rotary::{Reach, RotaryParams};

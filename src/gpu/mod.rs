@@ -19,11 +19,13 @@ mod binding;
 mod capabilities;
 mod dispatch;
 mod kernel;
+mod kernels;
 mod names;
 mod owned;
 mod pipeline;
 
 pub use dispatch::{BoundBuffer, Dispatch, Part};
 pub use kernel::Kernel;
+pub use kernels::Kernels;
 pub use names::*;
 pub use pipeline::Compiler;

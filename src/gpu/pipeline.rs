@@ -52,6 +52,10 @@ impl<'a> Compiler<'a> {
         self.device
     }
 
+    pub(super) fn cache(&self) -> Option<&'a wgpu::PipelineCache> {
+        self.cache
+    }
+
     /// What the device offers.
     pub(crate) fn capabilities(&self) -> Capabilities {
         Capabilities::of(self.device)

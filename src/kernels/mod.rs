@@ -1,6 +1,9 @@
 //! One file (or folder) a kernel, each the same way: problem → plan → kernel → bind → record.
 //! Kernels never import each other, but for decode, which ends in merge where it splits the keys.
 
+use crate::call::{Problem, sealed};
+use crate::plan::{self, Capabilities};
+
 pub(crate) mod attention;
 pub(crate) mod attention_backward;
 pub(crate) mod decode;
@@ -10,3 +13,29 @@ pub(crate) mod linear_attention;
 pub(crate) mod merge;
 pub(crate) mod rope;
 pub(crate) mod scores;
+
+/// Problems and their plans.
+macro_rules! problems {
+    ($($kernel:ident: $problem:ident, $plan:ident;)*) => {$(
+        impl sealed::Sealed for plan::$kernel::$problem {}
+
+        impl Problem for plan::$kernel::$problem {
+            type Plan = plan::$kernel::$plan;
+
+            fn plan(&self, capabilities: &Capabilities) -> crate::Result<Self::Plan> {
+                self.plan(capabilities)
+            }
+        }
+    )*};
+}
+problems! {
+    attention: AttentionProblem, AttentionPlan;
+    attention_backward: AttentionBackwardProblem, AttentionBackwardPlan;
+    decode: DecodeProblem, DecodePlan;
+    kv_append: KvAppendProblem, KvAppendPlan;
+    kv_move: KvMoveProblem, KvMovePlan;
+    linear_attention: LinearAttentionProblem, LinearAttentionPlan;
+    merge: MergeProblem, MergePlan;
+    rope: RopeProblem, RopePlan;
+    scores: ScoresProblem, ScoresPlan;
+}

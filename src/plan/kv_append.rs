@@ -13,7 +13,7 @@ use crate::{DType, Error, Result};
 /// k [B, H_kv, S, D]   v [B, H_kv, S, D_v]   lens u32 [B]: rows before the call, on the device
 /// row i of sequence b has position lens[b] + i, and goes into that slot (rolling: mod capacity)
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KvAppendProblem {
     /// The cache.
     pub cache: CacheFormat,

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 /// Float keys take one rounding of their storage a move. Quantised keys are quantised anew: each
 /// move that turns them adds up to half a step of their scale once more (a whole step at the far
 /// end of q4's). Moves without a turn copy the bits whatever the storage is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KvMoveProblem {
     /// The cache.
     pub cache: CacheFormat,

@@ -2,6 +2,7 @@
 
 use core::num::Saturating;
 
+use crate::bits::eq_by_bits;
 use crate::plan::shader::{Source, stored, wgsl};
 use crate::plan::softmax::sink_in_base_2;
 use crate::plan::{Capabilities, Cost, Shader, Suspect};
@@ -19,7 +20,7 @@ use crate::{DType, Error, Result};
 /// A part that saw no key has lse −∞; its output is not read. Finite log-sum-exps may have any
 /// size: beside the largest, those that are smaller by more than f32 can tell have no weight. The
 /// order of summation is that of the parts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct MergeProblem {
     /// D_v: a multiple of 4.
     pub value_dim: u32,
@@ -32,6 +33,13 @@ pub struct MergeProblem {
     /// Attention sinks that no part has counted yet, one logit a head, or none: each joins the
     /// denominator and the log-sum-exp of its head. −∞ is no sink.
     pub sinks: Vec<f32>,
+}
+
+eq_by_bits! {
+    MergeProblem {
+        value_dim, part_dtype, out_dtype, lse;
+        sinks,
+    }
 }
 
 impl MergeProblem {

@@ -2,6 +2,7 @@
 
 use core::num::Saturating;
 
+use crate::bits::eq_by_bits;
 use crate::plan::shader::{Source, overrides, stored, wgsl};
 use crate::plan::{Capabilities, Cost, Shader, Suspect, rotation_flops};
 use crate::rotary::Pairing;
@@ -25,7 +26,7 @@ pub enum Direction {
 ///
 /// (RoFormer, arXiv 2104.09864, eq. 34.) Channels from `rotary_dim` on are copied, or left alone
 /// in place.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct RopeProblem {
     /// Heads of Q. A packed QKV tensor is rotated as one Q of `heads + kv_heads` heads.
     pub q_heads: u32,
@@ -50,6 +51,13 @@ pub struct RopeProblem {
     /// Promises that all strides and offsets are multiples of 4 elements, as the fast path wants
     /// them; without it one channel is moved at a time.
     pub aligned: bool,
+}
+
+eq_by_bits! {
+    RopeProblem {
+        q_heads, k_heads, head_dim, rotary_dim, pairing, dtype, in_place, direction, aligned;
+        attention_scaling,
+    }
 }
 
 impl RopeProblem {

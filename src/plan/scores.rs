@@ -4,6 +4,7 @@
 use core::num::Saturating;
 use core::ops::Range;
 
+use crate::bits::eq_by_bits;
 use crate::plan::shader::{Source, stored, wgsl};
 use crate::plan::{Capabilities, Cost, Shader, Suspect};
 use crate::rotary::Pairing;
@@ -43,7 +44,7 @@ pub enum Output {
 ///
 /// (RoPE++, arXiv 2512.07525, matrix form.) The un-rotated tail adds to S_re alone, as in
 /// [`AttentionProblem`](crate::attention::AttentionProblem).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ScoresProblem {
     /// Query heads of the tensor.
     pub q_heads: u32,
@@ -67,6 +68,14 @@ pub struct ScoresProblem {
     pub k_dtype: DType,
     /// What is written.
     pub output: Output,
+}
+
+eq_by_bits! {
+    ScoresProblem {
+        q_heads, kv_heads, heads, head_dim, rotary_dim, pairing, causal, q_dtype, k_dtype,
+        output;
+        softmax_scale,
+    }
 }
 
 impl ScoresProblem {

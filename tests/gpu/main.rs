@@ -10,6 +10,7 @@ mod edges;
 mod faults;
 mod harness;
 mod invariants;
+mod kernels;
 mod kv_append;
 mod kv_move;
 mod layers;

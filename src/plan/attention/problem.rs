@@ -1,6 +1,7 @@
 //! What an attention kernel computes, without the sizes that change from call to call.
 
 use super::AttentionPlan;
+use crate::bits::eq_by_bits;
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::channels::Channels;
 use crate::plan::merge::check_sinks;
@@ -76,7 +77,7 @@ pub enum Bias {
 /// (RoPE++, arXiv 2512.07525, matrix form.) Query head h reads kv head `h / (H_q / H_kv)`. The
 /// un-rotated tail of a partially rotated head adds its plain dot product to `S_re` alone: turning
 /// it by −π/2 has no meaning.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct AttentionProblem {
     /// Output heads, and the query head and phase of each.
     pub heads: HeadMap,
@@ -149,6 +150,15 @@ pub struct AttentionProblem {
     /// workspace where a [cut](super::AttentionPlan::cut) makes use of it. Cuts between query tiles
     /// need nothing.
     pub resumable: bool,
+}
+
+eq_by_bits! {
+    AttentionProblem {
+        heads, kv_heads, head_dim, value_dim, rotary_dim, pairing, rotate_q, causal, window,
+        bias, score_mod, mask_mod, block_list, prefix, q_dtype, kv_dtype, out_dtype, queries,
+        keys, alignment, outputs, lse, resumable;
+        softmax_scale, softcap, alibi_slopes, sinks,
+    }
 }
 
 impl AttentionProblem {

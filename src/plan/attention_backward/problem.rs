@@ -15,7 +15,7 @@ use crate::{Error, Phase, Result};
 /// ```
 ///
 /// P is recomputed from q, k and the log-sum-exp of the forward pass.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AttentionBackwardProblem {
     /// The call that is differentiated. It must write its log-sum-exp
     /// ([`AttentionProblem::lse`]); whether this one says so is not read.

@@ -1,6 +1,7 @@
 //! What a decode kernel computes.
 
 use super::DecodePlan;
+use crate::bits::eq_by_bits;
 use crate::plan::attention::Bias;
 use crate::plan::cache::CacheFormat;
 use crate::plan::channels::Channels;
@@ -27,7 +28,7 @@ use crate::{DType, Error, HeadMap, Result};
 /// Prefixes of a prefix-LM need nothing here: a row sees all that is before it.
 /// Query head h reads kv head `h / (H_q / H_kv)`; K and V are read once for all query heads of a kv
 /// head, all rows and both components, up to 16 softmax states a workgroup.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct DecodeProblem {
     /// Output heads, and the query head and phase of each.
     pub heads: HeadMap,
@@ -77,6 +78,14 @@ pub struct DecodeProblem {
     /// The most keys that a sequence is expected to have. It decides about splits, and so about
     /// speed; longer sequences are right as well.
     pub max_kv: u32,
+}
+
+eq_by_bits! {
+    DecodeProblem {
+        heads, cache, rotary_dim, pairing, rotate_q, causal, window, bias, score_mod, mask_mod,
+        q_dtype, out_dtype, lse, max_batch, max_seq_q, max_kv;
+        softmax_scale, softcap, alibi_slopes, sinks,
+    }
 }
 
 impl DecodeProblem {

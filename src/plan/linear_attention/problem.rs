@@ -6,7 +6,7 @@ use crate::rotary::Pairing;
 use crate::{DType, Error, HeadMap, Phase, Result};
 
 /// Which non-negative features φ stand for queries and keys.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum FeatureMap {
     /// elu(x) + 1 of every channel (arXiv 2006.16236, eq. 7; RoFormer's choice). F = D.
     EluPlusOne,
@@ -26,6 +26,33 @@ pub enum FeatureMap {
     },
 }
 
+impl FeatureMap {
+    fn key(&self) -> (Option<&FeatureHook>, Option<(u32, u32)>) {
+        match self {
+            Self::EluPlusOne => (None, None),
+            Self::Custom(hook) => (Some(hook), None),
+            // Plus zero: of zeros there is one.
+            &Self::Favor { features, key_offset } => {
+                (None, Some((features, (key_offset + 0.0).to_bits())))
+            }
+        }
+    }
+}
+
+impl PartialEq for FeatureMap {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for FeatureMap {}
+
+impl core::hash::Hash for FeatureMap {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
 /// RoFormer linear attention (arXiv 2104.09864, eq. 19). Fill in what differs from
 /// [`LinearAttentionProblem::new`].
 ///
@@ -41,7 +68,7 @@ pub enum FeatureMap {
 /// A phase other than real turns the rotated features of a query by −φ, as RoPE++ turns queries,
 /// and leaves the denominator: an extension of this crate's, in no paper. The features that do not
 /// rotate enter with the factor cos φ.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LinearAttentionProblem {
     /// Output heads, and the query head and phase of each.
     pub heads: HeadMap,
