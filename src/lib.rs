@@ -49,7 +49,9 @@ pub use heads::HeadMap;
 pub use layout::Layout;
 pub use phase::{OutputHead, Phase};
 pub use plan::attention::Bias;
-pub use plan::{Budget, Capabilities, Cost, MaskHook, Quarantine, ScoreHook, Sharing, Suspect};
+pub use plan::{
+    Budget, Capabilities, Cost, KernelKind, MaskHook, Quarantine, ScoreHook, Sharing, Suspect,
+};
 #[cfg(all(feature = "wgpu", not(target_arch = "wasm32")))]
 pub use selftest::selftest;
 #[cfg(feature = "wgpu")]

@@ -4,10 +4,13 @@ use core::hash::Hash;
 
 use super::{Binding, Recipe};
 use crate::Result;
-use crate::plan::{Capabilities, Shader};
+use crate::plan::{Capabilities, KernelKind, Shader};
 
 /// A plan of any kernel: what it compiles, and the recipe of a call.
 pub trait Plan: Clone + core::fmt::Debug + sealed::Sealed {
+    /// The kernel that it is a plan of.
+    const KERNEL: KernelKind;
+
     /// The sizes of a call.
     type Shape<'s>;
     /// The tensors of a call.

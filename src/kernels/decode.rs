@@ -11,7 +11,7 @@ use crate::plan::attention::Bias;
 use crate::plan::decode::{DecodePlan, DecodeShape};
 use crate::plan::merge::{MergePlan, MergeShape};
 use crate::plan::softmax::scale_and_cap;
-use crate::plan::{Capabilities, Shader, binding};
+use crate::plan::{Capabilities, KernelKind, Shader, binding};
 use crate::uniform::uniform;
 use crate::{DType, Error, Layout, Result};
 
@@ -88,6 +88,8 @@ struct Checked {
 impl sealed::Sealed for DecodePlan {}
 
 impl Plan for DecodePlan {
+    const KERNEL: KernelKind = KernelKind::Decode;
+
     type Shape<'s> = DecodeShape;
     type Bindings<B> = DecodeBindings<B>;
 

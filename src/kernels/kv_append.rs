@@ -7,7 +7,7 @@ use crate::call::{
     Rotation, Step, Strides, Tensor, sealed,
 };
 use crate::plan::kv_append::{KvAppendPlan, KvAppendShape};
-use crate::plan::{Capabilities, Shader, binding};
+use crate::plan::{Capabilities, KernelKind, Shader, binding};
 use crate::uniform::uniform;
 use crate::{Error, Result};
 
@@ -60,6 +60,8 @@ uniform! {
 impl sealed::Sealed for KvAppendPlan {}
 
 impl Plan for KvAppendPlan {
+    const KERNEL: KernelKind = KernelKind::KvAppend;
+
     type Shape<'s> = KvAppendShape;
     type Bindings<B> = KvAppendBindings<B>;
 

@@ -5,7 +5,7 @@ use crate::call::{
     RotaryParams, Rotation, Step, present, sealed,
 };
 use crate::plan::kv_move::{KvMovePlan, KvMoveShape, Move, check_moves};
-use crate::plan::{Capabilities, Shader, binding};
+use crate::plan::{Capabilities, KernelKind, Shader, binding};
 use crate::uniform::uniform;
 use crate::{Error, Result};
 
@@ -73,6 +73,8 @@ impl Entry {
 impl sealed::Sealed for KvMovePlan {}
 
 impl Plan for KvMovePlan {
+    const KERNEL: KernelKind = KernelKind::KvMove;
+
     type Shape<'s> = KvMoveShape<'s>;
     type Bindings<B> = KvMoveBindings<B>;
 

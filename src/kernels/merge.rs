@@ -2,7 +2,7 @@
 
 use crate::call::{Access, Binding, Checker, Plan, Recipe, Step, Strides, Tensor, sealed};
 use crate::plan::merge::{MergePlan, MergeShape};
-use crate::plan::{Capabilities, Shader, binding};
+use crate::plan::{Capabilities, KernelKind, Shader, binding};
 use crate::uniform::uniform;
 use crate::{Error, Result};
 
@@ -47,6 +47,8 @@ uniform! {
 impl sealed::Sealed for MergePlan {}
 
 impl Plan for MergePlan {
+    const KERNEL: KernelKind = KernelKind::Merge;
+
     type Shape<'s> = MergeShape;
     type Bindings<B> = MergeBindings<B>;
 

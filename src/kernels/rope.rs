@@ -6,7 +6,7 @@ use crate::call::{
     present, sealed,
 };
 use crate::plan::rope::{Direction, RopePlan, RopeShape};
-use crate::plan::{Capabilities, Shader, binding};
+use crate::plan::{Capabilities, KernelKind, Shader, binding};
 use crate::uniform::uniform;
 
 /// The tensors of one rotation. In place, `q_out` and `k_out` are `None`, and `q` and `k` are
@@ -58,6 +58,8 @@ uniform! {
 impl sealed::Sealed for RopePlan {}
 
 impl Plan for RopePlan {
+    const KERNEL: KernelKind = KernelKind::Rope;
+
     type Shape<'s> = RopeShape;
     type Bindings<B> = RopeBindings<B>;
 

@@ -2,7 +2,7 @@
 
 use crate::call::{Access, Binding, Checker, Plan, Recipe, Step, Strides, Tensor, sealed};
 use crate::plan::scores::{ComponentOrder, Output, ScoresPlan, ScoresShape};
-use crate::plan::{Capabilities, Shader, binding};
+use crate::plan::{Capabilities, KernelKind, Shader, binding};
 use crate::uniform::uniform;
 use crate::{Error, Layout, Result};
 
@@ -77,6 +77,8 @@ uniform! {
 impl sealed::Sealed for ScoresPlan {}
 
 impl Plan for ScoresPlan {
+    const KERNEL: KernelKind = KernelKind::Scores;
+
     type Shape<'s> = ScoresShape;
     type Bindings<B> = ScoresBindings<B>;
 

@@ -110,7 +110,8 @@ impl Capabilities {
 
     /// Refuses a shader that the device has no room for. Every plan ends here, when it is made and
     /// when a kernel is compiled from it.
-    pub(crate) fn admit(&self, what: &'static str, shader: &Shader) -> Result<()> {
+    pub(crate) fn admit(&self, shader: &Shader) -> Result<()> {
+        let what = shader.kernel.name();
         let n = u64::from;
         let size = n(shader.workgroup_size);
         for (limit, needed, available) in [
@@ -138,10 +139,9 @@ impl Capabilities {
     pub(crate) fn for_plan<'a>(
         self,
         planned: &Self,
-        what: &'static str,
         shaders: impl IntoIterator<Item = &'a Shader>,
     ) -> Result<Self> {
-        shaders.into_iter().try_for_each(|shader| self.admit(what, shader))?;
+        shaders.into_iter().try_for_each(|shader| self.admit(shader))?;
         Ok(Self { quarantined: planned.quarantined.clone(), sharing: planned.sharing, ..self })
     }
 
@@ -165,7 +165,7 @@ mod tests {
     use crate::HeadMap;
     use crate::plan::attention::AttentionProblem;
     use crate::plan::attention_backward::AttentionBackwardProblem;
-    use crate::plan::cache::CacheFormat;
+    use crate::plan::cache::{CacheFormat, CacheType};
     use crate::plan::decode::DecodeProblem;
     use crate::plan::kv_append::KvAppendProblem;
     use crate::plan::kv_move::KvMoveProblem;
@@ -173,6 +173,7 @@ mod tests {
     use crate::plan::merge::MergeProblem;
     use crate::plan::rope::RopeProblem;
     use crate::plan::scores::ScoresProblem;
+    use crate::plan::{KernelKind, Suspect};
 
     /// The shaders of a plan of every kernel.
     fn plans(caps: &Capabilities) -> Vec<Result<Vec<Shader>>> {
@@ -210,6 +211,23 @@ mod tests {
         ]
     }
 
+    /// A row for each kernel, and each is left out where it, or the storage of its tensors, is in
+    /// quarantine.
+    #[test]
+    fn every_plan_keeps_to_the_quarantine() {
+        let all = Capabilities::webgpu_default();
+        let kernels = plans(&all).into_iter().map(|plan| plan.unwrap()[0].kernel);
+        let kernels: Vec<_> = kernels.collect();
+        assert_eq!(KernelKind::not_once(kernels.iter().copied()), []);
+        for (n, kernel) in kernels.into_iter().enumerate() {
+            for suspect in [Suspect::Kernel(kernel), Suspect::Storage(CacheType::F32)] {
+                let plan = plans(&all.clone().without(suspect, "zeros")).swap_remove(n);
+                let refused = Err(Error::Quarantined { suspect, reason: "zeros".into() });
+                assert_eq!(plan.map(drop), refused, "{kernel}");
+            }
+        }
+    }
+
     /// With every limit a little lower than what a shader asks for, the plan is another one that
     /// fits, or there is none, and the error names the limit.
     #[test]
@@ -230,7 +248,7 @@ mod tests {
                 for (limit, caps) in &less {
                     match plans(caps).swap_remove(n) {
                         Ok(shaders) => {
-                            let fits = |s: &Shader| caps.admit("a test", s).is_ok();
+                            let fits = |s: &Shader| caps.admit(s).is_ok();
                             assert!(shaders.iter().all(fits), "{}: {limit}", shader.label);
                         }
                         Err(Error::Limit { limit: named, .. }) => assert_eq!(named, *limit),

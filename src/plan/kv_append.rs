@@ -2,7 +2,7 @@
 
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::shader::{Source, cached, codecs, overrides, stored, wgsl};
-use crate::plan::{Capabilities, Cost, Shader, Suspect, rotation_flops};
+use crate::plan::{Capabilities, Cost, KernelKind, Shader, rotation_flops};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
 
@@ -92,7 +92,7 @@ impl KvAppendPlan {
     fn new(problem: &KvAppendProblem, caps: &Capabilities) -> Result<Self> {
         problem.check()?;
         let cache = &problem.cache;
-        caps.allow_stored(Suspect::KvAppend, [cache.k, cache.v, problem.dtype.into()])?;
+        caps.allow_stored(KernelKind::KvAppend, [cache.k, cache.v, problem.dtype.into()])?;
         let mut values: Vec<_> = overrides([
             ("WORKGROUP", WORKGROUP),
             ("HEAD_DIM", cache.head_dim),
@@ -115,6 +115,7 @@ impl KvAppendPlan {
             ]));
         }
         let shader = Shader {
+            kernel: KernelKind::KvAppend,
             label: format!(
                 "kv_append D{} Dv{} {} to {} {}{}{}",
                 cache.head_dim,
@@ -135,7 +136,7 @@ impl KvAppendPlan {
             subgroup: None,
         };
         let shader = shader.shared(caps.sharing);
-        caps.admit("kv_append", &shader)?;
+        caps.admit(&shader)?;
         Ok(Self { problem: problem.clone(), capabilities: caps.clone(), shader })
     }
 
@@ -201,7 +202,7 @@ impl KvAppendPlan {
 
     /// The same plan, to run on `device`.
     pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities = device.for_plan(&self.capabilities, "kv_append", [&self.shader])?;
+        let capabilities = device.for_plan(&self.capabilities, [&self.shader])?;
         Ok(Self { capabilities, ..self.clone() })
     }
 

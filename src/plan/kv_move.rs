@@ -2,7 +2,7 @@
 
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::shader::{Source, cached, codecs, wgsl};
-use crate::plan::{Capabilities, Cost, Shader, Suspect, rotation_flops};
+use crate::plan::{Capabilities, Cost, KernelKind, Shader, rotation_flops};
 use crate::rotary::Pairing;
 use crate::{Error, Result};
 
@@ -188,9 +188,10 @@ const WORKGROUP: u32 = 64;
 impl KvMovePlan {
     fn new(problem: &KvMoveProblem, caps: &Capabilities) -> Result<Self> {
         problem.check()?;
-        caps.allow_stored(Suspect::KvMove, [problem.cache.k, problem.cache.v])?;
+        caps.allow_stored(KernelKind::KvMove, [problem.cache.k, problem.cache.v])?;
         let cache = &problem.cache;
         let shader = Shader {
+            kernel: KernelKind::KvMove,
             label: format!(
                 "kv_move D{} Dv{} {} {}{}{}",
                 cache.head_dim,
@@ -210,7 +211,7 @@ impl KvMovePlan {
             subgroup: None,
         };
         let shader = shader.shared(caps.sharing);
-        caps.admit("kv_move", &shader)?;
+        caps.admit(&shader)?;
         Ok(Self { problem: problem.clone(), capabilities: caps.clone(), shader })
     }
 
@@ -272,7 +273,7 @@ impl KvMovePlan {
 
     /// The same plan, to run on `device`.
     pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities = device.for_plan(&self.capabilities, "kv_move", [&self.shader])?;
+        let capabilities = device.for_plan(&self.capabilities, [&self.shader])?;
         Ok(Self { capabilities, ..self.clone() })
     }
 

@@ -5,7 +5,7 @@ use core::num::Saturating;
 use crate::bits::eq_by_bits;
 use crate::plan::shader::{Source, stored, wgsl};
 use crate::plan::softmax::sink_in_base_2;
-use crate::plan::{Capabilities, Cost, Shader, Suspect};
+use crate::plan::{Capabilities, Cost, KernelKind, Shader};
 use crate::{DType, Error, Result};
 
 /// Merges the results of attention over P disjoint sets of keys into the result over all of them,
@@ -131,7 +131,7 @@ impl MergePlan {
         caps: &Capabilities,
     ) -> Result<Self> {
         problem.check()?;
-        caps.allow_stored(Suspect::Merge, [problem.part_dtype, problem.out_dtype])?;
+        caps.allow_stored(KernelKind::Merge, [problem.part_dtype, problem.out_dtype])?;
         let sink_quads = Self::sink_quads(problem);
         let files = [
             stored!(problem.part_dtype, "merge/parts"),
@@ -145,6 +145,7 @@ impl MergePlan {
             wgsl!("merge"),
         ];
         let shader = Shader {
+            kernel: KernelKind::Merge,
             label: format!(
                 "merge Dv{} {}{}{}",
                 problem.value_dim,
@@ -165,7 +166,7 @@ impl MergePlan {
             subgroup: None,
         };
         let shader = shader.shared(caps.sharing);
-        caps.admit("merge", &shader)?;
+        caps.admit(&shader)?;
         Ok(Self { problem: problem.clone(), state, capabilities: caps.clone(), shader })
     }
 
@@ -187,7 +188,7 @@ impl MergePlan {
 
     /// The same plan, to run on `device`.
     pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities = device.for_plan(&self.capabilities, "merge", [&self.shader])?;
+        let capabilities = device.for_plan(&self.capabilities, [&self.shader])?;
         Ok(Self { capabilities, ..self.clone() })
     }
 

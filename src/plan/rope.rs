@@ -4,7 +4,7 @@ use core::num::Saturating;
 
 use crate::bits::eq_by_bits;
 use crate::plan::shader::{Source, overrides, stored, wgsl};
-use crate::plan::{Capabilities, Cost, Shader, Suspect, rotation_flops};
+use crate::plan::{Capabilities, Cost, KernelKind, Shader, rotation_flops};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
 
@@ -145,7 +145,7 @@ const WORKGROUP: u32 = 64;
 impl RopePlan {
     fn new(problem: &RopeProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
-        capabilities.allow_stored(Suspect::Rope, [problem.dtype])?;
+        capabilities.allow_stored(KernelKind::Rope, [problem.dtype])?;
         let p = problem;
         let tail = p.head_dim - p.rotary_dim;
         let block_pairs = p.pairing.block_pairs(p.rotary_dim);
@@ -193,6 +193,7 @@ impl RopePlan {
         };
         let place = if p.in_place { wgsl!("rope/in_place") } else { wgsl!("rope/apart") };
         let shader = Shader {
+            kernel: KernelKind::Rope,
             label: format!(
                 "rope D{} r{} {:?} {} {} {}",
                 p.head_dim,
@@ -219,7 +220,7 @@ impl RopePlan {
             subgroup: None,
         };
         let shader = shader.shared(capabilities.sharing);
-        capabilities.admit("rope", &shader)?;
+        capabilities.admit(&shader)?;
         Ok(Self {
             problem: problem.clone(),
             capabilities: capabilities.clone(),
@@ -243,7 +244,7 @@ impl RopePlan {
 
     /// The same plan, to run on `device`.
     pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities = device.for_plan(&self.capabilities, "rope", [&self.shader])?;
+        let capabilities = device.for_plan(&self.capabilities, [&self.shader])?;
         Ok(Self { capabilities, ..self.clone() })
     }
 

@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use crate::bits::eq_by_bits;
 use crate::plan::shader::{Source, stored, wgsl};
-use crate::plan::{Capabilities, Cost, Shader, Suspect};
+use crate::plan::{Capabilities, Cost, KernelKind, Shader};
 use crate::rotary::Pairing;
 use crate::{DType, Error, Result};
 
@@ -181,7 +181,7 @@ pub struct ScoresPlan {
 impl ScoresPlan {
     fn new(problem: &ScoresProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
-        capabilities.allow_stored(Suspect::Scores, [problem.q_dtype, problem.k_dtype])?;
+        capabilities.allow_stored(KernelKind::Scores, [problem.q_dtype, problem.k_dtype])?;
         // Few invocations with much work where they run on a CPU, as for attention.
         let [tx, ty, rows, cols] = match capabilities.software {
             true => [4, 4, 8, 2],
@@ -189,14 +189,14 @@ impl ScoresPlan {
         };
         let block = ty * rows;
         let shader = shader(problem, [tx, ty, rows, cols]).shared(capabilities.sharing);
-        capabilities.admit("scores", &shader)?;
+        capabilities.admit(&shader)?;
         let (problem, capabilities) = (problem.clone(), capabilities.clone());
         Ok(Self { problem, capabilities, block, shader })
     }
 
     /// The same plan, to run on `device`.
     pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities = device.for_plan(&self.capabilities, "scores", [&self.shader])?;
+        let capabilities = device.for_plan(&self.capabilities, [&self.shader])?;
         Ok(Self { capabilities, ..self.clone() })
     }
 
@@ -290,6 +290,7 @@ fn shader(problem: &ScoresProblem, tile: [u32; 4]) -> Shader {
     ];
     let tiles = 2 * 16 * 2 * 4 * (ty * rows) / 4;
     Shader {
+        kernel: KernelKind::Scores,
         label: format!("scores D{} {}{}", problem.head_dim, problem.q_dtype, problem.k_dtype),
         source: Source::new().numbers(numbers).flags(flags).files(files),
         entry: if statistics { "statistics" } else { "scores" },

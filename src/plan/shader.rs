@@ -2,6 +2,7 @@
 
 use core::fmt::Write as _;
 
+use crate::plan::KernelKind;
 use crate::plan::cache::CacheType;
 
 /// The text of a file of `shaders/`, by its name without `.wgsl`, in parts if need be.
@@ -134,6 +135,8 @@ pub struct Wishes {
 /// that compiles a plan (this crate, its tests, tools that ask a vendor's compiler) starts here.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shader {
+    /// The kernel that it is a pass of.
+    pub kernel: KernelKind,
     /// Kernel, path and tile, for labels and reports.
     pub label: String,
     /// Concatenated WGSL files, behind a block of `const` lines where WGSL forbids an override.
@@ -166,14 +169,15 @@ impl Shader {
 
 #[cfg(feature = "serde")]
 impl Shader {
-    /// The shader as a JSON object, for programs in other languages that compile or run it:
-    /// `label`, `source` (WGSL), `entry`, `overrides` (an object), `workgroup_size`,
-    /// `workgroup_bytes`, `storage_buffers`, `table_bytes` and `subgroup` (a number, or null), as
-    /// the fields of the same names. Bindings are those of the WGSL, all in group 0.
+    /// The shader as a JSON object, for head_rows in other languages that compile or run it: `kernel`, `label`,
+    /// `source` (WGSL), `entry`, `overrides` (an object), `workgroup_size`, `workgroup_bytes`,
+    /// `storage_buffers`, `table_bytes` and `subgroup` (a number, or null), as the fields of the same
+    /// names. Bindings are those of the WGSL, all in group 0.
     pub fn to_json(&self) -> serde_json::Value {
         let overrides: serde_json::Map<_, _> =
             self.overrides.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect();
         serde_json::json!({
+            "kernel": self.kernel.name(),
             "label": self.label,
             "source": self.source,
             "entry": self.entry,

@@ -1,5 +1,6 @@
 //! What a device was seen to get wrong, and plans therefore leave out.
 
+use super::KernelKind;
 use super::attention::Tile;
 use super::cache::CacheType;
 use crate::{Capabilities, Error, Result};
@@ -10,41 +11,31 @@ use crate::{Capabilities, Error, Result};
 pub enum Suspect {
     /// All of it: nothing that the device computes comes out right.
     Device,
-    /// The rotation of Q and K.
-    Rope,
-    /// Appends to a cache.
-    KvAppend,
-    /// Moves of cache rows.
-    KvMove,
+    /// All calls of a kernel.
+    Kernel(KernelKind),
     /// Attention in this tile. Other tiles take its place.
-    Attention(Tile),
-    /// The gradients of attention.
-    AttentionBackward,
-    /// Decode over a cache.
-    Decode,
-    /// The merge of attention over parts of the keys.
-    Merge,
-    /// RoFormer's linear attention.
-    LinearAttention,
-    /// Raw scores and statistics of rows.
-    Scores,
+    Tile(Tile),
     /// Tensors and caches that are stored so; f32 is never left out.
     Storage(CacheType),
+}
+
+impl Suspect {
+    /// The kernel that it is about, if it is about one.
+    pub fn kernel(self) -> Option<KernelKind> {
+        match self {
+            Suspect::Kernel(kernel) => Some(kernel),
+            Suspect::Tile(_) => Some(KernelKind::Attention),
+            Suspect::Device | Suspect::Storage(_) => None,
+        }
+    }
 }
 
 impl core::fmt::Display for Suspect {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Suspect::Device => f.write_str("the device"),
-            Suspect::Rope => f.write_str("rope"),
-            Suspect::KvAppend => f.write_str("kv_append"),
-            Suspect::KvMove => f.write_str("kv_move"),
-            Suspect::Attention(tile) => write!(f, "attention in tiles of {tile}"),
-            Suspect::AttentionBackward => f.write_str("attention backward"),
-            Suspect::Decode => f.write_str("decode"),
-            Suspect::Merge => f.write_str("merge"),
-            Suspect::LinearAttention => f.write_str("linear attention"),
-            Suspect::Scores => f.write_str("scores"),
+            Suspect::Kernel(kernel) => kernel.fmt(f),
+            Suspect::Tile(tile) => write!(f, "attention in tiles of {tile}"),
             Suspect::Storage(stored) => write!(f, "storage in {stored}"),
         }
     }
@@ -96,10 +87,10 @@ impl Capabilities {
     /// Refuses a kernel or a storage that is left out.
     pub(crate) fn allow_stored<S: Into<CacheType>>(
         &self,
-        suspect: Suspect,
+        kernel: KernelKind,
         stored: impl IntoIterator<Item = S>,
     ) -> Result<()> {
-        self.allow(suspect)?;
+        self.allow(Suspect::Kernel(kernel))?;
         stored.into_iter().try_for_each(|stored| self.allow(Suspect::Storage(stored.into())))
     }
 }

@@ -10,7 +10,6 @@ use crate::kv_append::{KvAppend, KvAppendBindings};
 use crate::kv_move::{KvMove, KvMoveBindings};
 use crate::linear_attention::{LinearAttention, LinearAttentionBindings};
 use crate::oracle::{self, AttentionInputs, LinearInputs, Real};
-use crate::plan::Suspect;
 use crate::plan::attention::{AttentionPlan, AttentionProblem, AttentionShape};
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::decode::{DecodeProblem, DecodeShape};
@@ -19,6 +18,7 @@ use crate::plan::kv_move::{KvMoveProblem, KvMoveShape, Move};
 use crate::plan::linear_attention::{LinearAttentionProblem, LinearAttentionShape};
 use crate::plan::rope::{RopeProblem, RopeShape};
 use crate::plan::scores::{ScoresProblem, ScoresShape};
+use crate::plan::{KernelKind, Suspect};
 use crate::rope::{Rope, RopeBindings};
 use crate::rotary::Pairing;
 use crate::scores::{Scores, ScoresBindings};
@@ -65,22 +65,22 @@ impl Expected {
     }
 }
 
-/// Every probe that plans for `caps` have a use for. Device, software or not, decides how many
-/// tiles of the attention kernel there are: a software adapter compiles each for seconds.
+/// Every probe that plans for `caps` have a use for. Device, software or not, decides how many tiles
+/// of the attention kernel there are: a software adapter compiles each for seconds.
 pub(super) fn all(caps: &Capabilities) -> Vec<Probe> {
     let mut probes = vec![
-        probe(caps, "rope, f32", vec![Suspect::Rope], |device, caps| {
+        probe(caps, "rope, f32", vec![Suspect::Kernel(KernelKind::Rope)], |device, caps| {
             rope(device, caps, DType::F32)
         }),
         probe(caps, "rope, f16", vec![Suspect::Storage(CacheType::F16)], |device, caps| {
             rope(device, caps, DType::F16)
         }),
-        probe(caps, "kv_append", vec![Suspect::KvAppend], append),
-        probe(caps, "kv_move", vec![Suspect::KvMove], shift),
+        probe(caps, "kv_append", vec![Suspect::Kernel(KernelKind::KvAppend)], append),
+        probe(caps, "kv_move", vec![Suspect::Kernel(KernelKind::KvMove)], shift),
         probe(
             caps,
             "decode, split and merged",
-            vec![Suspect::Decode, Suspect::Merge],
+            vec![Suspect::Kernel(KernelKind::Decode), Suspect::Kernel(KernelKind::Merge)],
             |device, caps| decode(device, caps, [CacheType::F32; 2]),
         ),
         probe(
@@ -89,9 +89,14 @@ pub(super) fn all(caps: &Capabilities) -> Vec<Probe> {
             vec![Suspect::Storage(CacheType::Int8), Suspect::Storage(CacheType::Q4)],
             |device, caps| decode(device, caps, [CacheType::Int8, CacheType::Q4]),
         ),
-        probe(caps, "scores", vec![Suspect::Scores], scores),
-        probe(caps, "linear attention", vec![Suspect::LinearAttention], linear),
-        probe(caps, "attention backward", vec![Suspect::AttentionBackward], backward),
+        probe(caps, "scores", vec![Suspect::Kernel(KernelKind::Scores)], scores),
+        probe(caps, "linear attention", vec![Suspect::Kernel(KernelKind::LinearAttention)], linear),
+        probe(
+            caps,
+            "attention backward",
+            vec![Suspect::Kernel(KernelKind::AttentionBackward)],
+            backward,
+        ),
     ];
     let mut tiles = Vec::new();
     let dims: &[u32] = if caps.software { &[64] } else { &[64, 128, 256] };
@@ -107,7 +112,7 @@ pub(super) fn all(caps: &Capabilities) -> Vec<Probe> {
             tiles.push(tile);
             let name = format!("attention, streams {streams}, D {dim}");
             let ready = Box::new(move |device: &wgpu::Device| attention(device, &plan));
-            probes.push(Probe { name, suspects: vec![Suspect::Attention(tile)], ready });
+            probes.push(Probe { name, suspects: vec![Suspect::Tile(tile)], ready });
         }
     }
     probes.retain(|probe| probe.suspects.iter().any(|&suspect| caps.quarantine(suspect).is_none()));
@@ -408,4 +413,36 @@ fn linear(device: &wgpu::Device, caps: &Capabilities) -> Result<Ready> {
         memory,
         outputs: vec![(out, Expected::new("out", DType::F32, truth, &naive))],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each kernel has a probe, and so has each storage that a quarantine can name.
+    #[test]
+    fn every_kernel_is_probed() {
+        let probes = all(&Capabilities::webgpu_default());
+        let probed: Vec<Suspect> = probes.into_iter().flat_map(|probe| probe.suspects).collect();
+        for &kernel in KernelKind::ALL {
+            let of = |suspect: &Suspect| suspect.kernel() == Some(kernel);
+            assert!(probed.iter().any(of), "no probe of {kernel}");
+        }
+        for stored in [CacheType::F16, CacheType::Int8, CacheType::Q4] {
+            assert!(probed.contains(&Suspect::Storage(stored)), "no probe of {stored}");
+        }
+    }
+
+    /// What is left out is not probed.
+    #[test]
+    fn a_kernel_in_quarantine_is_not_probed() {
+        let caps = Capabilities::webgpu_default();
+        for &kernel in KernelKind::ALL {
+            let caps = caps.clone().without(Suspect::Kernel(kernel), "zeros");
+            for probe in all(&caps) {
+                let of = |suspect: &Suspect| suspect.kernel() == Some(kernel);
+                assert!(!probe.suspects.iter().all(of), "{} of {kernel}", probe.name);
+            }
+        }
+    }
 }

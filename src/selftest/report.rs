@@ -110,10 +110,14 @@ impl core::fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::KernelKind;
     use crate::plan::attention::AttentionProblem;
     use crate::plan::cache::CacheType;
     use crate::plan::rope::RopeProblem;
     use crate::{DType, Error, HeadMap};
+
+    const ROPE: Suspect = Suspect::Kernel(KernelKind::Rope);
+    const SCORES: Suspect = Suspect::Kernel(KernelKind::Scores);
 
     fn report(outcomes: &[(Suspect, bool)]) -> Report {
         let mut report = Report::new(&Capabilities::webgpu_default());
@@ -136,11 +140,11 @@ mod tests {
         let caps = Capabilities::webgpu_default();
         let best = attention().plan(&caps).unwrap();
         assert!(best.left_out().is_empty());
-        let suspect = Suspect::Attention(*best.tile());
-        let caps = report(&[(Suspect::Rope, true), (suspect, false)]).apply(caps);
+        let tile = Suspect::Tile(*best.tile());
+        let caps = report(&[(ROPE, true), (tile, false)]).apply(caps);
         let next = attention().plan(&caps).unwrap();
         assert_ne!(next.tile(), best.tile());
-        assert_eq!(next.left_out()[0].suspect, suspect);
+        assert_eq!(next.left_out()[0].suspect, tile);
         assert!(next.to_string().contains("left out: attention in tiles of"), "{next}");
         assert!(next.to_string().contains("zeros"), "{next}");
     }
@@ -151,7 +155,7 @@ mod tests {
         let mut tiles = 0;
         let error = loop {
             match attention().plan(&caps) {
-                Ok(plan) => caps = caps.without(Suspect::Attention(*plan.tile()), "zeros"),
+                Ok(plan) => caps = caps.without(Suspect::Tile(*plan.tile()), "zeros"),
                 Err(error) => break error,
             }
             tiles += 1;
@@ -164,7 +168,7 @@ mod tests {
     fn kernels_and_storages_that_failed_are_refused() {
         let half = RopeProblem { dtype: DType::F16, ..RopeProblem::new(1, 1, 64) };
         let whole = RopeProblem::new(1, 1, 64);
-        let failed = [(Suspect::Storage(CacheType::F16), false), (Suspect::Scores, true)];
+        let failed = [(Suspect::Storage(CacheType::F16), false), (SCORES, true)];
         let caps = report(&failed).apply(Capabilities::webgpu_default());
         whole.plan(&caps).unwrap();
         let quarantined =
@@ -172,11 +176,8 @@ mod tests {
         assert_eq!(half.plan(&caps).map(drop), quarantined(failed[0].0));
         let halves = AttentionProblem { kv_dtype: DType::F16, ..attention() };
         assert_eq!(halves.plan(&caps).map(drop), quarantined(failed[0].0));
-        let caps = report(&[(Suspect::Rope, false), (Suspect::Scores, true)]).apply(caps.clone());
-        assert!(matches!(
-            whole.plan(&caps),
-            Err(Error::Quarantined { suspect: Suspect::Rope, .. })
-        ));
+        let caps = report(&[(ROPE, false), (SCORES, true)]).apply(caps.clone());
+        assert!(matches!(whole.plan(&caps), Err(Error::Quarantined { suspect: ROPE, .. })));
     }
 
     fn reason(caps: &Capabilities, suspect: Suspect) -> String {
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_device_that_gets_nothing_right_is_left_out() {
-        let failed = report(&[(Suspect::Rope, false), (Suspect::Scores, false)]);
+        let failed = report(&[(ROPE, false), (SCORES, false)]);
         assert!(!failed.passed());
         let caps = failed.apply(Capabilities::webgpu_default());
         let error = attention().plan(&caps).unwrap_err();

@@ -1,6 +1,6 @@
 //! wgpu's pipeline cache, where the backend has one.
 
-use phasor::{Compiler, wgpu};
+use phasor::{Compiler, KernelKind, wgpu};
 use phasor_kit::gpu::Gpu;
 
 use crate::harness::{every_kernel, lab};
@@ -28,13 +28,15 @@ fn cache(gpu: &Gpu, data: Option<&[u8]>) -> wgpu::PipelineCache {
 }
 
 /// Compiles every kernel through `cache`, and says what wgpu said.
-fn compile(gpu: &Gpu, cache: &wgpu::PipelineCache) -> [(&'static str, Option<wgpu::Error>); 9] {
+fn compile(gpu: &Gpu, cache: &wgpu::PipelineCache) -> Vec<(KernelKind, Option<wgpu::Error>)> {
     let caps = gpu.capabilities();
-    every_kernel(Compiler::new(&gpu.device).with_cache(cache), &caps).map(|(name, compile)| {
+    let kernels = every_kernel(Compiler::new(&gpu.device).with_cache(cache), &caps);
+    let compiled = kernels.into_iter().map(|(name, compile)| {
         let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
         compile().unwrap_or_else(|error| panic!("{name}: {error}"));
         (name, pollster::block_on(scope.pop()))
-    })
+    });
+    compiled.collect()
 }
 
 #[test]

@@ -1,10 +1,8 @@
 //! The self-test on a device that the other tests trust.
 
-use std::collections::HashSet;
-
 use phasor::cache::CacheType;
 use phasor::selftest::{Outcome, Report, SelfTest};
-use phasor::{Capabilities, Sharing, Suspect, wgpu};
+use phasor::{Capabilities, KernelKind, Sharing, Suspect, wgpu};
 
 use crate::harness::lab;
 
@@ -20,24 +18,14 @@ fn a_sound_device_passes() {
 fn assert_all_passed(report: &Report) {
     assert!(report.passed(), "{report}");
     let passed = report.findings.iter().filter(|f| matches!(f.outcome, Outcome::Passed { .. }));
-    let suspects: HashSet<Suspect> = passed.flat_map(|finding| finding.suspects.clone()).collect();
-    let kernels = [
-        Suspect::Rope,
-        Suspect::KvAppend,
-        Suspect::KvMove,
-        Suspect::Decode,
-        Suspect::Merge,
-        Suspect::LinearAttention,
-        Suspect::AttentionBackward,
-        Suspect::Scores,
-        Suspect::Storage(CacheType::F16),
-        Suspect::Storage(CacheType::Int8),
-        Suspect::Storage(CacheType::Q4),
-    ];
-    for suspect in kernels {
-        assert!(suspects.contains(&suspect), "{suspect} was not probed");
+    let probed: Vec<Suspect> = passed.flat_map(|finding| finding.suspects.clone()).collect();
+    for &kernel in KernelKind::ALL {
+        let of = |suspect: &Suspect| suspect.kernel() == Some(kernel);
+        assert!(probed.iter().any(of), "{kernel} was not probed");
     }
-    assert!(suspects.iter().any(|suspect| matches!(suspect, Suspect::Attention(_))));
+    for stored in [CacheType::F16, CacheType::Int8, CacheType::Q4] {
+        assert!(probed.contains(&Suspect::Storage(stored)), "{stored} was not probed");
+    }
 }
 
 /// Every kernel with all its tensors in one buffer, poison between them.
@@ -57,14 +45,9 @@ fn a_host_that_keeps_all_in_one_buffer_passes() {
 #[test]
 fn the_pieces_do_not_block() {
     let gpu = &lab().gpu;
-    let kernels = [
-        Suspect::KvAppend,
-        Suspect::KvMove,
-        Suspect::Decode,
-        Suspect::Merge,
-        Suspect::LinearAttention,
-    ];
-    let kernels = kernels.into_iter().chain([Suspect::AttentionBackward]);
+    let probed = [KernelKind::Attention, KernelKind::Rope, KernelKind::Scores];
+    let kernels = KernelKind::ALL.iter().filter(|kernel| !probed.contains(kernel));
+    let kernels = kernels.map(|&kernel| Suspect::Kernel(kernel));
     let storages = [CacheType::Int8, CacheType::Q4].map(Suspect::Storage);
     let mut caps = kernels
         .chain(storages)
@@ -89,7 +72,7 @@ fn the_pieces_do_not_block() {
 fn without_tiles(mut caps: Capabilities, heads: phasor::HeadMap, dim: u32) -> Capabilities {
     let problem = phasor::attention::AttentionProblem::new(heads, 1, dim);
     while let Ok(plan) = problem.plan(&caps) {
-        caps = caps.without(Suspect::Attention(*plan.tile()), "not this time");
+        caps = caps.without(Suspect::Tile(*plan.tile()), "not this time");
     }
     caps
 }

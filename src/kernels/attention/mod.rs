@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::Result;
 use crate::call::{Binding, Checker, Plan, Recipe, Resource, Step, sealed};
 use crate::plan::attention::{AttentionPlan, AttentionShape, Bias, Bound, Keys};
-use crate::plan::{Budget, Capabilities, Shader, binding};
+use crate::plan::{Budget, Capabilities, KernelKind, Shader, binding};
 pub use bindings::{AttentionBindings, BlockList};
 use params::{Lists, Params};
 pub(crate) use params::{NO_WINDOW, causal_offset};
@@ -17,6 +17,8 @@ pub(crate) use params::{NO_WINDOW, causal_offset};
 impl sealed::Sealed for AttentionPlan {}
 
 impl Plan for AttentionPlan {
+    const KERNEL: KernelKind = KernelKind::Attention;
+
     type Shape<'s> = AttentionShape;
     type Bindings<B> = AttentionBindings<B>;
 

@@ -9,13 +9,15 @@ use crate::Result;
 use crate::call::{Binding, Plan, Positions, Recipe, Resource, Step, sealed};
 use crate::plan::attention::{AttentionShape, Bias, Keys};
 use crate::plan::attention_backward::{AttentionBackwardPlan, Part, Side, WORKGROUP};
-use crate::plan::{Budget, Capabilities, Shader, binding};
+use crate::plan::{Budget, Capabilities, KernelKind, Shader, binding};
 pub use bindings::{AttentionBackwardBindings, BackwardRotation};
 use params::Params;
 
 impl sealed::Sealed for AttentionBackwardPlan {}
 
 impl Plan for AttentionBackwardPlan {
+    const KERNEL: KernelKind = KernelKind::AttentionBackward;
+
     type Shape<'s> = AttentionShape;
     type Bindings<B> = AttentionBackwardBindings<B>;
 

@@ -7,7 +7,7 @@ mod params;
 use crate::Result;
 use crate::call::{Binding, Plan, Recipe, Step, sealed};
 use crate::plan::linear_attention::{LinearAttentionPlan, LinearAttentionShape};
-use crate::plan::{Capabilities, Shader};
+use crate::plan::{Capabilities, KernelKind, Shader};
 pub use bindings::{LinearAttentionBindings, RandomFeatureBindings, State};
 use call::Call;
 use params::Head;
@@ -15,6 +15,8 @@ use params::Head;
 impl sealed::Sealed for LinearAttentionPlan {}
 
 impl Plan for LinearAttentionPlan {
+    const KERNEL: KernelKind = KernelKind::LinearAttention;
+
     type Shape<'s> = LinearAttentionShape;
     type Bindings<B> = LinearAttentionBindings<B>;
 

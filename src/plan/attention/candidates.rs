@@ -24,7 +24,7 @@ impl Tile {
         let head_rows = HeadRows::new(problem)?;
         let default = Self::choose(problem, &head_rows, capabilities)?;
         let mut tiles: Vec<_> = Shapes::of(problem, &head_rows, capabilities).collect();
-        let sound = |tile: &Self| capabilities.quarantine(Suspect::Attention(*tile)).is_none();
+        let sound = |tile: &Self| capabilities.quarantine(Suspect::Tile(*tile)).is_none();
         tiles.retain(|tile| *tile != default && sound(tile));
         let traffic = |tile: &Self| tile.reads_per_fma(problem, &head_rows);
         tiles.sort_by(|a, b| traffic(a).total_cmp(&traffic(b)));

@@ -18,7 +18,7 @@ pub use tile::Tile;
 
 use crate::Result;
 use crate::plan::cache::CacheFormat;
-use crate::plan::{Capabilities, Cost, Quarantine, Shader, Suspect};
+use crate::plan::{Capabilities, Cost, KernelKind, Quarantine, Shader, Suspect};
 pub(crate) use shader::Bound;
 
 /// How one [`AttentionProblem`] will run: the path, the tile and the shader. Pure data; printing
@@ -65,10 +65,11 @@ impl AttentionPlan {
         tile: Tile,
     ) -> Result<Self> {
         tile.check(problem)?;
-        capabilities.allow_stored(Suspect::Attention(tile), problem.stored())?;
+        capabilities.allow_stored(KernelKind::Attention, problem.stored())?;
+        capabilities.allow(Suspect::Tile(tile))?;
         let bound = Bound::new(problem, capabilities.max_storage_buffers);
         let shader = shader::shader(problem, &head_rows, &tile, bound).shared(capabilities.sharing);
-        capabilities.admit("attention", &shader)?;
+        capabilities.admit(&shader)?;
         Ok(Self {
             problem: problem.clone(),
             capabilities: capabilities.clone(),
@@ -81,7 +82,7 @@ impl AttentionPlan {
 
     /// The same plan, to run on `device`.
     pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities = device.for_plan(&self.capabilities, "attention", [&self.shader])?;
+        let capabilities = device.for_plan(&self.capabilities, [&self.shader])?;
         Ok(Self { capabilities, ..self.clone() })
     }
 
@@ -111,7 +112,7 @@ impl AttentionPlan {
     pub fn left_out(&self) -> Vec<&Quarantine> {
         Tile::preferred(&self.problem, &self.head_rows, &self.capabilities)
             .take_while(|tile| *tile != self.tile)
-            .filter_map(|tile| self.capabilities.quarantine(Suspect::Attention(tile)))
+            .filter_map(|tile| self.capabilities.quarantine(Suspect::Tile(tile)))
             .collect()
     }
 

@@ -3,8 +3,8 @@
 use super::cut::state_len;
 use super::memory::Memory;
 use super::{AttentionProblem, Bias, HeadRows, Keys, Outputs, Queries, Tile};
-use crate::plan::Shader;
 use crate::plan::shader::{Source, stored, wgsl};
+use crate::plan::{KernelKind, Shader};
 
 /// What gives way where a device binds few storage buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,7 @@ pub(super) fn shader(
 ) -> Shader {
     let [q, k, v, out] = problem.stored();
     Shader {
+        kernel: KernelKind::Attention,
         label: format!(
             "attention D{} Dv{} x{} {}x{}{} {q}{k}{v}{out}",
             problem.head_dim,

@@ -81,7 +81,7 @@ impl Tile {
         caps: &Capabilities,
     ) -> Result<Self> {
         let candidates = || Self::preferred(problem, head_rows, caps);
-        let allowed = |tile: &Tile| caps.allow(Suspect::Attention(*tile));
+        let allowed = |tile: &Tile| caps.allow(Suspect::Tile(*tile));
         if let Some(tile) = candidates().find(|tile| allowed(tile).is_ok()) {
             return Ok(tile);
         }

@@ -19,7 +19,7 @@ pub use tile::Tile;
 
 use crate::Result;
 use crate::plan::attention::{AttentionShape, HeadRows};
-use crate::plan::{Capabilities, Cost, Shader, Suspect};
+use crate::plan::{Capabilities, Cost, KernelKind, Shader};
 
 /// How an [`AttentionBackwardProblem`] will run. Pure data; printing it says everything that was
 /// decided.
@@ -74,7 +74,7 @@ impl AttentionBackwardPlan {
     ) -> Result<Self> {
         let p = &problem.attention;
         tiles.iter().try_for_each(|tile| tile.check(problem))?;
-        caps.allow_stored(Suspect::AttentionBackward, [p.q_dtype, p.kv_dtype, p.out_dtype])?;
+        caps.allow_stored(KernelKind::AttentionBackward, [p.q_dtype, p.kv_dtype, p.out_dtype])?;
         let mut shaders =
             vec![shader::places(problem, &head_rows), shader::rows(problem, &head_rows)];
         if problem.d_sinks {
@@ -85,16 +85,13 @@ impl AttentionBackwardPlan {
         }
         let shaders: Vec<Shader> =
             shaders.into_iter().map(|shader| shader.shared(caps.sharing)).collect();
-        shaders
-            .iter()
-            .try_for_each(|shader| caps.admit("the backward pass of attention", shader))?;
+        shaders.iter().try_for_each(|shader| caps.admit(shader))?;
         Ok(Self { problem: problem.clone(), capabilities: caps.clone(), head_rows, tiles, shaders })
     }
 
     /// The same plan, to run on `device`.
     pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities =
-            device.for_plan(&self.capabilities, "the backward pass of attention", &self.shaders)?;
+        let capabilities = device.for_plan(&self.capabilities, &self.shaders)?;
         Ok(Self { capabilities, ..self.clone() })
     }
 

@@ -2,9 +2,9 @@
 
 use super::tile::{Memory, Side};
 use super::{AttentionBackwardProblem, Tile};
-use crate::plan::Shader;
 use crate::plan::attention::{Bias, HeadRows, Keys, Queries};
 use crate::plan::shader::{Source, stored, wgsl};
+use crate::plan::{KernelKind, Shader};
 
 /// Invocations of a workgroup of the small passes.
 pub(crate) const WORKGROUP: u32 = 64;
@@ -29,6 +29,7 @@ fn small(
                 .chain(files.iter().copied()),
         );
     Shader {
+        kernel: KernelKind::AttentionBackward,
         label: format!("{} Dv{}", entry.replace('_', " "), problem.attention.value_dim),
         source,
         entry,
@@ -176,6 +177,7 @@ pub(super) fn gradients(
         },
     ];
     Shader {
+        kernel: KernelKind::AttentionBackward,
         label: format!(
             "attention backward {} D{} Dv{} x{} {}x{}{} {}{}{}",
             if keys_own { "dk dv" } else { "dq" },

@@ -11,7 +11,7 @@ pub use tile::Tile;
 use core::num::Saturating;
 
 use crate::plan::merge::{MergePlan, MergeProblem, MergeShape, PartState};
-use crate::plan::{Capabilities, Cost, Shader, Suspect};
+use crate::plan::{Capabilities, Cost, KernelKind, Shader};
 use crate::{DType, Error, Result};
 pub(crate) use rows::HeadRows;
 
@@ -58,7 +58,7 @@ impl DecodePlan {
         }
         let caps = capabilities;
         let (q, out) = (problem.q_dtype.into(), problem.out_dtype.into());
-        caps.allow_stored(Suspect::Decode, [problem.cache.k, problem.cache.v, q, out])?;
+        caps.allow_stored(KernelKind::Decode, [problem.cache.k, problem.cache.v, q, out])?;
         let head_rows = HeadRows::new(problem);
         // One split writes the result itself, where the device can bind all that this takes.
         let alone = shader::storage_buffers(problem, false) <= caps.max_storage_buffers;
@@ -77,7 +77,7 @@ impl DecodePlan {
         };
         let shader = shader::shader(problem, &head_rows, &tile, merge.is_some(), caps.software);
         let shader = shader.shared(caps.sharing);
-        caps.admit("decode", &shader)?;
+        caps.admit(&shader)?;
         let (problem, capabilities) = (problem.clone(), capabilities.clone());
         Ok(Self { problem, capabilities, head_rows, tile, splits, shader, merge })
     }
@@ -106,7 +106,7 @@ impl DecodePlan {
 
     /// The same plan, to run on `device`.
     pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities = device.for_plan(&self.capabilities, "decode", [&self.shader])?;
+        let capabilities = device.for_plan(&self.capabilities, [&self.shader])?;
         Ok(Self { capabilities, ..self.clone() })
     }
 

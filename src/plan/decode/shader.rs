@@ -1,9 +1,9 @@
 //! Joins the WGSL files of a decode kernel and fills in its constants.
 
 use super::{DecodeProblem, HeadRows, Tile};
-use crate::plan::Shader;
 use crate::plan::attention::Bias;
 use crate::plan::shader::{Source, stored, wgsl};
+use crate::plan::{KernelKind, Shader};
 
 /// Storage buffers of a call that writes partial results, or its results.
 pub(super) fn storage_buffers(problem: &DecodeProblem, partial: bool) -> u32 {
@@ -23,6 +23,7 @@ pub(super) fn shader(
 ) -> Shader {
     let units = problem.channels().units();
     Shader {
+        kernel: KernelKind::Decode,
         label: format!(
             "decode D{} Dv{} x{} {}x{} {}{}{}{}{}{}",
             problem.cache.head_dim,

@@ -9,7 +9,7 @@ use core::num::Saturating;
 
 use crate::DType;
 use crate::Result;
-use crate::plan::{Capabilities, Cost, Shader, Suspect};
+use crate::plan::{Capabilities, Cost, KernelKind, Shader};
 
 /// Invocations of a workgroup, and the part of a square tile that each owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl LinearAttentionPlan {
         problem.check()?;
         let p = problem;
         let stored = [p.q_dtype, p.kv_dtype, p.out_dtype];
-        capabilities.allow_stored(Suspect::LinearAttention, stored)?;
+        capabilities.allow_stored(KernelKind::LinearAttention, stored)?;
         let tile = Tile::of(capabilities);
         let mut shaders = Vec::new();
         if problem.is_favor() {
@@ -94,15 +94,14 @@ impl LinearAttentionPlan {
         let shaders: Vec<Shader> =
             shaders.into_iter().map(|shader: Shader| shader.shared(capabilities.sharing)).collect();
         for shader in &shaders {
-            capabilities.admit("linear attention", shader)?;
+            capabilities.admit(shader)?;
         }
         Ok(Self { problem: problem.clone(), capabilities: capabilities.clone(), tile, shaders })
     }
 
     /// The same plan, to run on `device`.
     pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities =
-            device.for_plan(&self.capabilities, "linear attention", &self.shaders)?;
+        let capabilities = device.for_plan(&self.capabilities, &self.shaders)?;
         Ok(Self { capabilities, ..self.clone() })
     }
 

@@ -2,8 +2,8 @@
 
 use super::{FeatureMap, LinearAttentionProblem, Tile};
 use crate::DType;
-use crate::plan::Shader;
 use crate::plan::shader::{Source, stored, wgsl};
+use crate::plan::{KernelKind, Shader};
 
 /// Rows that a workgroup of the random features owns.
 pub(super) const FAVOR_ROWS: u32 = 8;
@@ -82,6 +82,7 @@ pub(super) fn sums(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         wgsl!("linear_attention/sums"),
     ];
     Shader {
+        kernel: KernelKind::LinearAttention,
         label: label("sums", problem),
         source: source(problem, tile, files),
         entry: "sums",
@@ -100,6 +101,7 @@ pub(super) fn scan(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         false => wgsl!("linear_attention/state_none"),
     };
     Shader {
+        kernel: KernelKind::LinearAttention,
         label: label("scan", problem),
         source: source(problem, tile, [state, wgsl!("linear_attention/scan")]),
         entry: "scan",
@@ -124,6 +126,7 @@ pub(super) fn outputs(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         wgsl!("linear_attention/outputs"),
     ];
     Shader {
+        kernel: KernelKind::LinearAttention,
         label: label("outputs", problem),
         source: source(problem, tile, files),
         entry: "outputs",
@@ -145,6 +148,7 @@ pub(super) fn favor(problem: &LinearAttentionProblem, dtype: DType) -> Shader {
     let files = [stored!(dtype, "io/q"), wgsl!("strides"), wgsl!("linear_attention/favor")];
     let arrays = [FAVOR_ROWS * d, FAVOR_ROWS * WORKGROUP, FAVOR_ROWS];
     Shader {
+        kernel: KernelKind::LinearAttention,
         label: format!("random features D{d} F{f} {dtype}"),
         source: Source::new().numbers(numbers).files(files),
         entry: "favor",

@@ -10,7 +10,7 @@ use phasor::linear_attention::{LinearAttention, LinearAttentionProblem};
 use phasor::merge::{Merge, MergeProblem};
 use phasor::rope::{Rope, RopeProblem};
 use phasor::scores::{Scores, ScoresProblem};
-use phasor::{Capabilities, Compiler, HeadMap};
+use phasor::{Capabilities, Compiler, HeadMap, KernelKind};
 
 /// Compiles a kernel and drops it.
 type Compile<'a> = Box<dyn Fn() -> phasor::Result<()> + 'a>;
@@ -19,7 +19,7 @@ type Compile<'a> = Box<dyn Fn() -> phasor::Result<()> + 'a>;
 pub fn every_kernel<'a>(
     compiler: Compiler<'a>,
     caps: &'a Capabilities,
-) -> [(&'static str, Compile<'a>); 9] {
+) -> [(KernelKind, Compile<'a>); KernelKind::ALL.len()] {
     let plain = || HeadMap::plain(1);
     let cache = CacheFormat::new(1, 8);
     macro_rules! compile {
@@ -32,24 +32,27 @@ pub fn every_kernel<'a>(
             })
         };
     }
-    [
-        ("attention", compile!(Attention, AttentionProblem::new(plain()?, 1, 8))),
+    let kernels: [(KernelKind, Compile<'a>); KernelKind::ALL.len()] = [
+        (KernelKind::Attention, compile!(Attention, AttentionProblem::new(plain()?, 1, 8))),
         (
-            "attention backward",
+            KernelKind::AttentionBackward,
             compile!(
                 AttentionBackward,
                 AttentionBackwardProblem::new(AttentionProblem::new(plain()?, 1, 8))
             ),
         ),
-        ("decode", compile!(Decode, DecodeProblem::new(plain()?, cache, 1, 8))),
-        ("kv_append", compile!(KvAppend, KvAppendProblem::new(cache))),
-        ("kv_move", compile!(KvMove, KvMoveProblem::new(cache))),
+        (KernelKind::Decode, compile!(Decode, DecodeProblem::new(plain()?, cache, 1, 8))),
+        (KernelKind::KvAppend, compile!(KvAppend, KvAppendProblem::new(cache))),
+        (KernelKind::KvMove, compile!(KvMove, KvMoveProblem::new(cache))),
         (
-            "linear attention",
+            KernelKind::LinearAttention,
             compile!(LinearAttention, LinearAttentionProblem::new(plain()?, 1, 8)),
         ),
-        ("merge", compile!(Merge, MergeProblem::new(8))),
-        ("rope", compile!(Rope, RopeProblem::new(1, 1, 8))),
-        ("scores", compile!(Scores, ScoresProblem::new(1, 1, 8))),
-    ]
+        (KernelKind::Merge, compile!(Merge, MergeProblem::new(8))),
+        (KernelKind::Rope, compile!(Rope, RopeProblem::new(1, 1, 8))),
+        (KernelKind::Scores, compile!(Scores, ScoresProblem::new(1, 1, 8))),
+    ];
+    let named = kernels.iter().map(|(kernel, _)| *kernel);
+    assert_eq!(KernelKind::not_once(named), [], "kernels without a row, or with two");
+    kernels
 }

@@ -4,8 +4,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use phasor::Capabilities;
+use phasor::KernelKind;
 use phasor::shader::Shader;
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +73,7 @@ fn shader(line: &str) -> Result<Shader> {
     struct Given {
         label: String,
         source: String,
+        kernel: String,
         entry: String,
         overrides: std::collections::BTreeMap<String, f64>,
         workgroup_size: u32,
@@ -82,7 +84,11 @@ fn shader(line: &str) -> Result<Shader> {
     }
     let given: Given = serde_json::from_str(line)?;
     let name = |name: String| -> &'static str { name.leak() };
+    let Some(kernel) = KernelKind::named(&given.kernel) else {
+        bail!("no kernel is called {}", given.kernel);
+    };
     Ok(Shader {
+        kernel,
         label: given.label,
         source: given.source,
         entry: name(given.entry),
