@@ -2,7 +2,8 @@
 //! otherwise write by hand.
 //!
 //! ```text
-//! Model          what: layers (heads, rope, window, sinks, storage of each), sequences, capacity
+//! Model          what: layers (heads, rope, window, sinks, storage of each), sequences, capacity;
+//!                by hand, or from a `config.json` (feature `serde`: `Model::from_json`)
 //!   .plan(&caps)?       how: kernels of every layer; bytes(), before anything is allocated
 //! Layers::new(&device, &plan)?     compiles, several kernels at once; allocates caches and tables
 //!   .bind(layer, ..)?              the host's q, k, v and out, once
@@ -23,8 +24,8 @@
 //! - **The same bits.** What a sequence gets does not depend on the others of its step, its slot or
 //!   its pages.
 //! - **Steady state.** The calls of a step of a shape that was there before are bound already (16
-//!   shapes are kept): such a step makes no GPU object. Others bind anew in
-//!   `advance`, which is where all checks are.
+//!   shapes are kept): such a step makes no GPU object and allocates nothing on the host beyond
+//!   what wgpu does. Others bind anew in `advance`, which is where all checks are.
 //! - **Changes.** Forks, truncations and shifts are bookkeeping on the host. What has to move moves
 //!   first thing in the next step.
 //! - **Errors** are raised before anything is recorded or written.
@@ -36,8 +37,11 @@
 #![doc = concat!("```no_run\n", include_str!("example.rs"), "```")]
 
 mod advance;
+mod bytes;
 mod calls;
 mod compile;
+#[cfg(feature = "serde")]
+mod from_json;
 mod memory;
 mod model;
 mod pages;
@@ -46,9 +50,10 @@ mod sequences;
 mod state;
 mod step;
 
+pub use bytes::Bytes;
 pub use calls::LayerBindings;
 pub use compile::{LayerKernels, ManyKernel};
 pub use model::{Layer, Model, Rows};
-pub use plan::{Bytes, LayerPlan, Many, ModelPlan};
+pub use plan::{LayerPlan, Many, ModelPlan};
 pub use sequences::Sequence;
 pub use state::Layers;

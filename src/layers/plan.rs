@@ -44,27 +44,6 @@ pub enum Many {
     Decode(Box<DecodePlan>),
 }
 
-/// Bytes on the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Bytes {
-    /// K and V of all layers.
-    pub caches: u64,
-    /// Cosines and sines, one table for all layers that rotate alike.
-    pub tables: u64,
-    /// Scratch memory of decode and of prefill that is cut, shared by all layers.
-    pub workspace: u64,
-    /// Lengths and block tables of a step.
-    pub steps: u64,
-}
-
-impl Bytes {
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        self.caches + self.tables + self.workspace + self.steps
-    }
-}
-
 fn invalid<T>(what: &'static str, needed: &'static str, got: impl ToString) -> Result<T> {
     Err(Error::Invalid { what, needed, got: got.to_string() })
 }
@@ -228,7 +207,7 @@ impl ModelPlan {
         self.model.rows != Rows::Contiguous
     }
 
-    fn page_rows(&self) -> u32 {
+    pub(super) fn page_rows(&self) -> u32 {
         match self.model.rows {
             Rows::Contiguous => 1,
             Rows::Paged { page_size, .. } => page_size,
@@ -268,70 +247,6 @@ impl ModelPlan {
     /// Bytes between ranges that are bound on their own.
     pub(super) fn alignment(&self) -> u64 {
         self.alignment
-    }
-
-    /// Most groups of a step.
-    fn groups(&self) -> u64 {
-        self.model.sequences.min(self.model.max_rows).into()
-    }
-
-    /// Bytes of the lengths of a step, in the worst case.
-    pub(super) fn length_bytes(&self) -> u64 {
-        let (groups, sequences) = (self.groups(), u64::from(self.model.sequences));
-        let pieces = match self.piecewise() {
-            true => u64::from(self.model.max_rows / DECODE_ROWS) + groups,
-            false => groups,
-        };
-        // Each range is rounded up; a group's is four bytes a sequence, and every one of its
-        // pieces.
-        (groups + pieces) * self.alignment + 4 * sequences * 2 + u64::from(self.model.max_rows)
-    }
-
-    /// Bytes of the block tables of a step, in the worst case.
-    pub(super) fn table_bytes(&self) -> u64 {
-        let entries = u64::from(self.model.sequences) * u64::from(self.max_pages());
-        if self.paged() { 4 * entries + self.groups() * self.alignment } else { 0 }
-    }
-
-    /// Bytes of scratch memory of decode calls.
-    pub(super) fn workspace_bytes(&self) -> u64 {
-        let all = self.kinds.iter().flat_map(|kind| {
-            let many = match &kind.many {
-                Some(Many::Decode(plan)) => plan.workspace_bytes(),
-                _ => 0,
-            };
-            [kind.decode.workspace_bytes(), many]
-        });
-        all.max().unwrap_or(0)
-    }
-
-    /// Bytes that prefill keeps between the parts of a call.
-    pub(super) fn state_bytes(&self) -> u64 {
-        let all = self.kinds.iter().map(|kind| match &kind.many {
-            Some(Many::Prefill(plan)) => plan.most_workspace_bytes(),
-            _ => 0,
-        });
-        all.max().unwrap_or(0)
-    }
-
-    /// Bytes that [`Layers::new`](crate::layers::Layers::new) allocates on the device, but for a
-    /// few kilobytes of parameters; q, k, v and out are the caller's.
-    pub fn bytes(&self) -> Bytes {
-        let model = &self.model;
-        let rows = match model.rows {
-            Rows::Contiguous => u64::from(model.sequences) * u64::from(model.capacity),
-            Rows::Paged { page_size, pages } => u64::from(page_size) * u64::from(pages),
-        };
-        let row = |layer: &Layer| layer.format(self.paged()).bytes_per_token();
-        let pairs = |rope: &RopeConfig| u64::from(rope.rotary_dim / 2);
-        Bytes {
-            caches: rows * model.layers.iter().map(row).sum::<u64>(),
-            tables: 8
-                * u64::from(self.capacity())
-                * self.ropes().into_iter().map(pairs).sum::<u64>(),
-            workspace: self.workspace_bytes() + self.state_bytes(),
-            steps: self.length_bytes() + self.table_bytes(),
-        }
     }
 }
 

@@ -61,6 +61,8 @@ pub use crate::gpu::{CosSin, Positions, Rotation};
 pub use axes::{Axial2d, PositionAxes};
 pub use config::RopeConfig;
 pub use frequencies::{Frequencies, Xpos};
+#[cfg(all(feature = "serde", feature = "wgpu"))]
+pub(crate) use model_json::{LayerAttention, attention};
 #[cfg(feature = "serde")]
 pub use model_json::{LayerRope, Like, ModelRope, UnrotatedLayers};
 pub use pairing::{Pairing, Turn};

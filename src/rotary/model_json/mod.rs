@@ -5,6 +5,8 @@
 //! section of each kind of layer, [`section`] reads its rule, [`geometry`] the numbers around it,
 //! [`scale`] the factor on the scores.
 
+#[cfg(feature = "wgpu")]
+mod attention;
 mod bearing;
 mod geometry;
 mod layers;
@@ -18,6 +20,8 @@ mod table;
 
 use serde_json::Value;
 
+#[cfg(feature = "wgpu")]
+pub(crate) use attention::{LayerAttention, attention};
 pub use like::Like;
 
 use self::{

@@ -4,6 +4,8 @@
 //!
 //! A binary of its own, since it counts every allocation of the process, and so of one test.
 
+mod layers;
+
 use std::alloc::System;
 
 use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType};
@@ -193,7 +195,7 @@ const APPEND: KvAppendShape = KvAppendShape { batch: BATCH, seq: 1, ragged: None
 const DECODE: DecodeShape = DecodeShape { batch: BATCH, seq_q: 1 };
 
 /// Allocations and growths of allocations during `f`.
-fn allocations(f: impl FnOnce()) -> [usize; 2] {
+fn allocations(f: &mut dyn FnMut()) -> [usize; 2] {
     let region = Region::new(COUNTED);
     f();
     let change = region.change();
@@ -204,6 +206,8 @@ fn allocations(f: impl FnOnce()) -> [usize; 2] {
 fn a_step_costs_the_host_nothing() -> Result {
     a_step_creates_and_allocates_nothing()?;
     recording_takes_no_time_of_its_own()?;
+    layers::a_step_creates_and_allocates_nothing()?;
+    layers::a_step_takes_no_time_of_its_own()?;
     rebinding_makes_a_bind_group_and_nothing_else()?;
     ten_thousand_calls_leave_nothing()
 }
@@ -304,9 +308,9 @@ fn rebinding_makes_a_bind_group_and_nothing_else() -> Result {
     assert!(matches!(refused, Err(phasor::Error::Rebind { .. })), "{refused:?}");
 
     let layouts = layouts(&gpu, &calls[1]);
-    let bare = allocations(|| bare_bind_groups(&gpu, &calls[1], &layouts));
+    let bare = allocations(&mut || bare_bind_groups(&gpu, &calls[1], &layouts));
     let mut rebound = calls[1].clone();
-    let ours = allocations(|| {
+    let ours = allocations(&mut || {
         decode.rebind(&gpu.device, &mut rebound, &DECODE, &decoded).expect("as above");
     });
     let least = |run: &mut dyn FnMut()| {
@@ -325,7 +329,8 @@ fn rebinding_makes_a_bind_group_and_nothing_else() -> Result {
         decode.bind(&gpu.device, &DECODE, &decoded).expect("as above");
     });
     println!(
-        "decode, two dispatches: bind {bind:.1} us, rebind {rebind:.1} us, wgpu's two bind groups {groups:.1} us"
+        "decode, two dispatches: bind {bind:.1} us, rebind {rebind:.1} us, wgpu's two bind groups \
+         {groups:.1} us"
     );
     println!("allocations: rebind {ours:?}, wgpu's bind groups alone {bare:?}");
     assert!(rebind <= 2.0 * groups, "{rebind} us, where wgpu alone takes {groups} us");
@@ -422,7 +427,7 @@ fn a_step_creates_and_allocates_nothing() -> Result {
         gpu.run(|encoder| {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             advance.record(&mut pass);
-            counts = allocations(|| record(&mut pass));
+            counts = allocations(&mut || record(&mut pass));
         });
         counts
     };
