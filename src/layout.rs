@@ -146,16 +146,11 @@ impl Layout {
         if self.is_empty() {
             return Ok(());
         }
-        let mut axes: Vec<(u64, u64)> = self
-            .strides
-            .iter()
-            .zip(&self.shape)
-            .filter(|&(_, &n)| n > 1)
-            .map(|(&stride, &n)| (u64::from(stride), u64::from(n)))
-            .collect();
+        let axis = |i: usize| (u64::from(self.strides[i]), u64::from(self.shape[i]));
+        let mut axes = [axis(0), axis(1), axis(2)];
         axes.sort_unstable();
         let mut reach = u64::from(self.shape[3]);
-        for (stride, n) in axes {
+        for (stride, n) in axes.into_iter().filter(|&(_, n)| n > 1) {
             if stride < reach {
                 return Err(Error::SelfOverlap {
                     tensor,

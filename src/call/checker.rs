@@ -41,7 +41,7 @@ pub(crate) struct Checker<'a, B> {
 
 impl<'a, B: Binding> Checker<'a, B> {
     pub(crate) fn new(caps: &'a Capabilities) -> Self {
-        Self { caps, seen: Vec::new() }
+        Self { caps, seen: Vec::with_capacity(16) }
     }
 
     /// Checks dtype, shape and strides of a tensor against what the plan computes; `unit` is the

@@ -68,6 +68,8 @@ impl<B> Rotation<B> {
 /// The rows of a call whose positions are looked up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reach {
+    /// What ids are called.
+    pub(crate) name: &'static str,
     /// Batches and rows that ids are given for.
     pub(crate) ids: [u32; 2],
     /// Most rows of a sequence, where they are counted.
@@ -80,7 +82,7 @@ pub(crate) struct Reach {
 impl Reach {
     /// Rows that have no place among keys.
     pub(crate) fn rows(batch: u32, rows: u32) -> Self {
-        Self { ids: [batch, rows], rows, places: None }
+        Self { name: "position_ids", ids: [batch, rows], rows, places: None }
     }
 }
 
@@ -146,9 +148,9 @@ impl RotaryParams {
                 let streams = table.shape.axes.as_ref().map_or(1, |axes| axes.streams);
                 let entries = params.ids(streams, reach.ids);
                 if entries > u64::from(u32::MAX) {
-                    return Err(Error::IndexOverflow { tensor: "position_ids", index: entries });
+                    return Err(Error::IndexOverflow { tensor: reach.name, index: entries });
                 }
-                checker.binding("position_ids", binding, Access::Read, 4 * entries)?;
+                checker.binding(reach.name, binding, Access::Read, 4 * entries)?;
                 1
             }
         };

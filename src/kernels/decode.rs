@@ -195,7 +195,7 @@ fn check<B: Binding>(
     // turn back, and see keys without a mask alone.
     let slots = if p.cache.rolling { 1 } else { cache.capacity };
     let places = slots.max(if p.causal { 0 } else { seq_q });
-    let reach = Reach { ids: [batch, seq_q], rows: seq_q, places: Some(places) };
+    let reach = Reach { places: Some(places), ..Reach::rows(batch, seq_q) };
     let rotary_dim = p.rotate_q.then_some(p.rotary_dim);
     let rotation = bindings.rotation.as_ref();
     let rotary = RotaryParams::optional(&mut checker, rotation, rotary_dim, reach)?;

@@ -146,7 +146,7 @@ fn check<B: Binding>(
     }
     // Every slot can be reached, whatever the device's lengths are.
     let places = if format.rolling { 1 } else { cache.capacity };
-    let reach = Reach { ids: [planes, rows], rows: seq, places: Some(places) };
+    let reach = Reach { ids: [planes, rows], places: Some(places), ..Reach::rows(0, seq) };
     let rotary_dim = p.rotate.then_some(p.rotary_dim);
     let rotation = bindings.rotation.as_ref();
     let rotary = RotaryParams::optional(&mut checker, rotation, rotary_dim, reach)?;

@@ -261,6 +261,7 @@ impl core::fmt::Display for KvAppendPlan {
             },
             WORKGROUP,
             self.shader.storage_buffers,
-        )
+        )?;
+        self.capabilities.sharing.describe(f, [&self.shader])
     }
 }

@@ -325,7 +325,8 @@ impl core::fmt::Display for KvMovePlan {
             },
             WORKGROUP,
             self.shader.storage_buffers,
-        )
+        )?;
+        self.capabilities.sharing.describe(f, [&self.shader])
     }
 }
 

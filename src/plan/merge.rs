@@ -243,6 +243,7 @@ impl core::fmt::Display for MergePlan {
             if p.sinks.is_empty() { "" } else { ", sinks" },
             WORKGROUP,
             self.shader.storage_buffers,
-        )
+        )?;
+        self.capabilities.sharing.describe(f, [&self.shader])
     }
 }

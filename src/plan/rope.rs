@@ -301,6 +301,7 @@ impl core::fmt::Display for RopePlan {
             if self.unit == 4 { "four channels at a time" } else { "one channel at a time" },
             WORKGROUP,
             self.head_block,
-        )
+        )?;
+        self.capabilities.sharing.describe(f, [&self.shader])
     }
 }

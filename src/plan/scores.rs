@@ -264,7 +264,8 @@ impl core::fmt::Display for ScoresPlan {
             self.block,
             self.shader.workgroup_size,
             self.shader.workgroup_bytes,
-        )
+        )?;
+        self.capabilities.sharing.describe(f, [&self.shader])
     }
 }
 

@@ -1,5 +1,7 @@
 //! How the tensors of a call may lie in buffers.
 
+use super::shader::{BindingType, Shader};
+
 /// Whether tensors that are written may lie in one buffer with others.
 ///
 /// WebGPU takes one use of a buffer within a dispatch: read-only, or writable. Hosts that cut all
@@ -32,6 +34,30 @@ impl Sharing {
             }
         }
     }
+
+    /// What a plan says of it: how buffers may be shared, and which of its bindings are read-only
+    /// however that is. Nothing where they are apart.
+    pub(crate) fn describe<'a>(
+        self,
+        f: &mut core::fmt::Formatter<'_>,
+        shaders: impl IntoIterator<Item = &'a Shader>,
+    ) -> core::fmt::Result {
+        if self == Self::Apart {
+            return Ok(());
+        }
+        write!(f, "\n  buffers: {self}")?;
+        let bindings = shaders.into_iter().flat_map(Shader::bindings);
+        let mut names: Vec<_> = bindings
+            .filter(|one| one.ty == BindingType::ReadOnlyStorage)
+            .map(|one| one.name)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        match names.is_empty() {
+            true => Ok(()),
+            false => write!(f, "; read-only: {}", names.join(", ")),
+        }
+    }
 }
 
 impl core::fmt::Display for Sharing {
@@ -39,9 +65,7 @@ impl core::fmt::Display for Sharing {
         f.write_str(match self {
             Self::Apart => "what is written lies in buffers of its own",
             Self::Ranges => "all may lie in one buffer, every storage binding writable",
-            Self::RangesButViews => {
-                "all but q, k and v may lie in one buffer; those read-only, views of one range or not"
-            }
+            Self::RangesButViews => "all may lie in one buffer, but for views of one range",
         })
     }
 }

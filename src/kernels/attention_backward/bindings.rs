@@ -59,7 +59,8 @@ pub struct BackwardRotation<B> {
     pub table: CosSin<B>,
     /// Positions of the queries.
     pub q_positions: Positions<B>,
-    /// Positions of the keys; counted from a first one, or ids.
+    /// Positions of the keys; counted from a first one, or ids. One dispatch reads both lists of ids, so
+    /// that under [`Sharing::Ranges`](crate::Sharing) they are two, in ranges of their own.
     pub k_positions: Positions<B>,
 }
 
@@ -208,12 +209,13 @@ impl<B: Binding> AttentionBackwardBindings<B> {
             Alignment::Shape => shape.offset() + i64::from(shape.seq_q),
         };
         let places = Some(u32::try_from(places.max(0)).unwrap_or(u32::MAX));
-        let reach = Reach { ids: q_rows, rows: shape.seq_q, places };
+        let reach = Reach { ids: q_rows, places, ..Reach::rows(0, shape.seq_q) };
         let q = RotaryParams::new(checker, table, q_positions, p.rotary_dim, reach)?;
         if matches!(k_positions, Positions::AmongKeys) {
             return unknown("AmongKeys is for queries; count keys From(0)");
         }
-        let reach = Reach { ids: k_rows, rows: shape.seq_k, places: None };
+        let name = "key_position_ids";
+        let reach = Reach { name, ids: k_rows, ..Reach::rows(0, shape.seq_k) };
         let k = RotaryParams::new(checker, table, k_positions, p.rotary_dim, reach)?;
         Ok((q, k))
     }

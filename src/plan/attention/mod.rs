@@ -175,6 +175,7 @@ impl core::fmt::Display for AttentionPlan {
             self.shader.workgroup_bytes,
             self.shader.storage_buffers,
             if self.bound.lists { ", one for all lengths and tables" } else { "" },
-        )
+        )?;
+        self.capabilities.sharing.describe(f, [&self.shader])
     }
 }

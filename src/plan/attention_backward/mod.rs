@@ -249,6 +249,7 @@ impl core::fmt::Display for AttentionBackwardPlan {
                 shader.storage_buffers,
             )?;
         }
-        write!(f, "  {} dispatches, workspace linear in the rows", self.shaders.len())
+        write!(f, "  {} dispatches, workspace linear in the rows", self.shaders.len())?;
+        self.capabilities.sharing.describe(f, &self.shaders)
     }
 }

@@ -244,7 +244,8 @@ impl core::fmt::Display for DecodePlan {
             self.shader.workgroup_bytes,
             self.shader.storage_buffers,
             self.workspace_bytes(),
-        )
+        )?;
+        self.capabilities.sharing.describe(f, [&self.shader])
     }
 }
 

@@ -272,7 +272,8 @@ impl core::fmt::Display for LinearAttentionPlan {
             self.shaders.iter().map(|shader| shader.workgroup_bytes).max().unwrap_or(0),
             self.shaders.iter().map(|shader| shader.storage_buffers).max().unwrap_or(0),
             4 * self.state_elements(),
-        )
+        )?;
+        self.capabilities.sharing.describe(f, &self.shaders)
     }
 }
 
