@@ -13,14 +13,13 @@
 //!
 //! All of it goes into one encoder and one submission, three times over with new input. Nothing is
 //! copied or laid out anew: q, k and v are read as the host's projection leaves them, and the heads
-//! written as its output projection wants them. Then the result is held to the f64 oracle.
+//! written as its output projection wants them.
 
 mod host;
 
 use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
-use phasor::oracle::{self, AttentionInputs, Real};
 use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
-use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, Rotation};
+use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
 use phasor::{Capabilities, DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
 
 use host::Host;
@@ -109,8 +108,7 @@ fn main() -> Result<()> {
     let output = host.product([&heads, &w[1], &y], [SEQ, 2 * HEADS * DIM, HIDDEN]);
 
     // phasor's.
-    let config = RopeConfig::new(DIM, 1e4);
-    let table = config.table(SEQ, SEQ.into())?;
+    let table = RopeConfig::new(DIM, 1e4).table(SEQ, SEQ.into())?;
     let angles = host.buffer("cos, sin", table.as_bytes().len() as u32 / 4);
     host.queue.write_buffer(&angles, 0, table.as_bytes());
     let table = CosSin { binding: angles.as_entire_buffer_binding(), shape: table.shape()? };
@@ -125,74 +123,11 @@ fn main() -> Result<()> {
         host.pass(&mut encoder, &output);
         host.queue.submit([encoder.finish()]);
 
-        let got = host.read(&y)?;
-        let truth = reference::<f64>(&config, &input, &weights)?;
-        let naive = reference::<f32>(&config, &input, &weights)?;
-        // Twice what a naive f32 program is off by, and a rounding of the largest value.
-        let worst = |x: &[f32]| {
-            let errors = x.iter().zip(&truth).map(|(&x, truth)| (f64::from(x) - truth).abs());
-            errors.fold(0.0, |worst: f64, e| if e > worst || e.is_nan() { e } else { worst })
-        };
-        let largest = truth.iter().fold(0.0, |m: f64, t| m.max(t.abs()));
-        let (error, allowed) = (worst(&got), 2.0 * worst(&naive) + 1.2e-7 * largest);
-        println!("frame {frame}: error {error:.1e}, at most {allowed:.1e} allowed");
-        if got.len() != truth.len() || error.is_nan() || error > allowed {
-            return Err("the layer is off by more than a naive f32 program may be".into());
-        }
+        let y = host.read(&y)?;
+        println!(
+            "frame {frame}: the last row is {:.4?} ...",
+            &y[((SEQ - 1) * HIDDEN) as usize..][..4]
+        );
     }
     Ok(())
-}
-
-/// The whole layer, on the host's CPU.
-fn reference<R: Real>(
-    config: &RopeConfig,
-    hidden: &[f32],
-    weights: &[Vec<f32>; 2],
-) -> Result<Vec<R>> {
-    let number = |&x: &f32| R::from_f64(f64::from(x));
-    let times = |x: &[R], w: &[f32], inputs: usize| -> Vec<R> {
-        let dot = |x: &[R], w: &[f32]| {
-            x.iter().zip(w).fold(R::from_f64(0.0), |sum, (&x, w)| sum + x * number(w))
-        };
-        x.chunks(inputs).flat_map(|x| w.chunks(inputs).map(move |w| dot(x, w))).collect()
-    };
-    let hidden: Vec<R> = hidden.iter().map(number).collect();
-    let qkv = times(&hidden, &weights[0], HIDDEN as usize);
-    // Some heads of the packed projection, as [1, H, S, D].
-    let part = |first: u32, heads: u32| -> Vec<R> {
-        let row = |h, s| &qkv[((s * PACKED + h) * DIM) as usize..][..DIM as usize];
-        let rows = (first..first + heads).flat_map(|h| (0..SEQ).map(move |s| (h, s)));
-        rows.flat_map(|(h, s)| row(h, s).to_vec()).collect()
-    };
-    let frequencies = config.frequencies(SEQ.into())?;
-    let rotated = |x: &[R], heads| {
-        oracle::rope(x, [1, heads, SEQ, DIM], DIM, Pairing::Half, |_, s, pair| {
-            let (cos, sin) = frequencies.cos_sin(s, pair as usize);
-            (R::from_f64(cos), R::from_f64(sin))
-        })
-    };
-    let q = rotated(&part(0, HEADS), HEADS)?;
-    let k = rotated(&part(HEADS, KV_HEADS), KV_HEADS)?;
-    let v = part(HEADS + KV_HEADS, KV_HEADS);
-    let map = HeadMap::ropepp(HEADS)?;
-    let attended = oracle::attention(&AttentionInputs {
-        q: &q,
-        q_shape: [1, HEADS, SEQ, DIM],
-        k: &k,
-        k_shape: [1, KV_HEADS, SEQ, DIM],
-        v: &v,
-        v_shape: [1, KV_HEADS, SEQ, DIM],
-        rotary_dim: DIM,
-        pairing: Pairing::Half,
-        heads: map.heads(),
-        softmax_scale: f64::from(DIM).powf(-0.5),
-        causal: true,
-        q_offset: None,
-        kv_lens: None,
-    })?;
-    // [H, S, D] as [S, H, D].
-    let row = |h, s| &attended.out[((h * SEQ + s) * DIM) as usize..][..DIM as usize];
-    let rows = (0..SEQ).flat_map(|s| (0..2 * HEADS).map(move |h| (h, s)));
-    let merged: Vec<R> = rows.flat_map(|(h, s)| row(h, s).to_vec()).collect();
-    Ok(times(&merged, &weights[1], (2 * HEADS * DIM) as usize))
 }

@@ -2,6 +2,8 @@
 
 use crate::layers::plan::DECODE_ROWS;
 use crate::layers::{Layer, Many, ModelPlan, Rows};
+use crate::plan::attention::AttentionShape;
+use crate::plan::decode::DecodePlan;
 use crate::rotary::RopeConfig;
 
 /// Bytes on the device.
@@ -51,20 +53,27 @@ impl ModelPlan {
 
     /// Bytes of scratch memory of decode calls.
     pub(super) fn workspace_bytes(&self) -> u64 {
+        let most = |plan: &DecodePlan| plan.workspace_bytes(&plan.problem().largest());
         let all = self.kinds().0.iter().flat_map(|kind| {
             let many = match &kind.many {
-                Some(Many::Decode(plan)) => plan.workspace_bytes(),
+                Some(Many::Decode(plan)) => most(plan),
                 _ => 0,
             };
-            [kind.decode.workspace_bytes(), many]
+            [most(&kind.decode), many]
         });
         all.max().unwrap_or(0)
+    }
+
+    /// The largest prefill: every sequence with as many new rows as a step has.
+    fn longest(&self) -> AttentionShape {
+        let rows = self.model().max_rows.min(self.capacity());
+        AttentionShape::new(self.model().sequences, rows, self.capacity())
     }
 
     /// Bytes that prefill keeps between the parts of a call.
     pub(super) fn state_bytes(&self) -> u64 {
         let all = self.kinds().0.iter().map(|kind| match &kind.many {
-            Some(Many::Prefill(plan)) => plan.most_workspace_bytes(),
+            Some(Many::Prefill(plan)) => plan.workspace_bytes(&self.longest()),
             _ => 0,
         });
         all.max().unwrap_or(0)

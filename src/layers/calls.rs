@@ -244,6 +244,7 @@ impl<'a> Site<'a> {
         piece: u32,
         [first, rows]: [u32; 2],
     ) -> Result<Dispatch> {
+        let shape = DecodeShape { batch: place.group.batch, seq_q: rows };
         let bindings = DecodeBindings {
             q: bound.q.rows(place, first, rows),
             cache: self.cache(place)?,
@@ -252,12 +253,11 @@ impl<'a> Site<'a> {
             lse: None,
             rotation: self.rotation(),
             bias: None,
-            workspace: match kernel.plan().workspace_bytes() {
+            workspace: match kernel.plan().workspace_bytes(&shape) {
                 0 => None,
                 _ => self.memory.workspace.as_ref().map(|it| it.as_entire_buffer_binding()),
             },
         };
-        let shape = DecodeShape { batch: place.group.batch, seq_q: rows };
         kernel.bind(self.device, &shape, &bindings)
     }
 

@@ -58,7 +58,7 @@ mod tests {
     use crate::plan::Capabilities;
     use crate::plan::cache::CacheFormat;
     use crate::plan::decode::{DecodeProblem, DecodeShape};
-    use crate::plan::kv_move::{KvMoveProblem, Move};
+    use crate::plan::kv_move::{KvMoveProblem, KvMoveShape, Move};
     use crate::plan::rope::{RopeProblem, RopeShape};
     use crate::{HeadMap, Result};
 
@@ -89,7 +89,8 @@ mod tests {
         assert_eq!(rope.bytes, 2 * 5 * (2 * 4 * 8 * 4 + 8 * 4));
 
         let problem = KvMoveProblem::new(CacheFormat::new(3, 8));
-        let cost = problem.plan(&caps)?.cost(&[Move::shift(0, 0, 4, 12), Move::prefix(0, 1, 5)]);
+        let moves = [Move::shift(0, 0, 4, 12), Move::prefix(0, 1, 5)];
+        let cost = problem.plan(&caps)?.cost(&KvMoveShape::new(2, &moves));
         assert_eq!(cost.bytes, 2 * (8 + 5) * 3 * 2 * 8 * 4);
         Ok(())
     }

@@ -288,8 +288,8 @@ impl KvMovePlan {
     }
 
     /// Work of a call that makes these moves. Bytes: every row once in and once out.
-    pub fn cost(&self, moves: &[Move]) -> Cost {
-        let p = &self.problem;
+    pub fn cost(&self, shape: &KvMoveShape<'_>) -> Cost {
+        let (p, moves) = (&self.problem, shape.moves);
         let rows = |moved: &dyn Fn(&Move) -> bool| {
             let rows = moves.iter().filter(|one| moved(one)).map(|one| u64::from(one.rows));
             rows.fold(0, u64::saturating_add)

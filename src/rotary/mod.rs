@@ -44,6 +44,7 @@ mod axes;
 mod config;
 pub mod curves;
 mod dd;
+mod display;
 mod frequencies;
 #[cfg(feature = "serde")]
 mod model_json;

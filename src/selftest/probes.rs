@@ -235,7 +235,8 @@ fn decode(device: &wgpu::Device, caps: &Capabilities, stored: [CacheType; 2]) ->
     let kv_lens = contents.bytes(bytemuck::bytes_of(&KEYS));
     let out = contents.output(out_is.truth.len(), DType::F32);
     let lse = contents.output(lse_is.truth.len(), DType::F32);
-    let workspace = contents.scratch(kernel.plan().workspace_bytes());
+    let workspace =
+        contents.scratch(kernel.plan().workspace_bytes(&kernel.plan().problem().largest()));
     let memory = contents.upload(device);
     let cached = |slot, stored: CacheType| {
         let layout = Layout::bhsd([1, 1, KEYS, stored.row(64)])?;
@@ -253,7 +254,8 @@ fn decode(device: &wgpu::Device, caps: &Capabilities, stored: [CacheType; 2]) ->
         lse: Some(memory.at(lse)),
         rotation: None,
         bias: None,
-        workspace: (kernel.plan().workspace_bytes() > 0).then(|| memory.at(workspace)),
+        workspace: (kernel.plan().workspace_bytes(&kernel.plan().problem().largest()) > 0)
+            .then(|| memory.at(workspace)),
     };
     let dispatch = kernel.bind(device, &DecodeShape { batch: 1, seq_q: 1 }, &bindings)?;
     Ok(Ready { dispatch, memory, outputs: vec![(out, out_is), (lse, lse_is)] })

@@ -82,7 +82,9 @@ impl World {
             let (q, out) = (tensor(&q, 4, 1)?, tensor(&out, 8, 1)?);
             let mut decode = DecodeBindings::new(q, layers.cache(layer)?, range(AFTER), out);
             decode.rotation = rotation;
-            decode.workspace = (kernels.decode.plan().workspace_bytes() > 0)
+            decode.workspace =
+                (kernels.decode.plan().workspace_bytes(&kernels.decode.plan().problem().largest())
+                    > 0)
                 .then(|| workspace.as_entire_buffer_binding());
             let shapes = (KvAppendShape::new(SEQUENCES, 1), DecodeShape::new(SEQUENCES, 1));
             by_hand.push([

@@ -130,7 +130,8 @@ impl World {
             q: gpu.upload(&words(BATCH * 4 * DIM), DType::F32),
             out: gpu.output((BATCH * 8 * DIM) as usize, DType::F32),
             caches: [pool(k), pool(v)],
-            workspace: gpu.output(plan.workspace_bytes() as usize / 4, DType::F32),
+            workspace: gpu
+                .output(plan.workspace_bytes(&plan.problem().largest()) as usize / 4, DType::F32),
             cos_sin: gpu.upload_bytes(cos_sin.as_bytes()),
             format,
             plan,

@@ -241,10 +241,11 @@ impl AttentionPlan {
         Ok(cut)
     }
 
-    /// Bytes of workspace that are enough for every call, however it is cut; 0 where the plan is
-    /// not resumable.
-    pub fn most_workspace_bytes(&self) -> u64 {
-        if self.problem.resumable { u64::from(BAND) * self.state_bytes() } else { 0 }
+    /// Bytes of scratch memory that are enough for a call of this shape, however it is cut; 0 where
+    /// the plan is not resumable. [`Cut::workspace_bytes`] is what one cut takes.
+    pub fn workspace_bytes(&self, shape: &AttentionShape) -> u64 {
+        let at_once = self.cost(shape).workgroups.min(BAND.into());
+        if self.problem.resumable { at_once * self.state_bytes() } else { 0 }
     }
 
     /// Bytes of the softmax states of one workgroup.

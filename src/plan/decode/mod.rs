@@ -135,11 +135,10 @@ impl DecodePlan {
         self.merge.as_ref()
     }
 
-    /// Bytes of scratch memory that the caller must provide for calls up to the problem's maxima;
-    /// 0 where one dispatch does it all.
-    pub fn workspace_bytes(&self) -> u64 {
-        let p = &self.problem;
-        self.workspace(&DecodeShape { batch: p.max_batch, seq_q: p.max_seq_q }).1
+    /// Bytes of scratch memory that a call of this shape binds, or a larger one; 0 where one
+    /// dispatch does it all. [`DecodeProblem::largest`] is the largest shape.
+    pub fn workspace_bytes(&self, shape: &DecodeShape) -> u64 {
+        self.workspace(shape).1
     }
 
     /// Where maxima and sums start in the workspace of a call, and its bytes.
@@ -243,7 +242,7 @@ impl core::fmt::Display for DecodePlan {
             "  {} bytes of workgroup memory, {} storage buffers, workspace {} bytes",
             self.shader.workgroup_bytes,
             self.shader.storage_buffers,
-            self.workspace_bytes(),
+            self.workspace_bytes(&self.problem.largest()),
         )?;
         self.capabilities.sharing.describe(f, [&self.shader])
     }
@@ -291,10 +290,10 @@ mod tests {
         assert_eq!(plan.splits(), 4096 / 128);
         assert!(plan.merge().is_some());
         let rows = 32 * 4 * 8 * u64::from(problem.max_seq_q);
-        assert_eq!(plan.workspace_bytes(), rows * 66 * 4);
+        assert_eq!(plan.workspace_bytes(&plan.problem().largest()), rows * 66 * 4);
         problem.max_kv = 200;
         let short = problem.plan(&caps).unwrap();
-        assert_eq!((short.splits(), short.workspace_bytes()), (1, 0));
+        assert_eq!((short.splits(), short.workspace_bytes(&short.problem().largest())), (1, 0));
         assert!(short.merge().is_none());
         // Nine tensors: with eight bindings, a second dispatch takes the outputs.
         (problem.rotate_q, problem.cache.paged, problem.lse) = (true, true, true);

@@ -89,6 +89,11 @@ eq_by_bits! {
 }
 
 impl DecodeProblem {
+    /// The largest call that is planned for.
+    pub fn largest(&self) -> DecodeShape {
+        DecodeShape { batch: self.max_batch, seq_q: self.max_seq_q }
+    }
+
     /// Causal decode of one row a sequence, in f32, all of D rotated, half-split, q rotated before
     /// the call, scale `D^(−1/2)`, no window, softcap, sinks or log-sum-exp.
     pub fn new(heads: HeadMap, cache: CacheFormat, max_batch: u32, max_kv: u32) -> Self {

@@ -179,7 +179,7 @@ impl Case {
         let mut table = self.slots.table(self.batch());
         self.lost.iter().for_each(|&entry| table[entry] = u32::MAX);
         let table = gpu.upload_u32(&table);
-        let bytes = plan.workspace_bytes() as usize;
+        let bytes = plan.workspace_bytes(&plan.problem().largest()) as usize;
         let workspace = gpu.output(bytes / 4, DType::F32);
         let rope = self.rope_table(gpu)?;
         let bias = self.bias();

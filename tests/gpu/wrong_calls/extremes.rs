@@ -235,7 +235,7 @@ fn decode() {
             lse: None,
             rotation: None,
             bias: None,
-            workspace: (plan.workspace_bytes() > 0)
+            workspace: (plan.workspace_bytes(&plan.problem().largest()) > 0)
                 .then(|| world.outputs[1].as_entire_buffer_binding()),
         };
         let shape = DecodeShape { batch: n[0], seq_q: n[1] };
@@ -376,7 +376,7 @@ fn plans() {
         };
         if let Ok(plan) = decode.plan(&caps) {
             let _ = (
-                plan.workspace_bytes(),
+                plan.workspace_bytes(&plan.problem().largest()),
                 plan.cost_over(&DecodeShape { batch: n[7], seq_q: n[8] }, n[9]),
             );
         }

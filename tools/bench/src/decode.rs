@@ -105,7 +105,7 @@ impl Cache {
         let heads_out = heads.heads().len() as u32;
         let out = clock.gpu.output((heads_out * dim) as usize, DType::F32);
         let lens = clock.gpu.upload_u32(&[kv]);
-        let bytes = plan.workspace_bytes();
+        let bytes = plan.workspace_bytes(&plan.problem().largest());
         let workspace = clock.gpu.output(bytes as usize / 4, DType::F32);
         let shape = DecodeShape { batch: 1, seq_q: 1 };
         let bindings = DecodeBindings {

@@ -4,9 +4,7 @@ use std::{fmt::Write, path::Path};
 
 use phasor::{
     Result,
-    rotary::{
-        LayerRope, ModelRope, Pairing, PositionAxes, QueryScaling, RopeConfig, RopeRule, Turn,
-    },
+    rotary::{LayerRope, ModelRope, Pairing, PositionAxes, RopeConfig, RopeRule, Turn},
 };
 use serde_json::{Value, json};
 
@@ -22,7 +20,7 @@ pub(crate) fn text(path: &Path, model: &ModelRope, length: u64) -> Result<String
         let scale = layer.softmax_scale.map_or("learned".to_owned(), |scale| scale.to_string());
         line(&mut out, "softmax scale", &scale);
         if let Some(scaling) = layer.query_scaling {
-            line(&mut out, "query at position t", &formula(scaling));
+            line(&mut out, "query at position t", &scaling.to_string());
         }
     }
     if let Some(indexer) = &model.indexer {
@@ -38,7 +36,7 @@ pub(crate) fn text(path: &Path, model: &ModelRope, length: u64) -> Result<String
             line(&mut out, "layers", &layers.join(", "));
         }
         if let Some(scaling) = unrotated.query_scaling {
-            line(&mut out, "query at position t", &formula(scaling));
+            line(&mut out, "query at position t", &scaling.to_string());
         }
     }
     Ok(out)
@@ -47,13 +45,13 @@ pub(crate) fn text(path: &Path, model: &ModelRope, length: u64) -> Result<String
 fn rope(out: &mut String, name: &str, rope: &RopeConfig, length: u64) -> Result<()> {
     let frequencies = rope.frequencies(length)?;
     let _ = writeln!(out, "  {name}");
-    line(out, "rule", &rule(&rope.rule));
+    line(out, "rule", &rope.rule.to_string());
     line(out, "base", &rope.theta.to_string());
     line(out, "rotated channels", &format!("{} of {}", rope.rotary_dim, rope.head_dim));
     line(out, "pairs", pairing(rope.pairing));
     line(out, "direction", direction(rope.direction));
     if rope.axes != PositionAxes::Single {
-        line(out, "position streams", &format!("{:?}", rope.axes));
+        line(out, "position streams", &rope.axes.to_string());
     }
     line(out, "attention scaling", &frequencies.attention_scaling().to_string());
     if let [first, .., last] = frequencies.inv_freq() {
@@ -72,7 +70,7 @@ pub(crate) fn json(path: &Path, model: &ModelRope, length: u64) -> Result<String
     for LayerRope { kind, rope, softmax_scale, query_scaling } in &model.layers {
         let mut layer = object(kind, rope, *softmax_scale, length)?;
         if let Some(scaling) = query_scaling {
-            layer["query_scaling"] = formula(*scaling).into();
+            layer["query_scaling"] = scaling.to_string().into();
         }
         layers.push(layer);
     }
@@ -89,7 +87,7 @@ pub(crate) fn json(path: &Path, model: &ModelRope, length: u64) -> Result<String
         report["unrotated"] = json!({
             "kinds": unrotated.kinds,
             "layers": unrotated.layers,
-            "query_scaling": unrotated.query_scaling.map(formula),
+            "query_scaling": unrotated.query_scaling.map(|it| it.to_string()),
         });
     }
     Ok(format!("{report}\n"))
@@ -149,22 +147,12 @@ fn direction(direction: Turn) -> &'static str {
     }
 }
 
-/// The rule, without the long lists.
+/// The rule with the names of its parameters, without the long lists.
 fn rule(rule: &RopeRule) -> String {
     match rule {
         RopeRule::LongRope { factor, original_max_position_embeddings: original, .. } => {
             format!("LongRope {{ factor: {factor}, original_max_position_embeddings: {original} }}")
         }
-        other => format!("{other:?}"),
-    }
-}
-
-fn formula(scaling: QueryScaling) -> String {
-    match scaling {
-        QueryScaling::LogOfWhole { beta, length, first } => {
-            format!("1 + {beta} ln(1 + floor((t + {first}) / {length}))")
-        }
-        QueryScaling::LogRatio { length } => format!("max(1, ln(t + 1) / ln {length})"),
         other => format!("{other:?}"),
     }
 }

@@ -164,7 +164,7 @@ impl Attend for OnDevice<'_> {
         let output = Tensor::new(&out, DType::F32, Layout::bhsd(out_shape)?);
         let table = cache.table().ok_or("the cache does not rotate")?;
         let call = if new == 1 {
-            let bytes = self.decode.plan().workspace_bytes();
+            let bytes = self.decode.plan().workspace_bytes(&self.decode.plan().problem().largest());
             let workspace = gpu.output(bytes as usize / 4, DType::F32);
             let bindings = DecodeBindings {
                 q,

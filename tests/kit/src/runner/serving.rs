@@ -86,7 +86,10 @@ impl Device<'_> {
             .map(|shape| shape.iter().map(|&n| n as usize).product::<usize>());
         let q = gpu.upload(&case.q, DType::F32);
         let out = gpu.output(out_len, DType::F32);
-        let workspace = gpu.output(kernel.plan().workspace_bytes() as usize / 4, DType::F32);
+        let workspace = gpu.output(
+            kernel.plan().workspace_bytes(&kernel.plan().problem().largest()) as usize / 4,
+            DType::F32,
+        );
         // Some rows of a tensor [B, H, S_q, dim].
         let part = |buffer, heads, rows: &Range<u32>, dim| -> Result<Tensor<'_>> {
             let whole = Layout::bhsd([batch, heads, seq_q, dim])?;

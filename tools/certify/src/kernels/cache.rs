@@ -112,7 +112,8 @@ pub fn decode(gpu: &Gpu) -> Result<Vec<Measured>> {
         let out = gpu.output(elements(out_shape), DType::F32);
         let lse = gpu.output(2 * q_heads as usize, DType::F32);
         let lens = gpu.upload_u32(&[keys]);
-        let workspace = gpu.output(plan.workspace_bytes() as usize / 4, DType::F32);
+        let workspace =
+            gpu.output(plan.workspace_bytes(&plan.problem().largest()) as usize / 4, DType::F32);
         let bindings = DecodeBindings {
             q: tensor(&q_buffer, DType::F32, q_shape)?,
             cache: CacheBindings { k, v, block_table: None },
