@@ -32,6 +32,7 @@
 //! | merge: a part whose log-sum-exp is −∞ | it has no keys, and its output is not read |
 //! | merge: finite log-sum-exps of any size (±3·10³⁸) | parts that are smaller than the largest by more than f32 tells have no weight, equal ones the same. Decode's splits hand over maximum and sum instead, so that they merge to what one split gives |
 //! | NaN or ±∞ in a pair that rotates | both channels of that pair, no other |
+//! | a row that `kv_move` moves | its numbers go with it; the two lines above and below hold where its key turns |
 //! | NaN or ±∞ on its way into an int8 row, or a q4 block of 32 | all of the row or block reads as NaN, for codes cannot say more |
 //! | q4 past ±524032 | its scale is past f16, see there |
 //! | linear attention: NaN in k | the rows that see the key; in v: that channel of them |
@@ -41,8 +42,8 @@
 //! # Error bounds
 //!
 //! `cargo run --release --bin certify` measures the largest error of every kernel and dtype on the
-//! adapter at hand, against the f64 oracle, and holds each element to the bound that follows from
-//! these rules. u = 2⁻²⁴ is half an ulp of 1 in f32.
+//! adapter at hand (but of gradients, for which no bound is derived), against the f64 oracle, and
+//! holds each element to the bound that follows from these rules. u = 2⁻²⁴ is half an ulp of 1 in f32.
 //!
 //! * WGSL (§15.7.4) rounds +, −, · correctly: relative error u. A division has 2.5 ulp, `exp2(x)`
 //!   and `exp(x)` have 3 + 2|x| ulp, `log2` 3 ulp or 2⁻²¹ near 1; an ulp is at most 2u of the

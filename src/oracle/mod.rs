@@ -5,6 +5,18 @@
 //! a kernel may be off by about twice as much, and no more.
 //!
 //! Tensors are dense row-major slices `[B, H, S, D]` (batch, head, position, channel).
+//!
+//! | kernel | its formula |
+//! |---|---|
+//! | `attention` | [`attention`], [`attention_with`] |
+//! | `attention_backward` | [`attention_backward`] |
+//! | `decode` | [`attention_with`], of what [`decode_rows`] reads |
+//! | `kv_append` | [`rope`], then [`encode_rows`] |
+//! | `kv_move` | [`rope`] at the new position, then [`encode_rows`] |
+//! | `linear_attention` | [`linear_attention`], and as a recurrence [`linear_recurrence`] |
+//! | `merge` | [`merge_states`] |
+//! | `rope` | [`rope`], [`unrope`] |
+//! | `scores` | [`scores`], [`probabilities`], [`statistics`] |
 
 mod attention;
 mod attention_backward;

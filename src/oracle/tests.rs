@@ -274,3 +274,13 @@ fn what_does_not_fit_is_refused() {
         assert!(attention(&bad).is_err(), "{bad:?}");
     }
 }
+
+#[test]
+fn every_kernel_has_a_formula() {
+    let rows: Vec<_> = include_str!("mod.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | `")?.split_once("` | [`"))
+        .map(|(name, _)| crate::KernelKind::named(name).unwrap_or_else(|| panic!("{name}")))
+        .collect();
+    assert_eq!(crate::KernelKind::not_once(rows), []);
+}

@@ -287,7 +287,7 @@ impl KvMovePlan {
         &self.shader
     }
 
-    /// Work of a call that makes these moves. Bytes: every row once in and once out.
+    /// Work of a call. Bytes: every row once in and once out.
     pub fn cost(&self, shape: &KvMoveShape<'_>) -> Cost {
         let (p, moves) = (&self.problem, shape.moves);
         let rows = |moved: &dyn Fn(&Move) -> bool| {

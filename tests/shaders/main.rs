@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use naga::AddressSpace;
 use naga::back::hlsl::ShaderModel;
-use phasor::Error;
 use phasor::shader::Shader;
+use phasor::{Error, KernelKind};
 
 use compiled::Compiled;
 use variants::{Refusal, Variant};
@@ -155,6 +155,15 @@ fn shaders_fit_the_device_they_were_planned_for() {
         }
         within("storage buffers", storage, device.max_storage_buffers.into())
     });
+}
+
+#[test]
+fn every_kernel_has_variants() {
+    for &kernel in KernelKind::ALL {
+        let n = PLANNED.0.iter().filter(|variant| variant.shader.kernel == kernel).count();
+        assert!(n > 0, "no variant of {kernel}");
+        println!("{kernel}: {n} variants");
+    }
 }
 
 /// A name has one number in all kernels, and the list has no name that no shader has.

@@ -13,7 +13,7 @@ use phasor::decode::{Decode, DecodeBindings, DecodePlan, DecodeProblem, DecodeSh
 use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
 use phasor::recipe::Plan as _;
 use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
-use phasor::{DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
+use phasor::{DType, Dispatch, HeadMap, KernelKind, Layout, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -202,6 +202,22 @@ fn allocations(f: &mut dyn FnMut()) -> [usize; 2] {
     let change = region.change();
     [change.allocations, change.reallocations]
 }
+
+/// The kernels that the step records, and why others are not.
+const KERNELS: [(KernelKind, std::result::Result<(), &str>); KernelKind::ALL.len()] = {
+    const SAME: &str = "recorded by the same code, which does not know of which kernel it is";
+    [
+        (KernelKind::Attention, Err(SAME)),
+        (KernelKind::AttentionBackward, Err(SAME)),
+        (KernelKind::Decode, Ok(())),
+        (KernelKind::KvAppend, Ok(())),
+        (KernelKind::KvMove, Err(SAME)),
+        (KernelKind::LinearAttention, Err(SAME)),
+        (KernelKind::Merge, Ok(())),
+        (KernelKind::Rope, Err(SAME)),
+        (KernelKind::Scores, Err(SAME)),
+    ]
+};
 
 #[test]
 fn a_step_costs_the_host_nothing() -> Result {
@@ -428,6 +444,15 @@ fn a_step_creates_and_allocates_nothing() -> Result {
     let gpu = Gpu::new()?;
     let world = World::new(&gpu)?;
     let [append, decode] = world.bind(&gpu, &world.kernels(&gpu)?)?;
+    let mut recorded: Vec<_> = [&append, &decode]
+        .iter()
+        .flat_map(|call| call.parts())
+        .map(|p| p.shader().kernel)
+        .collect();
+    recorded.sort();
+    let rows = KERNELS.iter().filter(|(_, recorded)| recorded.is_ok());
+    assert_eq!(recorded, rows.map(|(kernel, _)| *kernel).collect::<Vec<_>>());
+    assert_eq!(KernelKind::not_once(KERNELS.map(|(kernel, _)| kernel)), []);
     let advance = Bare::new(&gpu, [&world.lens, &world.kv_lens, &world.table]);
     // Others than the one before: what is set already, wgpu does not record.
     let others = [(); 3].map(|()| Bare::new(&gpu, [&world.lens, &world.kv_lens, &world.table]));

@@ -76,7 +76,7 @@ fn problems() -> Vec<(&'static str, Case)> {
 }
 
 #[test]
-fn a_nan_spoils_what_sees_it_and_nothing_else() {
+pub fn a_nan_spoils_what_sees_it_and_nothing_else() {
     let mut cases = Vec::new();
     for (name, case) in problems() {
         for (at, row) in [(At::Q, 20), (At::K, 12), (At::K, 42), (At::V, 12), (At::V, 42)] {

@@ -1,6 +1,7 @@
 //! Numbers at the edge in the kernels beside attention.
 
 use phasor::cache::CacheType;
+use phasor::kv_move::Move;
 use phasor::merge::{Merge, MergeBindings, MergeProblem, MergeShape};
 use phasor::rope::RopeProblem;
 use phasor::rotary::RopeConfig;
@@ -12,7 +13,7 @@ use super::{hold, untouched};
 use crate::{
     decode,
     harness::{Ids, Place, Placed, Rotation, lab, random},
-    kv_append, linear_attention, rope, scores,
+    kv_append, kv_move, linear_attention, rope, scores,
 };
 
 const NAN: f32 = f32::NAN;
@@ -20,7 +21,7 @@ const NAN: f32 = f32::NAN;
 /// The last of four new rows alone sees the newest value; under a window the first alone sees the
 /// oldest.
 #[test]
-fn decode_keeps_a_nan_to_the_rows_that_see_it() {
+pub fn decode_keeps_a_nan_to_the_rows_that_see_it() {
     let mut case = decode::small(HeadMap::ropepp(4).unwrap(), 2, 16, &[9, 40]);
     (case.seq_q, case.problem.window) = (4, Some(20));
     for splits in [1, 3] {
@@ -46,7 +47,7 @@ fn decode_keeps_a_nan_to_the_rows_that_see_it() {
 }
 
 #[test]
-fn merge_loses_no_nan() {
+pub fn merge_loses_no_nan() {
     let gpu = &lab().gpu;
     let problem = MergeProblem { lse: true, ..MergeProblem::new(8) };
     let kernel = Merge::new(&gpu.device, &problem.plan(&gpu.capabilities()).unwrap()).unwrap();
@@ -88,7 +89,7 @@ fn merge_loses_no_nan() {
 }
 
 #[test]
-fn rotation_keeps_a_nan_to_its_pair() {
+pub fn rotation_keeps_a_nan_to_its_pair() {
     let rotation = Rotation::new(RopeConfig::new(16, 10_000.0), Ids::From(0));
     let case = rope::Case::new(RopeProblem::new(2, 1, 16), rotation);
     let clean = case.random();
@@ -108,7 +109,7 @@ fn rotation_keeps_a_nan_to_its_pair() {
 }
 
 #[test]
-fn causal_linear_attention_keeps_a_nan_from_earlier_queries() {
+pub fn causal_linear_attention_keeps_a_nan_from_earlier_queries() {
     let problem = linear_attention::Case::plain(2, 2, 32).unwrap();
     let mut case = linear_attention::Case::new(problem);
     case.shape.batch = 1;
@@ -137,7 +138,7 @@ fn causal_linear_attention_keeps_a_nan_from_earlier_queries() {
 
 /// Codes have no NaN: all of the row, or of the block of a q4 row, comes back as one.
 #[test]
-fn quantised_caches_lose_no_nan() {
+pub fn quantised_caches_lose_no_nan() {
     for (stored, share) in [(CacheType::Int8, 64), (CacheType::Q4, 32)] {
         let mut case = kv_append::Case::new(64);
         case.rotation = None;
@@ -181,8 +182,50 @@ fn quantised_caches_lose_no_nan() {
     }
 }
 
+/// What was in a row goes to its new place, and nowhere else: values as they are, keys turned.
 #[test]
-fn scores_and_statistics_at_the_edge() {
+pub fn moved_rows_keep_a_nan_to_its_pair() {
+    const ALL: std::ops::Range<usize> = 0..64;
+    for (stored, of_k, of_v) in [
+        (CacheType::F32, vec![5..6, 37..38], 5..6),
+        (CacheType::Int8, vec![ALL], ALL),
+        // Both blocks of a turned q4 row have a member of the pair.
+        (CacheType::Q4, vec![ALL], 0..32),
+    ] {
+        let mut case = kv_move::Case::new(64, &[Move::shift(1, 4, 8, 40)]);
+        (case.problem.cache.k, case.problem.cache.v) = (stored, stored);
+        let clean = case.caches().unwrap();
+        let before = case.run(&clean).unwrap();
+        for x in [NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut caches = clean.clone();
+            for side in &mut caches {
+                let mut row = side.get([1, 1, 20]).unwrap();
+                row[5] = x;
+                side.set([1, 1, 20], &row).unwrap();
+            }
+            let after = case.run(&caches).unwrap();
+            let spoilt = [of_k.clone(), vec![of_v.clone()]];
+            for ((mut before, mut after), spoilt) in
+                before.clone().into_iter().zip(after).zip(spoilt)
+            {
+                // Row 20 went to 12, and row 28 came to where it was.
+                let (got, clean) =
+                    (after.get([1, 1, 12]).unwrap(), before.get([1, 1, 12]).unwrap());
+                for (n, (got, clean)) in got.iter().zip(&clean).enumerate() {
+                    let of = spoilt.iter().any(|range| range.contains(&n));
+                    assert_eq!(!got.is_finite(), of, "{stored} {n}: {got}");
+                    assert!(of || got.to_bits() == clean.to_bits(), "{stored} {n}");
+                }
+                before.erase([[1, 1, 12]]);
+                after.erase([[1, 1, 12]]);
+                assert!(before.is_same(&after), "{stored}: another row has changed");
+            }
+        }
+    }
+}
+
+#[test]
+pub fn scores_and_statistics_at_the_edge() {
     let output = Output::Scores(ComponentOrder::Planes);
     let problem = ScoresProblem { output, ..ScoresProblem::new(4, 2, 32) };
     let case = scores::Case { problem, shape: ScoresShape::new(1, 20, 20) };

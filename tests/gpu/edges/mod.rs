@@ -8,7 +8,30 @@ mod sizes;
 
 use phasor_kit::tolerance::{Bound, compare};
 
-use crate::harness::Result;
+use phasor::KernelKind;
+
+use crate::harness::{KernelTests, Result};
+
+/// The test of each kernel that says how far a NaN gets, or why there is none.
+const KERNELS: KernelTests = [
+    (KernelKind::Attention, Ok(attention::a_nan_spoils_what_sees_it_and_nothing_else)),
+    (KernelKind::AttentionBackward, Err("it may reach every gradient of its sequence")),
+    (KernelKind::Decode, Ok(kernels::decode_keeps_a_nan_to_the_rows_that_see_it)),
+    (KernelKind::KvAppend, Ok(kernels::quantised_caches_lose_no_nan)),
+    (KernelKind::KvMove, Ok(kernels::moved_rows_keep_a_nan_to_its_pair)),
+    (
+        KernelKind::LinearAttention,
+        Ok(kernels::causal_linear_attention_keeps_a_nan_from_earlier_queries),
+    ),
+    (KernelKind::Merge, Ok(kernels::merge_loses_no_nan)),
+    (KernelKind::Rope, Ok(kernels::rotation_keeps_a_nan_to_its_pair)),
+    (KernelKind::Scores, Ok(kernels::scores_and_statistics_at_the_edge)),
+];
+
+#[test]
+fn every_kernel_has_a_row() {
+    assert_eq!(KernelKind::not_once(KERNELS.map(|(kernel, _)| kernel)), []);
+}
 
 /// Holds a result to a truth that may be NaN or infinite: NaN where it is NaN, the same infinity
 /// where it is infinite, within the bound elsewhere.

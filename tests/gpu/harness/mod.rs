@@ -20,7 +20,7 @@ use phasor::kv_move::{KvMove, KvMoveProblem};
 use phasor::linear_attention::{LinearAttention, LinearAttentionProblem};
 use phasor::rope::{Rope, RopeProblem};
 use phasor::scores::{Scores, ScoresProblem};
-use phasor::{DType, wgpu};
+use phasor::{DType, KernelKind, wgpu};
 use phasor_kit::{gpu::Gpu, tolerance};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
@@ -31,6 +31,10 @@ pub use placed::{Place, Placed};
 pub use rotation::{Ids, Rotation};
 
 pub type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+
+/// A test of each kernel, or why there is none.
+pub type KernelTests =
+    [(KernelKind, std::result::Result<fn(), &'static str>); KernelKind::ALL.len()];
 
 /// A device and the kernels that were compiled on it.
 pub struct Lab {

@@ -12,22 +12,22 @@ use crate::harness::{
     HostCache, Ids, Result, Rotation, Slots, lab, random, run_table, within_a_code,
 };
 
-const BATCH: u32 = 3;
+pub const BATCH: u32 = 3;
 const HEADS: u32 = 2;
-const CAPACITY: u32 = 40;
+pub const CAPACITY: u32 = 40;
 
 #[derive(Debug, Clone)]
-struct Case {
-    problem: KvMoveProblem,
-    slots: Slots,
-    rotation: Option<Rotation>,
-    moves: Vec<Move>,
+pub struct Case {
+    pub problem: KvMoveProblem,
+    pub slots: Slots,
+    pub rotation: Option<Rotation>,
+    pub moves: Vec<Move>,
     /// Position of the first row of every sequence.
-    base: u32,
+    pub base: u32,
 }
 
 impl Case {
-    fn new(dim: u32, moves: &[Move]) -> Self {
+    pub fn new(dim: u32, moves: &[Move]) -> Self {
         Self {
             problem: KvMoveProblem::new(CacheFormat::new(HEADS, dim)),
             slots: Slots::Contiguous { capacity: CAPACITY },
@@ -73,7 +73,7 @@ impl Case {
     }
 
     /// The caches before the call, full.
-    fn caches(&self) -> Result<[HostCache; 2]> {
+    pub fn caches(&self) -> Result<[HostCache; 2]> {
         let p = &self.problem.cache;
         let new = |stored, dim| HostCache::new(self.slots, stored, BATCH, HEADS, dim);
         let (mut k, mut v) = (new(p.k, p.head_dim), new(p.v, p.value_dim));
@@ -90,7 +90,7 @@ impl Case {
         Ok([k, v])
     }
 
-    fn run(&self, [k, v]: &[HostCache; 2]) -> Result<[HostCache; 2]> {
+    pub fn run(&self, [k, v]: &[HostCache; 2]) -> Result<[HostCache; 2]> {
         let gpu = &lab().gpu;
         let p = KvMoveProblem {
             rotate: self.rotation.is_some(),
@@ -119,7 +119,7 @@ impl Case {
         Ok([k.downloaded(gpu, &k_buffer), v.downloaded(gpu, &v_buffer)])
     }
 
-    fn check(&self) -> Result {
+    pub fn check(&self) -> Result {
         let p = &self.problem.cache;
         let dim = p.head_dim as usize;
         let mut before = self.caches()?;
@@ -173,16 +173,19 @@ fn run(cases: Vec<(String, Case)>) {
 
 const PAGED: Slots = Slots::Paged { page_size: 8, max_pages: CAPACITY / 8 };
 
+const CONTIGUOUS: Slots = Slots::Contiguous { capacity: CAPACITY };
+/// Caches that rows are shifted in.
+pub const SHIFTED: [(CacheType, CacheType, Slots); 4] = [
+    (CacheType::F32, CacheType::F16, CONTIGUOUS),
+    (CacheType::F16, CacheType::F32, PAGED),
+    (CacheType::Int8, CacheType::Q4, PAGED),
+    (CacheType::Q4, CacheType::Int8, CONTIGUOUS),
+];
+
 #[test]
 fn context_shifts() {
     let mut cases = Vec::new();
-    let contiguous = Slots::Contiguous { capacity: CAPACITY };
-    for (k, v, slots) in [
-        (CacheType::F32, CacheType::F16, contiguous),
-        (CacheType::F16, CacheType::F32, PAGED),
-        (CacheType::Int8, CacheType::Q4, PAGED),
-        (CacheType::Q4, CacheType::Int8, contiguous),
-    ] {
+    for (k, v, slots) in SHIFTED {
         // A few, one at a time, and more than stay behind; two sequences at once; to the right.
         let shifts = [
             vec![Move::shift(1, 4, 8, 40)],
@@ -227,7 +230,7 @@ fn turns_of_every_pairing() {
 #[test]
 fn copies_and_rolling_caches() {
     let mut cases = Vec::new();
-    for slots in [Slots::Contiguous { capacity: CAPACITY }, PAGED] {
+    for slots in [CONTIGUOUS, PAGED] {
         let prefixes = [Move::prefix(0, 1, 13), Move::prefix(0, 2, 40)];
         let with_slots = |moves: &[Move]| Case::new(64, moves).with(|c| c.slots = slots);
         cases.push((format!("prefixes, {slots:?}"), with_slots(&prefixes)));

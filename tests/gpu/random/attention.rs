@@ -264,7 +264,7 @@ fn check(case: &Case) -> Result {
 }
 
 #[test]
-fn attention_sample() {
+pub fn attention_sample() {
     hold(Width::Few, 40, case(Width::Few), check);
 }
 
@@ -276,7 +276,7 @@ fn attention_long() {
 }
 
 #[test]
-fn decode_sample() {
+pub fn decode_sample() {
     hold(Width::Few, 15, decode_case(Width::Few), decode::Case::check);
 }
 

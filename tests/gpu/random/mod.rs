@@ -14,14 +14,35 @@ mod others;
 
 use std::fmt::Debug;
 
-use phasor::{DType, HeadMap, OutputHead, Phase};
+use phasor::{DType, HeadMap, KernelKind, OutputHead, Phase};
 use proptest::{
     prelude::*,
     sample::select,
     test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner},
 };
 
-use crate::harness::{Place, Result};
+use crate::harness::{KernelTests, Place, Result};
+
+/// The sample of each kernel, or why there is none.
+const KERNELS: KernelTests = [
+    (KernelKind::Attention, Ok(attention::attention_sample)),
+    (
+        KernelKind::AttentionBackward,
+        Err("each case takes four pipelines; its tables hold ragged sizes and every choice"),
+    ),
+    (KernelKind::Decode, Ok(attention::decode_sample)),
+    (KernelKind::KvAppend, Ok(others::append_sample)),
+    (KernelKind::KvMove, Ok(others::move_sample)),
+    (KernelKind::LinearAttention, Ok(others::linear_sample)),
+    (KernelKind::Merge, Ok(others::merge_sample)),
+    (KernelKind::Rope, Ok(others::rope_sample)),
+    (KernelKind::Scores, Err("one kernel of few choices, all of them in its table")),
+];
+
+#[test]
+fn every_kernel_has_a_row() {
+    assert_eq!(KernelKind::not_once(KERNELS.map(|(kernel, _)| kernel)), []);
+}
 
 /// How many different shaders a run may draw from.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,6 +1,7 @@
 //! Random calls of the other kernels.
 
 use phasor::cache::{CacheFormat, CacheType};
+use phasor::kv_move::{Move, check_moves};
 use phasor::linear_attention::{LinearAttentionProblem, LinearAttentionShape};
 use phasor::merge::{MergeProblem, MergeShape};
 use phasor::rope::{Direction, RopeProblem, RopeShape};
@@ -10,7 +11,7 @@ use proptest::{prelude::*, sample::select};
 use super::{Width, dtype, hold, place};
 use crate::{
     harness::{Ids, Place, Rotation, Slots},
-    kv_append, linear_attention, merge, rope,
+    kv_append, kv_move, linear_attention, merge, rope,
 };
 
 fn ids() -> impl Strategy<Value = Ids> {
@@ -94,6 +95,51 @@ fn append_case() -> impl Strategy<Value = kv_append::Case> {
     )
 }
 
+/// Moves that may run in one call, of the few that are drawn.
+fn move_case(width: Width) -> impl Strategy<Value = kv_move::Case> {
+    use kv_move::{BATCH, CAPACITY};
+    let types = vec![CacheType::F32, CacheType::F16, CacheType::Int8, CacheType::Q4];
+    let many = (select(types.clone()), select(types), select(vec![32, 64]), pairing());
+    let flags = (prop::bool::ANY, prop::bool::ANY, prop::bool::ANY, prop::bool::ANY);
+    let form = match width {
+        Width::Many => (many, flags).boxed(),
+        // Those of the table of context shifts.
+        Width::Few => (select(kv_move::SHIFTED.to_vec()), prop::bool::ANY)
+            .prop_map(|((k, v, slots), rolling)| {
+                ((k, v, 64, Pairing::Half), (slots.paged(), rolling, true, false))
+            })
+            .boxed(),
+    };
+    let one = (0..BATCH, 0..CAPACITY, 0..BATCH, 0..CAPACITY, 0..CAPACITY);
+    let moves = prop::collection::vec(one, 1..5);
+    (form, moves).prop_map(|(((k, v, dim, pairing), (paged, rolling, rotated, part)), drawn)| {
+        let mut case = kv_move::Case::new(dim, &[]);
+        let rotary_dim = if part { dim / 2 } else { dim };
+        case.problem.cache = CacheFormat { k, v, rolling, ..case.problem.cache };
+        (case.problem.pairing, case.problem.rotary_dim) = (pairing, rotary_dim);
+        let config = RopeConfig { rotary_dim, pairing, ..RopeConfig::new(dim, 10_000.0) };
+        case.rotation = rotated.then(|| Rotation::new(config, Ids::From(0)));
+        case.slots = match paged {
+            true => Slots::Paged { page_size: 8, max_pages: CAPACITY / 8 },
+            false => Slots::Contiguous { capacity: CAPACITY },
+        };
+        case.base = if rolling { 70 } else { 0 };
+        for (from, from_row, to, to_row, rows) in drawn {
+            let rows = rows.min(CAPACITY - from_row.max(to_row));
+            // Rows of a rolling cache that stay in their sequence stay in their slots.
+            let stays = rolling && from == to;
+            let (from_row, to_row) = (case.base + from_row, case.base + to_row);
+            let to_row = if stays { from_row - CAPACITY } else { to_row };
+            let mut more = case.moves.clone();
+            more.push(Move { from, from_row, to, to_row, rows });
+            if check_moves(&more, BATCH, CAPACITY, rolling).is_ok() {
+                case.moves = more;
+            }
+        }
+        case
+    })
+}
+
 fn linear_case(width: Width) -> impl Strategy<Value = linear_attention::Case> {
     let few = width == Width::Few;
     (prop::bool::ANY, 0..3u32, 0..140u32, 0..80u32, [place(2), place(2), place(2), place(2)])
@@ -130,22 +176,30 @@ fn merge_case() -> impl Strategy<Value = merge::Case> {
 }
 
 #[test]
-fn rope_sample() {
+pub fn rope_sample() {
     hold(Width::Few, 12, rope_case(), rope::Case::check);
 }
 
 #[test]
-fn append_sample() {
+pub fn append_sample() {
     hold(Width::Few, 6, append_case(), kv_append::Case::check);
 }
 
 #[test]
-fn linear_sample() {
+pub fn move_sample() {
+    hold(Width::Few, 8, move_case(Width::Few), |case| match case.moves.is_empty() {
+        true => Ok(()),
+        false => case.check(),
+    });
+}
+
+#[test]
+pub fn linear_sample() {
     hold(Width::Few, 6, linear_case(Width::Few), linear_attention::Case::check);
 }
 
 #[test]
-fn merge_sample() {
+pub fn merge_sample() {
     hold(Width::Few, 8, merge_case(), merge::Case::check);
 }
 
@@ -159,6 +213,15 @@ fn rope_long() {
 #[ignore = "long: minutes on a software adapter"]
 fn append_long() {
     hold(Width::Many, 300, append_case(), kv_append::Case::check);
+}
+
+#[test]
+#[ignore = "long: minutes on a software adapter"]
+fn move_long() {
+    hold(Width::Many, 300, move_case(Width::Many), |case| match case.moves.is_empty() {
+        true => Ok(()),
+        false => case.check(),
+    });
 }
 
 #[test]

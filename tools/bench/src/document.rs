@@ -6,6 +6,7 @@
 //!   "roof":    { "gflops", "copy_gbs", "dispatch_us", "submit_us" },
 //!   "rope":    [ { "seq", "dim", "q_heads", "k_heads", TIME, "bytes", "gbs" } ],
 //!   "append":  [ { "rows", "dim", "kv_heads", TIME, "bytes", "gbs" } ],
+//!   "move":    as append, of the rows of a context shift
 //!   "prefill": [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes",
 //!                  "share_of_roof" } ],
 //!   "decode":  [ { "model", "kv", "dim", "heads", "kv_heads", "way", TIME, "bytes", "gbs" } ],
@@ -14,7 +15,7 @@
 //!   "backward": [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes" } ],
 //!   "summary": the worst case of each: { "fused_over_two_passes", "fused_over_packed",
 //!              "decode_fused_over_plain", "rope_over_copy", "append_over_copy",
-//!              "prefill_share_of_roof", "prefill_time_growth_per_doubling",
+//!              "move_over_copy", "prefill_share_of_roof", "prefill_time_growth_per_doubling",
 //!              "linear_growth_4k_to_32k", "linear_over_softmax_32k",
 //!              "backward_fused_over_two_passes", "backward_over_forward" } }
 //! Ratios and shares are medians over rounds in which the calls ran in turns, the roof's own
@@ -47,6 +48,7 @@ use crate::timing::Time;
 pub struct Measured<'a> {
     pub rotations: &'a [Rotation],
     pub appends: &'a [Append],
+    pub moves: &'a [Append],
     pub comparisons: &'a [Comparison],
     pub decodings: &'a [Decoding],
     pub scaling: &'a [Point],
@@ -55,7 +57,7 @@ pub struct Measured<'a> {
 }
 
 pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Value {
-    let Measured { rotations, appends, comparisons, decodings, scaling, linear, backward } =
+    let Measured { rotations, appends, moves, comparisons, decodings, scaling, linear, backward } =
         *measured;
     let rope: Vec<Value> = rotations
         .iter()
@@ -66,14 +68,14 @@ pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Va
             with_time(own, &r.time)
         })
         .collect();
-    let append: Vec<Value> = appends
-        .iter()
-        .map(|a| {
+    let rows = |all: &[Append]| -> Vec<Value> {
+        let row = |a: &Append| {
             let own = json!({ "rows": a.rows, "dim": a.dim, "kv_heads": a.kv_heads,
                 "bytes": a.bytes, "gbs": a.gbs() });
             with_time(own, &a.time)
-        })
-        .collect();
+        };
+        all.iter().map(row).collect()
+    };
     let decode: Vec<Value> = decodings.iter().flat_map(decoding).collect();
     let prefill: Vec<Value> = comparisons
         .iter()
@@ -112,7 +114,7 @@ pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Va
     let least_share =
         comparisons.iter().flat_map(|c| [c.shares[0], c.shares[3]]).fold(f64::INFINITY, f64::min);
     let rope_over_copy = rotations.iter().map(|r| r.over_copy).fold(f64::INFINITY, f64::min);
-    let append_over_copy = appends.iter().map(|a| a.over_copy).fold(f64::INFINITY, f64::min);
+    let over_copy = |all: &[Append]| all.iter().map(|a| a.over_copy).fold(f64::INFINITY, f64::min);
     json!({
         "schema": 1,
         "crate": concat!("phasor ", env!("CARGO_PKG_VERSION")),
@@ -131,7 +133,8 @@ pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Va
             "submit_us": roof.submit_us,
         },
         "rope": rope,
-        "append": append,
+        "append": rows(appends),
+        "move": rows(moves),
         "prefill": prefill,
         "decode": decode,
         "scaling": points,
@@ -143,7 +146,8 @@ pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Va
             "fused_over_packed": worst(&mut comparisons.iter().map(|c| c.fused_over_packed)),
             "decode_fused_over_plain": worst(&mut decodings.iter().map(|d| d.fused_over_plain)),
             "rope_over_copy": rope_over_copy,
-            "append_over_copy": append_over_copy,
+            "append_over_copy": over_copy(appends),
+            "move_over_copy": over_copy(moves),
             "prefill_share_of_roof": least_share,
             "prefill_time_growth_per_doubling":
                 worst(&mut scaling.iter().filter_map(|p| p.growth)),

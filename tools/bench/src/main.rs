@@ -2,8 +2,8 @@
 //! to post.
 //!
 //! `cargo run --release --bin bench -- --quick` takes under three minutes. It measures the roof of
-//! the adapter first (f32 multiply-adds, copy bandwidth, cost of a dispatch), then RoPE, KV append,
-//! prefill attention (plain, real and imaginary in two passes, both in one packed pass over
+//! the adapter first (f32 multiply-adds, copy bandwidth, cost of a dispatch), then RoPE, KV append and
+//! move, prefill attention (plain, real and imaginary in two passes, both in one packed pass over
 //! duplicated query heads, and both fused), the backward pass of them, decode (plain and fused)
 //! and, unless it is quick, linear attention. Every kernel is checked against the f64 oracle before
 //! it is timed. Software adapters prove nothing about GPUs: the name of the adapter belongs to
@@ -14,6 +14,7 @@ mod backward;
 mod decode;
 mod document;
 mod linear;
+mod moves;
 mod plot;
 mod prefill;
 mod ratios;
@@ -26,6 +27,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use phasor::KernelKind;
 use phasor_kit::gpu::Gpu;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -51,11 +53,30 @@ struct Args {
 enum Part {
     Rope,
     Append,
+    Move,
     Prefill,
     Decode,
     Scaling,
     Linear,
     Backward,
+}
+
+/// The part that times each kernel, or why none does.
+const KERNELS: [(KernelKind, std::result::Result<Part, &str>); KernelKind::ALL.len()] = [
+    (KernelKind::Attention, Ok(Part::Prefill)),
+    (KernelKind::AttentionBackward, Ok(Part::Backward)),
+    (KernelKind::Decode, Ok(Part::Decode)),
+    (KernelKind::KvAppend, Ok(Part::Append)),
+    (KernelKind::KvMove, Ok(Part::Move)),
+    (KernelKind::LinearAttention, Ok(Part::Linear)),
+    (KernelKind::Merge, Ok(Part::Decode)), // ends in it where keys are split
+    (KernelKind::Rope, Ok(Part::Rope)),
+    (KernelKind::Scores, Err("for analysis: nothing waits for it")),
+];
+
+#[test]
+fn every_kernel_has_a_row() {
+    assert_eq!(KernelKind::not_once(KERNELS.map(|(kernel, _)| kernel)), []);
 }
 
 impl Args {
@@ -83,6 +104,7 @@ fn run(args: &Args) -> Result<()> {
     roof.print();
     let rotations = args.part(Part::Rope, || rotation::measure(&clock, args.quick))?;
     let appends = args.part(Part::Append, || append::measure(&clock, args.quick))?;
+    let moves = args.part(Part::Move, || moves::measure(&clock, args.quick))?;
     let comparisons = args.part(Part::Prefill, || ratios::measure(&clock, &roof, args.quick))?;
     let decodings = args.part(Part::Decode, || decode::measure(&clock, args.quick))?;
     let scaling = args.part(Part::Scaling, || scaling::measure(&clock, &roof, args.quick))?;
@@ -100,12 +122,18 @@ fn run(args: &Args) -> Result<()> {
     let measured = document::Measured {
         rotations: &rotations,
         appends: &appends,
+        moves: &moves,
         comparisons: &comparisons,
         decodings: &decodings,
         scaling: &scaling,
         linear: &linear,
         backward: &backwards,
     };
+    for (kernel, part) in KERNELS {
+        if let Err(why) = part {
+            println!("not timed: {kernel}, {why}\n");
+        }
+    }
     let document = document::build(&gpu, args.quick, &roof, &measured);
     document::print_summary(&document);
     if let Some(path) = &args.json {

@@ -141,6 +141,11 @@ fn markdown(gpu: &Gpu, all: &[Measured]) -> Result<String> {
     for measured in all {
         writeln!(text, "| {} |", measured.cells().join(" | "))?;
     }
+    for (kernel, measure) in kernels::ALL {
+        if let Err(why) = measure {
+            writeln!(text, "\nNot certified: {kernel}: {why}.")?;
+        }
+    }
     Ok(text)
 }
 
@@ -156,10 +161,15 @@ fn main() -> Result<ExitCode> {
     };
     print(&HEAD.map(str::to_owned));
     let mut all = Vec::new();
-    for kernel in kernels::ALL {
-        for measured in kernel(&gpu)? {
-            print(&measured.cells());
-            all.push(measured);
+    for (kernel, measure) in kernels::ALL {
+        match measure {
+            Ok(measure) => {
+                for measured in measure(&gpu)? {
+                    print(&measured.cells());
+                    all.push(measured);
+                }
+            }
+            Err(why) => println!("{:18}not certified: {why}", kernel.name()),
         }
     }
     if let Some(path) = &options.markdown {

@@ -6,6 +6,7 @@ use phasor::attention_backward::AttentionBackwardProblem;
 use phasor::cache::{CacheFormat, CacheType};
 use phasor::decode::DecodeProblem;
 use phasor::kv_append::KvAppendProblem;
+use phasor::kv_move::KvMoveProblem;
 use phasor::linear_attention::LinearAttentionProblem;
 use phasor::merge::MergeProblem;
 use phasor::rope::RopeProblem;
@@ -180,7 +181,7 @@ fn rotations(variants: &mut Vec<Variant>, caps: &Capabilities) {
     }
 }
 
-/// Decode, append and merge over caches of 8 kv heads.
+/// Decode, append, move and merge over caches of 8 kv heads.
 fn serving(variants: &mut Vec<Variant>, caps: &Capabilities) -> phasor::Result<()> {
     for dim in [64, 128, 256] {
         for stored in [CacheType::F32, CacheType::F16, CacheType::Int8, CacheType::Q4] {
@@ -193,6 +194,9 @@ fn serving(variants: &mut Vec<Variant>, caps: &Capabilities) -> phasor::Result<(
             let plan = KvAppendProblem::new(cache).plan(caps);
             let shader = plan.map(|plan| plan.shader().clone());
             variants.push(other(format!("append D{dim} {stored}"), dim, shader));
+            let plan = KvMoveProblem::new(cache).plan(caps);
+            let shader = plan.map(|plan| plan.shader().clone());
+            variants.push(other(format!("move D{dim} {stored}"), dim, shader));
         }
         let shader = MergeProblem::new(dim).plan(caps).map(|plan| plan.shader().clone());
         variants.push(other(format!("merge D{dim}"), dim, shader));
@@ -211,4 +215,21 @@ fn inspection(variants: &mut Vec<Variant>, caps: &Capabilities) -> phasor::Resul
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use phasor::KernelKind;
+
+    #[test]
+    fn every_kernel_is_compiled() {
+        let caps = Capabilities::webgpu_default();
+        let all = variants(&caps, Selection::All, None).unwrap();
+        let of =
+            |kernel| all.iter().any(|one| one.shader.as_ref().is_ok_and(|s| s.kernel == kernel));
+        for &kernel in KernelKind::ALL {
+            assert!(of(kernel), "no variant of {kernel}");
+        }
+    }
 }

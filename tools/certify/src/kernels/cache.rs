@@ -3,8 +3,9 @@
 use phasor::cache::{CacheBindings, CacheFormat, CacheTensor, CacheType};
 use phasor::decode::{Decode, DecodeBindings, DecodePlan, DecodeProblem, DecodeShape};
 use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
+use phasor::kv_move::{KvMove, KvMoveBindings, KvMoveProblem, KvMoveShape, Move};
 use phasor::merge::{Merge, MergeBindings, MergeProblem, MergeShape};
-use phasor::rotary::{CosSin, Positions, Rotation};
+use phasor::rotary::{CosSin, Pairing, Positions, Rotation};
 use phasor::{DType, HeadMap, Layout, oracle};
 use phasor_kit::gpu::Gpu;
 
@@ -22,6 +23,24 @@ fn ulps(stored: CacheType) -> Option<DType> {
         CacheType::F16 => Some(DType::F16),
         _ => None,
     }
+}
+
+/// How far off a rotated key may be after it was stored.
+fn in_cache(stored: CacheType, truth: &[f64], rotation: &[f64]) -> Vec<f64> {
+    let block = if stored == CacheType::Q4 { 32 } else { D as usize };
+    let bound = |n: usize| {
+        let start = n / block * block;
+        let most = truth[start..start + block].iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+        match stored {
+            CacheType::F32 => bounds::stored(DType::F32, truth[n], rotation[n]),
+            CacheType::F16 => bounds::stored(DType::F16, truth[n], rotation[n]),
+            // Half a step, of a scale and a quotient that are rounded; the rotation.
+            CacheType::Int8 => most * (0.5 / 127.0 + 16.0 * U) + rotation[n],
+            // A step at the end without a code; the scale is an f16.
+            _ => most * (1.0 / 8.0 + 1.0 / 1024.0) + rotation[n],
+        }
+    };
+    (0..truth.len()).map(bound).collect()
 }
 
 /// Keys on their way into a cache, rotated.
@@ -61,22 +80,68 @@ pub fn append(gpu: &Gpu) -> Result<Vec<Measured>> {
         gpu.run(|encoder| call.encode(encoder));
         let back = gpu.download_bytes(&buffers[0]);
         let got = oracle::decode_rows(&back[..bytes], D, stored)?;
-        let block = if stored == CacheType::Q4 { 32 } else { D as usize };
-        let bound: Vec<f64> = (0..truth.len())
+        let bound = in_cache(stored, &truth, &rotation);
+        all.push(Measured::new("kv_append", stored, ulps(stored), &got, &truth, &bound)?);
+    }
+    Ok(all)
+}
+
+/// Keys of a context shift: turned back by as many positions as were lost in front of them.
+pub fn shift(gpu: &Gpu) -> Result<Vec<Measured>> {
+    let (heads, kept, lost, rows) = (2, 4, 20, 60);
+    let shape = [1, heads, rows, D];
+    let moved = [1, heads, rows - kept - lost, D];
+    let frequencies = frequencies()?;
+    let table = frequencies.table(rows)?;
+    let (table_buffer, table_shape) = (gpu.upload_bytes(table.as_bytes()), table.shape()?);
+    let x = random(shape, DType::F32, 1);
+    let mut all = Vec::new();
+    for stored in CACHES {
+        let cache = CacheFormat { k: stored, v: stored, ..CacheFormat::new(heads, D) };
+        let kernel =
+            KvMove::new(&gpu.device, &KvMoveProblem::new(cache).plan(&gpu.capabilities())?)?;
+        let before = oracle::encode_rows(&x, D, stored)?;
+        let layout = Layout::bhsd([1, heads, rows, stored.row(D)])?;
+        let buffers = [(); 2].map(|()| gpu.upload_bytes(&before));
+        let [k, v] = buffers.each_ref().map(|buffer| CacheTensor {
+            binding: buffer.as_entire_buffer_binding(),
+            stored,
+            layout,
+        });
+        let binding = table_buffer.as_entire_buffer_binding();
+        let bindings = KvMoveBindings {
+            cache: CacheBindings { k, v, block_table: None },
+            table: Some(CosSin { binding, shape: table_shape }),
+        };
+        let moves = [Move::shift(0, kept, lost, rows)];
+        let call = kernel.bind(&gpu.device, &KvMoveShape::new(1, &moves), &bindings)?;
+        gpu.run(|encoder| call.encode(encoder));
+        // Of every head, the rows that came and those that went, in one plane.
+        let of = |all: &[f32], first: u32| -> Vec<f32> {
+            let head = all.chunks_exact((rows * D) as usize);
+            head.flat_map(|head| &head[(first * D) as usize..][..(moved[2] * D) as usize])
+                .copied()
+                .collect()
+        };
+        let old = of(&oracle::decode_rows(&before, D, stored)?, kept + lost);
+        let after = gpu.download_bytes(&buffers[0]);
+        let got = of(&oracle::decode_rows(&after[..before.len()], D, stored)?, kept);
+        let turn = |_, _, pair: u32| {
+            let (cos, sin) = frequencies.cos_sin(lost, pair as usize);
+            (cos, -sin)
+        };
+        let truth = oracle::rope(&wide(&old), moved, D, Pairing::Half, turn)?;
+        let (row, half) = (D as usize, D as usize / 2);
+        let rotation: Vec<f64> = (0..truth.len())
             .map(|n| {
-                let start = n / block * block;
-                let most = truth[start..start + block].iter().fold(0.0, |m: f64, x| m.max(x.abs()));
-                match stored {
-                    CacheType::F32 => bounds::stored(DType::F32, truth[n], rotation[n]),
-                    CacheType::F16 => bounds::stored(DType::F16, truth[n], rotation[n]),
-                    // Half a step, of a scale and a quotient that are rounded; the rotation.
-                    CacheType::Int8 => most * (0.5 / 127.0 + 16.0 * U) + rotation[n],
-                    // A step at the end without a code; the scale is an f16.
-                    _ => most * (1.0 / 8.0 + 1.0 / 1024.0) + rotation[n],
-                }
+                let (start, pair) = (n / row * row, n % half);
+                let (cos, sin) = frequencies.cos_sin(lost, pair);
+                let (a, b) = (old[start + pair], old[start + pair + half]);
+                bounds::rotation(a.into(), b.into(), cos, sin)
             })
             .collect();
-        all.push(Measured::new("kv_append", stored, ulps(stored), &got, &truth, &bound)?);
+        let bound = in_cache(stored, &truth, &rotation);
+        all.push(Measured::new("kv_move", stored, ulps(stored), &got, &truth, &bound)?);
     }
     Ok(all)
 }
