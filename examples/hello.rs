@@ -1,11 +1,10 @@
 //! The smallest whole program: q and k are rotated by their positions, RoPE++ attention runs over
 //! them, and the heads come back. `cargo run --example hello`
 
-use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
 use phasor::rope::{Rope, RopeBindings, RopeProblem, RopeShape};
 use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
 use phasor::wgpu::{BufferUsages as Usage, util, util::DeviceExt as _};
-use phasor::{Capabilities, DType, Dispatch, HeadMap, Layout, Result, Tensor, wgpu};
+use phasor::{Capabilities, DType, Dispatch, HeadMap, Layout, Result, Tensor, attention::*, wgpu};
 
 /// Rotates q `[1, 4, 16, 64]` and k `[1, 2, 16, 64]` where they lie.
 fn rotate(device: &wgpu::Device, [q, k]: [&wgpu::Buffer; 2], table: CosSin) -> Result<Dispatch> {
@@ -27,8 +26,8 @@ fn attend(device: &wgpu::Device, [q, k, v, out]: [&wgpu::Buffer; 4]) -> Result<D
     let tensor = |buffer, heads| -> Result<Tensor<'_>> {
         Ok(Tensor::new(buffer, DType::F32, Layout::bhsd([1, heads, 16, 64])?))
     };
-    let bindings =
-        AttentionBindings::new(tensor(q, 4)?, tensor(k, 2)?, tensor(v, 2)?, tensor(out, 8)?);
+    let [q, k, v, out] = [tensor(q, 4)?, tensor(k, 2)?, tensor(v, 2)?, tensor(out, 8)?];
+    let bindings = AttentionBindings::new(q, k, v, out);
     kernel.bind(device, &AttentionShape::new(1, 16, 16), &bindings) // checked: keep it, too
 }
 
