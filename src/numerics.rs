@@ -7,7 +7,7 @@
 //! find them, since WGSL lets a compiler assume that there are none; what arithmetic does with them
 //! in between is the device's, and on every adapter of the README's table it is IEEE 754's.
 //!
-//! | number | what comes of it |
+//! | number | result |
 //! |---|---|
 //! | NaN in q | the outputs and log-sum-exps of that query row are NaN |
 //! | NaN in k | those of the rows that see the key are NaN |
@@ -26,7 +26,7 @@
 //! | a finite sink of any size | it joins as it is: beside the lowest, a row keeps its bits; beside the largest, its output is 0 and its log-sum-exp the sink |
 //! | scores all alike | the mean of the values; log-sum-exp the score + ln n |
 //! | large scores (±10⁴ and beyond) | softmax of the scores as rounded to f32; the maximum is taken out first, nothing overflows |
-//! | denormals | kept, or taken for zero, as the device likes |
+//! | denormals | kept, or flushed to zero; the device decides |
 //! | f16 past ±65504 when stored | WGSL leaves it open; ±∞ where it was tested, NaN on SwiftShader. Sums are f32 and do not overflow earlier |
 //! | merge: a part whose log-sum-exp is NaN or +∞ | the merged row is NaN |
 //! | merge: a part whose log-sum-exp is −∞ | it has no keys, and its output is not read |
@@ -43,7 +43,8 @@
 //!
 //! `cargo run --release --bin certify` measures the largest error of every kernel and dtype on the
 //! adapter at hand (but of gradients, for which no bound is derived), against the f64 oracle, and
-//! holds each element to the bound that follows from these rules. u = 2⁻²⁴ is half an ulp of 1 in f32.
+//! holds each element to the bound that follows from these rules. u = 2⁻²⁴ is half an ulp of 1 in
+//! f32.
 //!
 //! * WGSL (§15.7.4) rounds +, −, · correctly: relative error u. A division has 2.5 ulp, `exp2(x)`
 //!   and `exp(x)` have 3 + 2|x| ulp, `log2` 3 ulp or 2⁻²¹ near 1; an ulp is at most 2u of the

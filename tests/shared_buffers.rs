@@ -1,5 +1,5 @@
-//! Calls of hosts that keep all tensors in one buffer, for every kernel: ranges that touch are taken,
-//! any two that overlap are refused by name. Without a device, as any host may ask.
+//! Calls of hosts that keep all tensors in one buffer, for every kernel: ranges that touch are
+//! taken, any two that overlap are refused by name. Without a device, as any host may ask.
 
 use std::cell::RefCell;
 

@@ -35,9 +35,9 @@ pub trait Plan: Clone + core::fmt::Debug + sealed::Sealed {
     ) -> Result<Recipe<B>>;
 
     /// Checks shapes, types and strides of a call's tensors, before there are buffers: what
-    /// [`Plan::recipe`] checks over `()`. A host whose kernels run where an error can only be a panic
-    /// (a framework's device thread) asks here first; what is left to go wrong then are ranges that
-    /// are too small, misaligned, or lie over each other.
+    /// [`Plan::recipe`] checks over `()`. A host whose kernels run where an error can only be a
+    /// panic (a framework's device thread) asks here first; what is left to go wrong then are
+    /// ranges that are too small, misaligned, or lie over each other.
     ///
     /// ```
     /// use phasor::attention::{AttentionProblem, AttentionShape};

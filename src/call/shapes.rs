@@ -25,8 +25,8 @@ fn same<B>(tensor: &'static str, given: &Tensor<B>, needed: [u32; 4]) -> Result<
 }
 
 impl AttentionShape {
-    /// That of q `[B, H_q, S_q, D]` and k `[B, H_kv, S_k, D]`, the last query at the last key. Ragged
-    /// rows and caches do not tell how many sequences there are: [`AttentionShape::new`].
+    /// That of q `[B, H_q, S_q, D]` and k `[B, H_kv, S_k, D]`, the last query at the last key.
+    /// Ragged rows and caches do not tell how many sequences there are: [`AttentionShape::new`].
     ///
     /// # Errors
     /// [`Error::Shape`] where they differ in B or D.

@@ -81,10 +81,10 @@ impl<P: Plan> Kernel<P> {
     }
 
     /// Binds other buffers to a call that was bound before: same sizes, same layouts, same
-    /// positions, anything else in the place of the buffers. For hosts whose buffers come from a pool
-    /// and change from call to call. It makes a bind group for each dispatch, and nothing else; the
-    /// parameters on the device stay. The host pays what wgpu takes for that, and for the checks of the
-    /// call about a microsecond.
+    /// positions, anything else in the place of the buffers. For hosts whose buffers come from a
+    /// pool and change from call to call. It makes a bind group for each dispatch, and nothing
+    /// else; the parameters on the device stay. The host pays what wgpu takes for that, and for the
+    /// checks of the call about a microsecond.
     ///
     /// # Errors
     /// As [`Kernel::bind`], and [`Error::Rebind`] where the call is another one: bind it anew. The

@@ -12,11 +12,11 @@ use crate::plan::Capabilities;
 /// The compiled kernels of one kind on one device, made when they are first asked for: what an
 /// adapter keeps that learns from a framework's tensors what to compute.
 ///
-/// It may be shared between threads. Nothing waits for a kernel to be compiled but who asks for that
-/// very problem. It grows by a kernel for every problem that it is asked for, until
-/// [`Kernels::clear`]; a program has as many as it has kinds of layers and storage types, since sizes
-/// are no part of a problem (of decode, the maxima are). Problems that share a shader share the
-/// pipeline.
+/// It may be shared between threads. Nothing waits for a kernel to be compiled but who asks for
+/// that very problem. It grows by a kernel for every problem that it is asked for, until
+/// [`Kernels::clear`]; a program has as many as it has kinds of layers and storage types, since
+/// sizes are no part of a problem (of decode, the maxima are). Problems that share a shader share
+/// the pipeline.
 ///
 /// ```no_run
 /// use phasor::attention::{AttentionBindings, AttentionProblem, AttentionShape};

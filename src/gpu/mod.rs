@@ -1,5 +1,5 @@
-//! The only floor that names wgpu: capabilities of a device, pipelines, and dispatches made of a
-//! plan's recipes. Nothing here submits, polls, maps or blocks.
+//! The kernels on wgpu: capabilities of a device, pipelines, and dispatches made of a plan's
+//! recipes. Below this floor nothing names wgpu's types; here nothing submits, polls, maps or blocks.
 //!
 //! # Faults
 //!

@@ -44,7 +44,8 @@ pub struct AttentionGradients<R> {
 /// complex numbers: dQ = Z K, dK = conj(Z)ᵀ Q)
 ///
 /// ```text
-/// dQa = Z_re Ka − Z_im Kb    dQb = Z_re Kb + Z_im Ka    dKa = Z_reᵀ Qa + Z_imᵀ Qb    dKb = Z_reᵀ Qb − Z_imᵀ Qa
+/// dQa = Z_re Ka − Z_im Kb      dQb = Z_re Kb + Z_im Ka
+/// dKa = Z_reᵀ Qa + Z_imᵀ Qb    dKb = Z_reᵀ Qb − Z_imᵀ Qa
 /// ```
 ///
 /// the un-rotated tail with Z_re alone. `modify` is that of the forward pass, and gives beside the

@@ -2,8 +2,8 @@
 
 /// A kernel of the crate, by its name.
 ///
-/// [`KernelKind::ALL`] is the one list of them: the self-test, the tables of tests, the compiler lab,
-/// `certify` and the benchmark go by it, and fail where they have nothing to say of one.
+/// [`KernelKind::ALL`] is the one list of them: the self-test, the tables of tests, the compiler
+/// lab, `certify` and the benchmark go by it, and fail where they have nothing to say of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum KernelKind {
@@ -93,8 +93,8 @@ impl core::fmt::Display for KernelKind {
 mod tests {
     use super::*;
 
-    /// A variant that `ALL` lacks would be in no table: the compiler asks for its name, and the module
-    /// of that name is what this looks for.
+    /// A variant that `ALL` lacks would be in no table: the compiler asks for its name, and the
+    /// module of that name is what this looks for.
     #[test]
     fn every_kernel_is_in_the_list() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels");

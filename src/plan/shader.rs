@@ -169,10 +169,10 @@ impl Shader {
 
 #[cfg(feature = "serde")]
 impl Shader {
-    /// The shader as a JSON object, for head_rows in other languages that compile or run it: `kernel`, `label`,
-    /// `source` (WGSL), `entry`, `overrides` (an object), `workgroup_size`, `workgroup_bytes`,
-    /// `storage_buffers`, `table_bytes` and `subgroup` (a number, or null), as the fields of the same
-    /// names. Bindings are those of the WGSL, all in group 0.
+    /// The shader as a JSON object, for programs in other languages that compile or run it:
+    /// `kernel`, `label`, `source` (WGSL), `entry`, `overrides` (an object), `workgroup_size`,
+    /// `workgroup_bytes`, `storage_buffers`, `table_bytes` and `subgroup` (a number, or null), as
+    /// the fields of the same names. Bindings are those of the WGSL, all in group 0.
     pub fn to_json(&self) -> serde_json::Value {
         let overrides: serde_json::Map<_, _> =
             self.overrides.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect();

@@ -57,8 +57,8 @@ impl core::fmt::Display for Quarantine {
 }
 
 impl Capabilities {
-    /// The same device without one of them: later plans leave it out and say why, or are refused with
-    /// [`Error::Quarantined`] where nothing can take its place.
+    /// The same device without one of them: later plans leave it out and say why, or are refused
+    /// with [`Error::Quarantined`] where nothing can take its place.
     #[must_use]
     pub fn without(mut self, suspect: Suspect, reason: impl Into<String>) -> Self {
         if !self.quarantined.iter().any(|other| other.suspect == suspect) {

@@ -1,9 +1,9 @@
 //! Whether a device computes what it should.
 //!
-//! A driver can be wrong, and some are not even there: Mesa's no-op shims take every dispatch and
-//! give back zeros. [`selftest`] runs a small probe through each kernel
-//! and through the tiles that plans for the device use, holds each to the oracle, and says what
-//! went wrong; [`Report::apply`] then keeps later plans away from it.
+//! A driver can be wrong. It can even be a stub: Mesa's no-op shims take every dispatch and give
+//! back zeros. [`selftest`] runs a small probe through each kernel and through the tiles that plans
+//! for the device use. It holds each result to the oracle and says what went wrong, and
+//! [`Report::apply`] keeps later plans away from that.
 //!
 //! ```no_run
 //! # use phasor::{Capabilities, selftest, wgpu};
@@ -14,10 +14,9 @@
 //! # }
 //! ```
 //!
-//! It submits work and reads back, which nothing else in the crate does but
-//! [`tuner`](crate::tuner), and [`selftest`] blocks. Where that is not possible, on the web,
-//! [`SelfTest::start`] submits and [`SelfTest::finish`], called now and then, asks whether the
-//! results are there.
+//! It submits work and reads back, as [`tuner`](crate::tuner) does and nothing else in the crate,
+//! and [`selftest`] blocks. On the web nothing may block: there [`SelfTest::start`] submits, and
+//! [`SelfTest::finish`], called once in a while, asks whether the results are there.
 
 mod backward;
 mod inputs;

@@ -65,8 +65,8 @@ impl Expected {
     }
 }
 
-/// Every probe that plans for `caps` have a use for. Device, software or not, decides how many tiles
-/// of the attention kernel there are: a software adapter compiles each for seconds.
+/// One probe for each kernel, storage and attention tile that plans for `caps` may use. How many
+/// tiles there are depends on the device: a software adapter takes seconds to compile one.
 pub(super) fn all(caps: &Capabilities) -> Vec<Probe> {
     let mut probes = vec![
         probe(caps, "rope, f32", vec![Suspect::Kernel(KernelKind::Rope)], |device, caps| {

@@ -7,8 +7,8 @@ use crate::plan::attention::{Alignment, AttentionShape, Keys, Queries};
 use crate::plan::attention_backward::AttentionBackwardPlan;
 use crate::{DType, Error, Layout, Result};
 
-/// The tensors of one backward call. Strides and offsets of q, k, v, out and `d_out` are multiples of
-/// 4 elements; `d_out` may be broadcast by strides of 0. Of the gradients, strides are any.
+/// The tensors of one backward call. Strides and offsets of q, k, v, out and `d_out` are multiples
+/// of 4 elements; `d_out` may be broadcast by strides of 0. Of the gradients, strides are any.
 #[derive(Debug, Clone)]
 pub struct AttentionBackwardBindings<B> {
     /// As in the forward pass, `[B, H_q, S_q, D]` or ragged `[1, H_q, rows, D]`; read.
@@ -33,8 +33,8 @@ pub struct AttentionBackwardBindings<B> {
     pub dv: Tensor<B>,
     /// ∂loss/∂sinks, f32 `[H_out]`; written.
     pub d_sinks: Option<B>,
-    /// ∂loss/∂bias, f32 `[B, H_out, S_q, S_k]` without gaps; written, zeros where a key is hidden. The
-    /// gradient of a bias that is broadcast is the sum over what it is broadcast along.
+    /// ∂loss/∂bias, f32 `[B, H_out, S_q, S_k]` without gaps; written, zeros where a key is hidden.
+    /// The gradient of a bias that is broadcast is the sum over what it is broadcast along.
     pub d_bias: Option<B>,
     /// As in the forward pass; read.
     pub kv_lens: Option<B>,
@@ -59,8 +59,8 @@ pub struct BackwardRotation<B> {
     pub table: CosSin<B>,
     /// Positions of the queries.
     pub q_positions: Positions<B>,
-    /// Positions of the keys; counted from a first one, or ids. One dispatch reads both lists of ids, so
-    /// that under [`Sharing::Ranges`](crate::Sharing) they are two, in ranges of their own.
+    /// Positions of the keys; counted from a first one, or ids. One dispatch reads both lists of
+    /// ids, so that under [`Sharing::Ranges`](crate::Sharing) they are two, in ranges of their own.
     pub k_positions: Positions<B>,
 }
 

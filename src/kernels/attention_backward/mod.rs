@@ -49,9 +49,9 @@ impl Plan for AttentionBackwardPlan {
 }
 
 impl AttentionBackwardPlan {
-    /// [`Plan::recipe`] for a call whose large passes are cut between workgroups into dispatches of at
-    /// most `budget` each, at least [`AttentionBackwardPlan::least_budget`]. Every budget gives the
-    /// same bits.
+    /// [`Plan::recipe`] for a call whose large passes are cut between workgroups into dispatches of
+    /// at most `budget` each, at least [`AttentionBackwardPlan::least_budget`]. Every budget gives
+    /// the same bits.
     ///
     /// # Errors
     /// As [`Plan::recipe`], and [`Error::Invalid`](crate::Error::Invalid) for a budget that is too

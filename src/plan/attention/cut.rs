@@ -227,7 +227,8 @@ impl AttentionPlan {
                     let end = first.saturating_add(each).min(steps);
                     let last = end == steps;
                     let flops = u64::from(end - first) * step_flops;
-                    // The bound that the last part ends at is not the host's guess.
+                    // The last part runs to the end: sequences on the device may be longer than the
+                    // host counts.
                     let steps = (first, if last { all_steps } else { end });
                     cut.push(CutPart { first_group, groups: band, steps, last, flops })?;
                 }

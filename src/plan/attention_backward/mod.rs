@@ -1,8 +1,8 @@
 //! Planning the backward pass of attention: problem, tiles, workgroup memory, workspace, cost.
 //!
 //! Two large passes, so that nothing is added up across workgroups: queries own dQ, keys own dK and
-//! dV and walk over all query heads of their group. Two small ones before them leave in the workspace
-//! what both read.
+//! dV and walk over all query heads of their group. Two small ones before them leave in the
+//! workspace what both read.
 
 mod cut;
 mod problem;
@@ -109,8 +109,8 @@ impl AttentionBackwardPlan {
         &self.tiles[side as usize]
     }
 
-    /// The shaders of the passes, in the order in which they run: sequences and positions, rows, the
-    /// sinks where they have a gradient, dQ, dK and dV.
+    /// The shaders of the passes, in the order in which they run: sequences and positions, rows,
+    /// the sinks where they have a gradient, dQ, dK and dV.
     pub fn shaders(&self) -> &[Shader] {
         &self.shaders
     }
@@ -129,8 +129,8 @@ impl AttentionBackwardPlan {
         self.most_head_rows(|source| source / (p.heads.q_heads() / p.kv_heads))
     }
 
-    /// Most rows of the table of head rows that fall to one owner: a query head has one for every two of
-    /// its output heads.
+    /// Most rows of the table of head rows that fall to one owner: a query head has one for every
+    /// two of its output heads.
     fn most_head_rows(&self, owner: impl Fn(u32) -> u32) -> u64 {
         let map = &self.problem.attention.heads;
         let mut all = vec![0; map.q_heads() as usize];
@@ -168,8 +168,8 @@ impl AttentionBackwardPlan {
     }
 
     /// What a call of this plan does for one set of sizes: operations that the result needs,
-    /// `8 D + 6 D_v` a visible pair of query and key and output head, since both large passes form S
-    /// and dP; tensors, each once; and bytes that workgroups ask for.
+    /// `8 D + 6 D_v` a visible pair of query and key and output head, since both large passes form
+    /// S and dP; tensors, each once; and bytes that workgroups ask for.
     pub fn cost(&self, shape: &AttentionShape) -> Cost {
         let p = &self.problem.attention;
         let n = |x: u32| Saturating(u64::from(x));

@@ -6,11 +6,12 @@ use crate::plan::attention::{AttentionProblem, Keys, Outputs};
 use crate::plan::channels::Channels;
 use crate::{Error, Phase, Result};
 
-/// The gradients of an attention call with respect to q, k and v, and of its sinks and bias where they
-/// are asked for. Fill in what differs from [`AttentionBackwardProblem::new`].
+/// The gradients of an attention call with respect to q, k and v, and of its sinks and bias where
+/// they are asked for. Fill in what differs from [`AttentionBackwardProblem::new`].
 ///
 /// ```text
-/// δ = rowsum(dO ∘ O) − dLSE    dP = dO Vᵀ    dS = P ∘ (dP − δ)    Z = scale · Σ e^{iφ} dS over a query head's outputs
+/// δ = rowsum(dO ∘ O) − dLSE    dP = dO Vᵀ    dS = P ∘ (dP − δ)
+/// Z = scale · Σ e^{iφ} dS over a query head's outputs
 /// dQ = Z K    dK = conj(Z)ᵀ Q    dV = Pᵀ dO      pairs as complex numbers, K and Q rotated
 /// ```
 ///
@@ -20,14 +21,14 @@ pub struct AttentionBackwardProblem {
     /// The call that is differentiated. It must write its log-sum-exp
     /// ([`AttentionProblem::lse`]); whether this one says so is not read.
     ///
-    /// Not differentiated, and refused: a `score_mod`, block lists, caches, split outputs, heads above 256 channels. A
-    /// `resumable` forward pass has the same gradients; set it to false here.
+    /// Not differentiated, and refused: a `score_mod`, block lists, caches, split outputs, heads
+    /// above 256 channels. A `resumable` forward pass has the same gradients; set it to false here.
     ///
     /// Store `out` in f32 for training: f16 moves δ, and with it dq and dk, by about 10⁻³.
     pub attention: AttentionProblem,
-    /// Whether dq and dk are with respect to un-rotated queries and keys: turned back by the table on
-    /// their way out, and multiplied by its scale. Otherwise they are with respect to the rotated ones,
-    /// also where [`AttentionProblem::rotate_q`] rotates q in the kernel.
+    /// Whether dq and dk are with respect to un-rotated queries and keys: turned back by the table
+    /// on their way out, and multiplied by its scale. Otherwise they are with respect to the
+    /// rotated ones, also where [`AttentionProblem::rotate_q`] rotates q in the kernel.
     pub unrotate: bool,
     /// Whether the loss reads the log-sum-exp, and so has a gradient for it.
     pub d_lse: bool,

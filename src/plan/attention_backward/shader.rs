@@ -35,7 +35,8 @@ fn small(
         entry,
         overrides: vec![("WORKGROUP", f64::from(WORKGROUP))],
         workgroup_size: WORKGROUP,
-        // Of the small passes that of the sinks alone adds up across invocations, and reads the table.
+        // Of the small passes that of the sinks alone adds up across invocations, and reads the
+        // table.
         workgroup_bytes: if sums { 4 * WORKGROUP } else { 0 },
         storage_buffers,
         table_bytes: if sums { head_rows.bytes() } else { 0 },

@@ -106,7 +106,8 @@ impl Tile {
         let units = problem.channels().units().max(problem.attention.value_dim / 8);
         // Invocations along channels have one to four units of them.
         let shapes: &[(u32, u32)] = match (caps.software, units) {
-            // No more than two units an invocation: software adapters unroll, and take long to compile.
+            // No more than two units an invocation: software adapters unroll, and take long to
+            // compile.
             (true, ..=8) => &[(4, 4), (4, 2)],
             (true, ..=16) => &[(8, 4), (4, 2)],
             (true, _) => &[(16, 4), (8, 4), (4, 2)],
@@ -172,8 +173,8 @@ impl core::fmt::Display for Tile {
     }
 }
 
-/// Where the tiles lie in the workgroup array, in groups of four vectors and one that is never used.
-/// Operands of the scores lie over weights and what they are multiplied by.
+/// Where the tiles lie in the workgroup array, in groups of four vectors and one that is never
+/// used. Operands of the scores lie over weights and what they are multiplied by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Memory {
     pub(super) r_pitch: u32,

@@ -235,7 +235,8 @@ fn kinds(keys: Keys<'_>, row: &Row, rope: &ModelRope, count: u32) -> Result<Vec<
     })
 }
 
-/// Refuses keys that say who attends to whom, or how much, where the model's code has no such thing.
+/// Refuses keys that say who attends to whom, or how much, where the model's code has no such
+/// thing.
 fn refuse_unread(keys: Keys<'_>, row: &Row) -> Result<()> {
     const NEVER: [&str; 5] = [
         "attention_chunk_size",

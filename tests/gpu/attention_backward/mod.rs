@@ -1,5 +1,5 @@
-//! The backward pass on the device against the oracle: what a case is, and how it runs. Results of the
-//! forward pass come from the oracle, so that gradients alone are judged.
+//! The backward pass on the device against the oracle: what a case is, and how it runs. Results of
+//! the forward pass come from the oracle, so that gradients alone are judged.
 
 mod laws;
 mod tables;
@@ -150,7 +150,8 @@ impl Case {
             let bound = match Bound::computed(naive, truth, DType::F32) {
                 Bound::Uniform(bound) => {
                     let largest = truth.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
-                    // Sums over all rows of numbers that cancel: the naive run may be exact by luck.
+                    // Sums over all rows of numbers that cancel: the naive run may be exact by
+                    // luck.
                     Bound::Uniform(
                         bound + 2e-6 * f64::from(self.size) + rounding * largest.max(1.0),
                     )

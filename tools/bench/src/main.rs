@@ -2,12 +2,12 @@
 //! to post.
 //!
 //! `cargo run --release --bin bench -- --quick` takes under three minutes. It measures the roof of
-//! the adapter first (f32 multiply-adds, copy bandwidth, cost of a dispatch), then RoPE, KV append and
-//! move, prefill attention (plain, real and imaginary in two passes, both in one packed pass over
-//! duplicated query heads, and both fused), the backward pass of them, decode (plain and fused)
-//! and, unless it is quick, linear attention. Every kernel is checked against the f64 oracle before
-//! it is timed. Software adapters prove nothing about GPUs: the name of the adapter belongs to
-//! every figure.
+//! the adapter first (f32 multiply-adds, copy bandwidth, cost of a dispatch), then RoPE, KV append
+//! and move, prefill attention (plain, real and imaginary in two passes, both in one packed pass
+//! over duplicated query heads, and both fused), the backward pass of them, decode (plain and
+//! fused) and, unless it is quick, linear attention. Every kernel is checked against the f64 oracle
+//! before it is timed. Software adapters prove nothing about GPUs: the name of the adapter belongs
+//! to every figure.
 
 mod append;
 mod backward;

@@ -74,7 +74,8 @@ impl Host {
         })
     }
 
-    /// Buffer, offset and size of a binding. A host that runs a call often keeps what it makes here.
+    /// Buffer, offset and size of a binding. A host that runs a call often keeps what it makes
+    /// here.
     fn resource(
         &self,
         entry: &Entry<Range>,
