@@ -1,5 +1,5 @@
 //! The kernels on wgpu: capabilities of a device, pipelines, and dispatches made of a plan's
-//! recipes. Below this floor nothing names wgpu's types; here nothing submits, polls, maps or blocks.
+//! recipes. No floor below names wgpu's types. Nothing here submits, polls, maps or blocks.
 //!
 //! # Faults
 //!
