@@ -174,7 +174,7 @@ pub enum Error {
         /// What asks for it.
         what: &'static str,
     },
-    /// A way to compute something that the device was seen to get wrong.
+    /// A kernel, tile or storage that the device was seen to get wrong.
     #[error("{suspect} is quarantined: {reason}")]
     Quarantined {
         /// What is left out.

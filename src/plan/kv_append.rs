@@ -160,10 +160,10 @@ impl KvAppendPlan {
         Self::k_pieces(problem).max(problem.cache.v_pieces().div_ceil(2))
     }
 
-    /// Kv heads of an invocation: two share a fetch of cos and sin. More of them read and write at
-    /// places that lie a large power of two apart, which caches of CPUs keep few of, and leave a
-    /// GPU too few invocations. One where it rotates a whole row, whose cos and sin compilers would
-    /// keep in registers from head to head.
+    /// Kv heads of an invocation: two share a fetch of cos and sin. More would stride by large
+    /// powers of two, which thrash CPU caches, and leave a GPU too few invocations. One where an
+    /// invocation rotates a whole row: compilers would keep the row's cos and sin in registers from
+    /// head to head.
     fn heads_each(problem: &KvAppendProblem) -> u32 {
         let whole_rows = problem.rotate && !Self::by_pairs(problem);
         problem.cache.kv_heads.min(if whole_rows { 1 } else { 2 })

@@ -143,9 +143,9 @@ pub struct Shader {
     pub source: String,
     /// Name of the `@compute` function.
     pub entry: &'static str,
-    /// Values of the pipeline-overridable constants, by name. There is always one: wgpu 30 on
-    /// Vulkan writes a module without overrides to SPIR-V before it knows which checks the pipeline
-    /// wants, and so bounds its loops and zeroes its workgroup memory whatever was asked for.
+    /// Values of the pipeline-overridable constants, by name. Never empty: wgpu 30 on Vulkan
+    /// translates a module without overrides before it knows the pipeline's runtime checks, so it
+    /// bounds loops and zeroes workgroup memory whatever was asked for.
     pub overrides: Vec<(&'static str, f64)>,
     /// Invocations of one workgroup.
     pub workgroup_size: u32,

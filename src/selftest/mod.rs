@@ -77,9 +77,9 @@ pub struct SelfTest {
 }
 
 impl SelfTest {
-    /// Compiles and submits every probe that plans for `caps` have a use for. What these leave out
-    /// already is not probed: start again with [`Report::apply`]'s result to probe what takes its
-    /// place.
+    /// Compiles and submits a probe of each kernel, tile and storage that plans for `caps` may use.
+    /// What these leave out already is not probed: start again with [`Report::apply`]'s result to
+    /// probe what takes its place.
     pub fn start(device: &wgpu::Device, queue: &wgpu::Queue, caps: &Capabilities) -> Self {
         let mut report = Report::new(caps);
         let mut pending = Vec::new();

@@ -220,8 +220,8 @@ fn files<'a>(
         },
         wgsl!("attention/sees"),
         places,
-        // The tile before the kernel and its flag: it begins where drivers put the first variable
-        // of workgroup memory, and so at a multiple of 16 bytes.
+        // The tile is declared before the kernel's flag: the first variable of workgroup memory
+        // begins at a multiple of 16 bytes.
         if tile.shuffled { "" } else { wgsl!("attention/stage") },
         if tile.shuffled { wgsl!("attention_shuffled") } else { wgsl!("attention") },
     ];
