@@ -64,6 +64,29 @@ impl<B> Recipe<B> {
     }
 }
 
+impl<B> Recipe<B> {
+    /// The same call over other ranges: those of a host's buffers as numbers, for one.
+    pub fn map<C>(&self, mut range: impl FnMut(&B) -> C) -> Recipe<C> {
+        let mut entry = |entry: &Entry<B>| Entry {
+            binding: entry.binding,
+            resource: match &entry.resource {
+                Resource::Caller(mine) => Resource::Caller(range(mine)),
+                Resource::Params(bytes) => Resource::Params(bytes.clone()),
+                Resource::Table => Resource::Table,
+                Resource::Data(bytes) => Resource::Data(bytes.clone()),
+                Resource::Unused => Resource::Unused,
+            },
+        };
+        let steps = self.steps.iter().map(|step| Step {
+            stage: step.stage,
+            workgroups: step.workgroups,
+            entries: step.entries.iter().map(&mut entry).collect(),
+            flops: step.flops,
+        });
+        Recipe { steps: steps.collect() }
+    }
+}
+
 impl<B> From<Step<B>> for Recipe<B> {
     fn from(step: Step<B>) -> Self {
         Self { steps: vec![step] }

@@ -57,30 +57,38 @@ async function pipeline(shader) {
   return compiled.get(key);
 }
 
-async function run({ shader, workgroups, buffers, bindings }) {
-  if (!shader) return { limits: requiredLimits };
-  const kernel = await pipeline(shader);
-  if (!workgroups) return {};
+async function run({ shader, recipe, buffers }) {
+  if (shader) {
+    await pipeline(shader);
+    return {};
+  }
+  if (!recipe) return { limits: requiredLimits };
   const { STORAGE, UNIFORM, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUsage;
-  const before = buffers.map((text) => Buffer.from(text, 'base64'));
-  const there = before.map((bytes) => {
+  const holding = (bytes, usage) => {
     const size = Math.max(4, (bytes.length + 3) & ~3);
-    const usage = (size <= device.limits.maxUniformBufferBindingSize ? UNIFORM : 0) | STORAGE | COPY_SRC | COPY_DST;
-    const buffer = device.createBuffer({ size, usage });
+    const buffer = device.createBuffer({ size, usage: usage | COPY_DST });
     device.queue.writeBuffer(buffer, 0, bytes);
     return buffer;
-  });
-  const entries = bindings.map(({ binding, buffer, offset, size }) => ({
-    binding,
-    resource: { buffer: there[buffer], offset, size: size ?? undefined },
-  }));
-  const group = device.createBindGroup({ layout: kernel.getBindGroupLayout(0), entries });
+  };
+  const before = buffers.map((text) => Buffer.from(text, 'base64'));
+  const there = before.map((bytes) => holding(bytes, STORAGE | COPY_SRC));
+  const resource = ({ range, words, unused }) => {
+    if (range) return { buffer: there[range.buffer], offset: range.offset, size: range.size };
+    if (words) return { buffer: holding(Buffer.from(Uint32Array.from(words).buffer), UNIFORM | STORAGE) };
+    return { buffer: device.createBuffer({ size: unused, usage: STORAGE }) };
+  };
+  const stages = [];
+  for (const stage of recipe.stages) stages.push(await pipeline(stage));
   const encoder = device.createCommandEncoder();
-  const pass = encoder.beginComputePass();
-  pass.setPipeline(kernel);
-  pass.setBindGroup(0, group);
-  pass.dispatchWorkgroups(...workgroups);
-  pass.end();
+  for (const { stage, workgroups, entries } of recipe.steps) {
+    const bound = entries.map((entry) => ({ binding: entry.binding, resource: resource(entry) }));
+    const group = device.createBindGroup({ layout: stages[stage].getBindGroupLayout(0), entries: bound });
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(stages[stage]);
+    pass.setBindGroup(0, group);
+    pass.dispatchWorkgroups(...workgroups);
+    pass.end();
+  }
   const staging = there.map((buffer) => {
     const copy = device.createBuffer({ size: buffer.size, usage: MAP_READ | COPY_DST });
     encoder.copyBufferToBuffer(buffer, 0, copy, 0, buffer.size);

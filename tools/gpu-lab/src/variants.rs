@@ -151,8 +151,8 @@ fn backward(variants: &mut Vec<Variant>, dim: u32, caps: &Capabilities) -> phaso
         let plan = problem.plan(caps);
         for (n, pass) in ["dq", "dk dv"].into_iter().enumerate() {
             let shader = plan.as_ref().map(|plan| {
-                let shaders = plan.shaders();
-                shaders[shaders.len() - 2 + n].clone()
+                let stages = plan.stages();
+                stages[stages.len() - 2 + n].clone()
             });
             variants.push(Variant {
                 name: format!("backward {pass} D{dim} {name}"),

@@ -113,7 +113,7 @@ impl Device<'_> {
             q_positions: ids_of(queries, seq_q),
             k_positions: ids_of(keys, seq_k),
         });
-        self.run(&kernel.bind(&gpu.device, &shape, &bindings)?)?;
+        self.run(&kernel, &shape, &bindings)?;
         let of = |buffer, shape| self.download(buffer, len(shape));
         Ok(Gradients {
             attention: forward.clone(),

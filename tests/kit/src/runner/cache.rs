@@ -133,8 +133,7 @@ impl<'a> Cache<'a> {
             rotation: self.table().map(|table| table.at(Positions::AmongKeys)),
         };
         let shape = KvAppendShape::new(self.batch, range.end - range.start);
-        let call = self.append.bind(&gpu.device, &shape, &bindings)?;
-        device.run(&call)
+        device.run(&self.append, &shape, &bindings)
     }
 
     /// K (side 0) or V (side 1) of the first rows, `[B, H_kv, rows, D]`.

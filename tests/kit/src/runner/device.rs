@@ -6,10 +6,11 @@ use phasor::attention::{Attention, AttentionBindings, AttentionProblem, Attentio
 use phasor::attention_backward::AttentionBackward;
 use phasor::decode::Decode;
 use phasor::kv_append::KvAppend;
+use phasor::recipe::Plan;
 use phasor::rope::{Direction, Rope, RopeBindings, RopeProblem, RopeShape};
 use phasor::rotary::{CosSin, Positions, TableShape};
 use phasor::scores::{ComponentOrder, Output, Scores, ScoresBindings, ScoresProblem, ScoresShape};
-use phasor::{Bias, DType, Dispatch, Layout, Tensor, oracle, wgpu};
+use phasor::{Bias, DType, Kernel, Layout, Tensor, oracle, wgpu};
 
 use super::{
     Attend, Gradients, Linear, ModelAttention, Runner, Ways, cache::Slots, remote::Remote,
@@ -56,17 +57,25 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// The same calls, bound by the crate on `gpu`, but run by another program: see [`Remote`].
+    /// The same calls over tensors on `gpu`, but run by another program: see [`Remote`].
     pub fn through(gpu: &'a Gpu, remote: Remote) -> Self {
         Device { remote: Some(RefCell::new(remote)), ..Device::new(gpu) }
     }
 
-    pub(super) fn run(&self, call: &Dispatch) -> Result<()> {
-        match &self.remote {
-            None => self.gpu.run(|encoder| call.encode(encoder)),
-            Some(remote) => remote.borrow_mut().run(self.gpu, call)?,
-        }
-        Ok(())
+    /// Runs a call, here or over there.
+    pub(super) fn run<P: Plan>(
+        &self,
+        kernel: &Kernel<P>,
+        shape: &P::Shape<'_>,
+        bindings: &P::Bindings<wgpu::BufferBinding<'_>>,
+    ) -> Result<()> {
+        let Some(remote) = &self.remote else {
+            let call = kernel.bind(&self.gpu.device, shape, bindings)?;
+            self.gpu.run(|encoder| call.encode(encoder));
+            return Ok(());
+        };
+        let plan = kernel.plan();
+        remote.borrow_mut().run(self.gpu, plan, &plan.recipe(shape, bindings)?)
     }
 
     fn rope_kernel(&self, problem: &RopeProblem) -> Result<Rope> {
@@ -198,8 +207,7 @@ impl<'a> Device<'a> {
             rotation: table.at(ids_of(&ids, seq)),
         };
         let shape = RopeShape { batch, seq };
-        let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
-        self.run(&dispatch)?;
+        self.run(&kernel, &shape, &bindings)?;
         let [q_out, k_out] = outputs;
         Ok(if rotation.keys { k_out } else { q_out })
     }
@@ -278,8 +286,7 @@ impl Runner for Device<'_> {
             out: out.as_entire_buffer_binding(),
             lse: None,
         };
-        let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
-        self.run(&dispatch)?;
+        self.run(&kernel, &shape, &bindings)?;
         let complex = self.download(&out, elements);
         Ok(complex.chunks_exact(2).map(|pair| (pair[0], pair[1])).unzip())
     }
@@ -383,8 +390,7 @@ impl Device<'_> {
 
         let query_offset = case.variant.query_offset;
         let shape = AttentionShape { query_offset, ..AttentionShape::new(batch, seq_q, seq_k) };
-        let dispatch = kernel.bind(&self.gpu.device, &shape, &bindings)?;
-        self.run(&dispatch)?;
+        self.run(&kernel, &shape, &bindings)?;
         Ok(oracle::Attended {
             out: self.download(&out, out_len),
             lse: self.download(&lse, lse_len),

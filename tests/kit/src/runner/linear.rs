@@ -137,8 +137,7 @@ impl Device<'_> {
             state: Some(State { s: s.as_entire_buffer_binding(), z: z.as_entire_buffer_binding() }),
             random: None,
         };
-        let dispatch = kernel.bind(&gpu.device, &shape, &bindings)?;
-        self.run(&dispatch)?;
+        self.run(&kernel, &shape, &bindings)?;
         Ok(Linear {
             out: self.download(&out, elements(out_shape)),
             state: [self.download(&s, s_len), self.download(&z, z_len)],

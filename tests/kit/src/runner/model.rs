@@ -163,7 +163,7 @@ impl Attend for OnDevice<'_> {
         let q = Tensor::new(&q, DType::F32, Layout::bhsd([batch, q_heads, new, head_dim])?);
         let output = Tensor::new(&out, DType::F32, Layout::bhsd(out_shape)?);
         let table = cache.table().ok_or("the cache does not rotate")?;
-        let call = if new == 1 {
+        if new == 1 {
             let bytes = self.decode.plan().workspace_bytes(&self.decode.plan().problem().largest());
             let workspace = gpu.output(bytes as usize / 4, DType::F32);
             let bindings = DecodeBindings {
@@ -176,15 +176,15 @@ impl Attend for OnDevice<'_> {
                 bias: None,
                 workspace: Some(workspace.as_entire_buffer_binding()),
             };
-            self.decode.bind(&gpu.device, &DecodeShape { batch, seq_q: 1 }, &bindings)?
+            let shape = DecodeShape { batch, seq_q: 1 };
+            self.device.run(&self.decode, &shape, &bindings)?;
         } else {
             let lens = lens.as_entire_buffer_binding();
             let mut bindings = AttentionBindings::over(q, cache.bind(), lens, output);
             bindings.rotation = Some(table.at(Positions::AmongKeys));
             let shape = AttentionShape::new(batch, new, cache.capacity);
-            self.prefill.bind(&gpu.device, &shape, &bindings)?
-        };
-        self.device.run(&call)?;
+            self.device.run(&self.prefill, &shape, &bindings)?;
+        }
         Ok(self.device.download(&out, out_len))
     }
 }

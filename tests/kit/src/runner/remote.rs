@@ -4,23 +4,23 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use phasor::{Dispatch, Part, wgpu};
+use phasor::recipe::{Plan, Range, Recipe};
+use phasor::shader::Shader;
+use phasor::wgpu;
 use serde_json::{Value, json};
 
 use crate::cases::Result;
 use crate::gpu::Gpu;
 
-/// A program that reads one step of a call a line, runs it, and answers with one line: the buffers
-/// as they are afterwards.
+/// A program that reads one call a line, runs it, and answers with one line: the buffers as they are
+/// afterwards.
 ///
 /// ```text
-/// {"shader": Shader::to_json, "workgroups": [x, y], "buffers": [base64, …],
-///  "bindings": [{"binding", "buffer": index, "offset", "size": bytes or null}, …]}
+/// {"recipe": Recipe::to_json, "buffers": [base64, …]}
 /// {"buffers": [base64 where it changed, null where not, …]}   or   {"error": text}
 /// ```
 ///
-/// Without `workgroups` the shader is only compiled, and without a `shader` the answer is the
-/// device's `{"limits": …}`.
+/// `{"shader": Shader::to_json}` is only compiled, and `{}` asks for the device's `{"limits": …}`.
 #[derive(Debug)]
 pub struct Remote {
     child: Child,
@@ -42,36 +42,28 @@ impl Remote {
         Ok(Self { child, requests, answers })
     }
 
-    /// Runs the steps of a call over there: what its buffers hold here goes in, and what they hold
-    /// there comes back.
-    pub(super) fn run(&mut self, gpu: &Gpu, call: &Dispatch) -> Result<()> {
-        call.parts().try_for_each(|part| self.part(gpu, part))
-    }
-
-    fn part(&mut self, gpu: &Gpu, part: Part<'_>) -> Result<()> {
+    /// Runs a call over there: what its buffers hold here goes in, and what they hold there comes
+    /// back.
+    pub(super) fn run<P: Plan>(
+        &mut self,
+        gpu: &Gpu,
+        plan: &P,
+        recipe: &Recipe<wgpu::BufferBinding<'_>>,
+    ) -> Result<()> {
         let mut buffers: Vec<&wgpu::Buffer> = Vec::new();
-        let mut bindings = Vec::new();
-        for bound in part.bindings() {
-            let known = buffers.iter().position(|&buffer| *buffer == bound.buffer);
+        let recipe = recipe.map(|mine| {
+            let known = buffers.iter().position(|&buffer| buffer == mine.buffer);
             let index = known.unwrap_or_else(|| {
-                buffers.push(&bound.buffer);
+                buffers.push(mine.buffer);
                 buffers.len() - 1
             });
-            bindings.push(json!({
-                "binding": bound.binding,
-                "buffer": index,
-                "offset": bound.offset,
-                "size": bound.size,
-            }));
-        }
+            let size = mine.size.map_or(mine.buffer.size() - mine.offset, u64::from);
+            Range::new(index as u64, mine.offset, size)
+        });
         let contents: Vec<String> =
             buffers.iter().map(|buffer| BASE64.encode(gpu.download_bytes(buffer))).collect();
-        let answer = self.ask(&json!({
-            "shader": part.shader().to_json(),
-            "workgroups": part.workgroups(),
-            "buffers": contents,
-            "bindings": bindings,
-        }))?;
+        let recipe = recipe.to_json(plan, Shader::clone);
+        let answer = self.ask(&json!({ "recipe": recipe, "buffers": contents }))?;
         if let Some(error) = answer["error"].as_str() {
             return Err(error.into());
         }

@@ -128,8 +128,7 @@ impl Device<'_> {
                 workspace: Some(workspace.as_entire_buffer_binding()),
             };
             let shape = DecodeShape { batch, seq_q: n };
-            let call = kernel.bind(&gpu.device, &shape, &bindings)?;
-            self.run(&call)?;
+            self.run(&kernel, &shape, &bindings)?;
             let part_lse = self.download(&part_lse, (batch * heads_out * n) as usize);
             let heads = lse.chunks_exact_mut(seq_q as usize);
             for (head, part) in heads.zip(part_lse.chunks_exact(n as usize)) {
@@ -200,8 +199,7 @@ impl Device<'_> {
             lse: Some(lse.as_entire_buffer_binding()),
         };
         let shape = MergeShape { parts, batch, heads, seq };
-        let call = kernel.bind(&gpu.device, &shape, &bindings)?;
-        self.run(&call)?;
+        self.run(&kernel, &shape, &bindings)?;
         Ok(oracle::Attended {
             out: self.download(&out, out_len),
             lse: self.download(&lse, lse_len),
