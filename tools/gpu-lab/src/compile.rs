@@ -33,7 +33,7 @@ pub fn probe(gpu: &Gpu, file: &Path) -> Result<()> {
         let too_large = too_large(&shader, &caps);
         let compile = || -> Result<()> {
             let spirv = spirv::compile(&shader, driver.robust_buffers)?;
-            driver.compile(&spirv, shader.entry, caps.subgroup.is_some()).map(drop)
+            driver.compile(&shader, &spirv, caps.subgroup.is_some()).map(drop)
         };
         let error = match too_large {
             Some(_) => None,

@@ -19,6 +19,7 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
+use phasor::Sharing;
 use phasor::attention::Tile;
 
 use gpus::{GPUS, Gpu};
@@ -47,6 +48,9 @@ struct Options {
     /// 1),v_quads,pv_apart (0 or 1).
     #[arg(long, value_parser = tile)]
     tile: Option<Tile>,
+    /// How tensors may lie in buffers: `apart`, or `ranges` of one, every storage binding writable.
+    #[arg(long, value_parser = sharing, default_value = "apart")]
+    sharing: Sharing,
     /// Only compiles the shaders of this file, one JSON object of `Shader::to_json` a line, and
     /// prints one verdict a line.
     #[arg(long)]
@@ -75,13 +79,21 @@ fn tile(text: &str) -> Result<Tile> {
     })
 }
 
+fn sharing(text: &str) -> Result<Sharing> {
+    match text {
+        "apart" => Ok(Sharing::Apart),
+        "ranges" => Ok(Sharing::Ranges),
+        _ => bail!("apart or ranges"),
+    }
+}
+
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
     if let Some(name) = &options.probe {
         let gpu = Gpu::named(name)?;
         match &options.compile {
             Some(file) => compile::probe(&gpu, file)?,
-            None => probe::probe(&gpu, options.select, options.tile)?,
+            None => probe::probe(&gpu, options.select, options.tile, options.sharing)?,
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -151,7 +163,7 @@ fn run(gpu: &Gpu, root: &Path, options: &Options) -> Result<Vec<Record>> {
     let mut command = gpu.command(root, &program)?;
     command.args(["--probe", gpu.name]);
     for (name, value) in std::env::args().skip(1).zip(std::env::args().skip(2)) {
-        if ["--tile", "--select"].contains(&name.as_str()) {
+        if ["--tile", "--select", "--sharing"].contains(&name.as_str()) {
             command.args([name, value]);
         }
     }

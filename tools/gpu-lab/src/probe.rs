@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
 use phasor::attention::Tile;
-use phasor::{Capabilities, wgpu};
+use phasor::{Capabilities, Sharing, wgpu};
 use serde::{Deserialize, Serialize};
 
 use crate::gpus::{Gpu, Vendor};
@@ -63,8 +63,8 @@ pub fn capabilities() -> Result<Capabilities> {
 }
 
 /// Compiles all variants with the driver that the loader finds.
-pub fn probe(gpu: &Gpu, selection: Selection, tile: Option<Tile>) -> Result<()> {
-    let caps = capabilities()?;
+pub fn probe(gpu: &Gpu, selection: Selection, tile: Option<Tile>, sharing: Sharing) -> Result<()> {
+    let caps = capabilities()?.sharing(sharing);
     let driver = Driver::open()?;
     for variant in variants(&caps, selection, tile)? {
         let mut record = Record {
@@ -80,7 +80,7 @@ pub fn probe(gpu: &Gpu, selection: Selection, tile: Option<Tile>) -> Result<()> 
         let compiled = variant.shader.map_err(anyhow::Error::from).and_then(|shader| {
             record.kernel = shader.label.clone();
             let spirv = spirv::compile(&shader, driver.robust_buffers)?;
-            let compiled = driver.compile(&spirv, shader.entry, caps.subgroup.is_some())?;
+            let compiled = driver.compile(&shader, &spirv, caps.subgroup.is_some())?;
             let workgroup = [shader.workgroup_size, shader.workgroup_bytes];
             record.statistics = Some(Statistics::new(gpu, &compiled, workgroup)?);
             wgsl = shader.source;

@@ -9,6 +9,7 @@ use phasor::kv_append::KvAppendProblem;
 use phasor::kv_move::KvMoveProblem;
 use phasor::linear_attention::LinearAttentionProblem;
 use phasor::merge::MergeProblem;
+use phasor::recipe::Plan;
 use phasor::rope::RopeProblem;
 use phasor::scores::ScoresProblem;
 use phasor::shader::Shader;
@@ -106,7 +107,7 @@ fn attention(
         name: format!("prefill D{} {} {name}", problem.head_dim, problem.kv_dtype),
         head_dim: problem.head_dim,
         parts: Parts::QkAndPv,
-        shader: plan.map(|plan| plan.shader().clone()),
+        shader: stage(plan, 0),
     }
 }
 
@@ -148,21 +149,23 @@ fn backward(variants: &mut Vec<Variant>, dim: u32, caps: &Capabilities) -> phaso
             unrotate: true,
             ..AttentionBackwardProblem::new(AttentionProblem::new(heads, 2, dim))
         };
-        let plan = problem.plan(caps);
-        for (n, pass) in ["dq", "dk dv"].into_iter().enumerate() {
-            let shader = plan.as_ref().map(|plan| {
-                let stages = plan.stages();
-                stages[stages.len() - 2 + n].clone()
-            });
+        for (pass, last) in [("dq", 2), ("dk dv", 1)] {
+            let plan = problem.plan(caps);
+            let at = plan.as_ref().map_or(0, |plan| plan.stages().len() - last);
             variants.push(Variant {
                 name: format!("backward {pass} D{dim} {name}"),
                 head_dim: dim,
                 parts: Parts::QkAndPv,
-                shader: shader.map_err(Clone::clone),
+                shader: stage(plan, at),
             });
         }
     }
     Ok(())
+}
+
+/// The shader of a plan's stage; the error where there is no plan.
+fn stage<P: Plan>(plan: phasor::Result<P>, stage: usize) -> phasor::Result<Shader> {
+    plan.map(|plan| plan.stages()[stage].clone())
 }
 
 fn other(name: String, head_dim: u32, shader: phasor::Result<Shader>) -> Variant {
@@ -175,7 +178,7 @@ fn rotations(variants: &mut Vec<Variant>, caps: &Capabilities) {
             [("apart", false, true), ("in place", true, true), ("by channel", false, false)]
         {
             let problem = RopeProblem { dtype, in_place, aligned, ..RopeProblem::new(8, 2, 128) };
-            let shader = problem.plan(caps).map(|plan| plan.shader().clone());
+            let shader = stage(problem.plan(caps), 0);
             variants.push(other(format!("rope D128 {dtype} {name}"), 128, shader));
         }
     }
@@ -187,18 +190,15 @@ fn serving(variants: &mut Vec<Variant>, caps: &Capabilities) -> phasor::Result<(
         for stored in [CacheType::F32, CacheType::F16, CacheType::Int8, CacheType::Q4] {
             let cache = CacheFormat { k: stored, v: stored, ..CacheFormat::new(8, dim) };
             for (name, heads) in [("plain", HeadMap::plain(32)?), ("fused", HeadMap::ropepp(32)?)] {
-                let plan = DecodeProblem::new(heads, cache, 4, 16384).plan(caps);
-                let shader = plan.map(|plan| plan.shader().clone());
+                let shader = stage(DecodeProblem::new(heads, cache, 4, 16384).plan(caps), 0);
                 variants.push(other(format!("decode D{dim} {stored} {name}"), dim, shader));
             }
-            let plan = KvAppendProblem::new(cache).plan(caps);
-            let shader = plan.map(|plan| plan.shader().clone());
+            let shader = stage(KvAppendProblem::new(cache).plan(caps), 0);
             variants.push(other(format!("append D{dim} {stored}"), dim, shader));
-            let plan = KvMoveProblem::new(cache).plan(caps);
-            let shader = plan.map(|plan| plan.shader().clone());
+            let shader = stage(KvMoveProblem::new(cache).plan(caps), 0);
             variants.push(other(format!("move D{dim} {stored}"), dim, shader));
         }
-        let shader = MergeProblem::new(dim).plan(caps).map(|plan| plan.shader().clone());
+        let shader = stage(MergeProblem::new(dim).plan(caps), 0);
         variants.push(other(format!("merge D{dim}"), dim, shader));
     }
     Ok(())
@@ -207,11 +207,12 @@ fn serving(variants: &mut Vec<Variant>, caps: &Capabilities) -> phasor::Result<(
 /// Scores and linear attention.
 fn inspection(variants: &mut Vec<Variant>, caps: &Capabilities) -> phasor::Result<()> {
     for dim in [64, 128] {
-        let shader = ScoresProblem::new(8, 2, dim).plan(caps).map(|plan| plan.shader().clone());
+        let shader = stage(ScoresProblem::new(8, 2, dim).plan(caps), 0);
         variants.push(other(format!("scores D{dim}"), dim, shader));
-        let plan = LinearAttentionProblem::new(HeadMap::plain(8)?, 2, dim).plan(caps)?;
-        for (pass, shader) in ["sums", "scan", "outputs"].into_iter().zip(plan.shaders()) {
-            variants.push(other(format!("linear D{dim} {pass}"), dim, Ok(shader.clone())));
+        let problem = LinearAttentionProblem::new(HeadMap::plain(8)?, 2, dim);
+        for (n, pass) in ["sums", "scan", "outputs"].into_iter().enumerate() {
+            let shader = stage(problem.plan(caps), n);
+            variants.push(other(format!("linear D{dim} {pass}"), dim, shader));
         }
     }
     Ok(())

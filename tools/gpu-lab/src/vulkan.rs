@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString};
 use anyhow::{Context as _, Result, bail};
 use ash::{ext, khr, vk};
 
-use crate::spirv::Spirv;
+use phasor::shader::{BindingType, Shader};
 
 pub struct Driver {
     // Dropped last: it holds the library that the others call.
@@ -107,19 +107,19 @@ impl Driver {
 
     /// `subgroups`: the device was made with subgroup operations, for which wgpu lets the driver
     /// choose the subgroup size.
-    pub fn compile(&self, spirv: &Spirv, entry: &str, subgroups: bool) -> Result<Compiled> {
+    pub fn compile(&self, shader: &Shader, words: &[u32], subgroups: bool) -> Result<Compiled> {
         // SAFETY: as in `open`.
         unsafe {
-            let bindings: Vec<_> = spirv
-                .bindings
+            let bindings: Vec<_> = shader
+                .bindings()
                 .iter()
-                .map(|(&number, &uniform)| {
-                    let kind = match uniform {
-                        true => vk::DescriptorType::UNIFORM_BUFFER,
-                        false => vk::DescriptorType::STORAGE_BUFFER,
+                .map(|one| {
+                    let kind = match one.ty {
+                        BindingType::Uniform => vk::DescriptorType::UNIFORM_BUFFER,
+                        _ => vk::DescriptorType::STORAGE_BUFFER,
                     };
                     vk::DescriptorSetLayoutBinding::default()
-                        .binding(number)
+                        .binding(one.binding)
                         .descriptor_type(kind)
                         .descriptor_count(1)
                         .stage_flags(vk::ShaderStageFlags::COMPUTE)
@@ -129,9 +129,9 @@ impl Driver {
             let sets = [self.device.create_descriptor_set_layout(&info, None)?];
             let info = vk::PipelineLayoutCreateInfo::default().set_layouts(&sets);
             let layout = self.device.create_pipeline_layout(&info, None)?;
-            let info = vk::ShaderModuleCreateInfo::default().code(&spirv.words);
+            let info = vk::ShaderModuleCreateInfo::default().code(words);
             let module = self.device.create_shader_module(&info, None)?;
-            let name = CString::new(entry)?;
+            let name = CString::new(shader.entry)?;
             let mut stage = vk::PipelineShaderStageCreateInfo::default()
                 .stage(vk::ShaderStageFlags::COMPUTE)
                 .module(module)
