@@ -18,8 +18,8 @@
 //     p  [key quad, row pair]  four keys: (re 0, re 1, im 0, im 1); with one stream
 //        [key quad, two row pairs]  each of them: (0, 1 of keys 0 and 1), (0, 1 of keys 2 and 3)
 //
-// work_of, out_row, head_of, store_*: attention/work.wgsl; stage_*, k_slot: attention/stage.wgsl;
-// value: attention/load.wgsl; modified_quad, masked, any_hidden: attention/score.wgsl; sees:
+// work_of, out_row, store_*: attention/work.wgsl; stage_*, k_slot: attention/stage.wgsl; value:
+// attention/load.wgsl; modified_quad, masked, any_hidden: attention/score.wgsl; sees:
 // attention/sees.wgsl; kept_state, keep_state: attention/state_*.wgsl; block_visited:
 // attention/blocks_*.wgsl; with_sink: softmax.wgsl; not_finite: finite.wgsl
 

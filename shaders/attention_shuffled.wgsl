@@ -14,7 +14,7 @@
 // unrolled: the code is as short for every head dimension. Loops over lanes and states must unroll:
 // they index private arrays.
 //
-// work_of, out_row, head_of, store_*: attention/work.wgsl; query_unit, key_pairs, value:
+// work_of, out_row, store_*: attention/work.wgsl; query_unit, key_pairs, value:
 // attention/load.wgsl; modified_quad, masked, any_hidden: attention/score.wgsl; sees:
 // attention/sees.wgsl; kept_state, keep_state: attention/state_*.wgsl; block_visited:
 // attention/blocks_*.wgsl; with_sink: softmax.wgsl; not_finite: finite.wgsl

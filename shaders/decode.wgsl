@@ -328,8 +328,8 @@ fn decode(
             }
             let top = maxima[i / 4u][i % 4u];
             let sum = totals[i / 4u][i % 4u];
-            let head = select(head_row.head0, head_row.head1, stream == 1u);
-            let sink = select(head_row.sink0, head_row.sink1, stream == 1u);
+            let head = head_of(head_row, stream);
+            let sink = select(head_row.sinks.x, head_row.sinks.y, stream == 1u);
             let place = Output(split, batch, head, row / params.head_rows, column);
             store_result(place, x, top, sum, sink);
         }

@@ -48,7 +48,7 @@ pub use gpu::{Compiler, Dispatch, Kernel, Kernels, Part, Tensor};
 pub use heads::HeadMap;
 pub use layout::Layout;
 pub use phase::{OutputHead, Phase};
-pub use plan::attention::Bias;
+pub use plan::rules::Bias;
 pub use plan::{
     Budget, Capabilities, Cost, KernelKind, MaskHook, Quarantine, ScoreHook, Sharing, Suspect,
 };

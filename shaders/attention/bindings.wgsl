@@ -55,23 +55,7 @@ struct Params {
     rotary: Rotary,
 }
 
-// What one workgroup computes: a query head and its one or two output heads.
-struct HeadRow {
-    source: u32,     // query head
-    slot0: u32,      // head of `out` for stream 0
-    slot1: u32,      // head of `out` or `out_im` for stream 1
-    streams: u32,    // 1 or 2: how many of the streams are stored
-    lse0: u32,       // head of `lse` for stream 0
-    lse1: u32,
-    pad0: u32,
-    pad1: u32,
-    phases: vec4<f32>, // cos φ0, sin φ0, cos φ1, sin φ1
-    sinks: vec2<f32>,  // logits that join the denominator of each stream, in base 2; MASKED: none
-    slopes: vec2<f32>, // ALiBi slopes of each stream, in base 2
-}
-
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<uniform> head_rows: array<HeadRow, HEAD_ROWS>;
 
 // Queries of one sequence: the first one's row in q, and how many.
 struct QueryRows {

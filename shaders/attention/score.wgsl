@@ -1,6 +1,6 @@
 // Scores of a tile: what is done to them, and which are masked.
 //
-// modified, Place: score.wgsl; head_of: attention/work.wgsl
+// modified, Place: score.wgsl; head_of: head_rows.wgsl
 
 // Keys of the quad whose first key is this one.
 fn tile_keys(key: u32) -> vec4<u32> {

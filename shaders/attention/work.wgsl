@@ -1,4 +1,8 @@
 // What a workgroup works on, and where its results go.
+//
+// HeadRow, head_of: head_rows.wgsl; rows_of: attention/rows_*.wgsl; keys_of, hidden_up_to:
+// attention/keys_*.wgsl; prefix_of, before_window: attention/prefix_*.wgsl; store_out, store_out_im:
+// io/; write_lse: attention/lse*.wgsl; log_sum_exp: softmax.wgsl
 
 fn work_of(in_part: u32) -> Work {
     let linear = params.first_group + in_part;
@@ -38,19 +42,15 @@ fn work_of(in_part: u32) -> Work {
     return work;
 }
 
-// The head of a stream among the rows of log-sum-exps.
-fn head_of(head_row: HeadRow, stream: u32) -> u32 {
-    return select(head_row.lse1, head_row.lse0, stream == 0u);
-}
-
 // Where the outputs of a row start. Apart from the stores, which compilers repeat for every column.
 fn out_row(work: Work, stream: u32, row: u32) -> u32 {
+    let head = select(head_of(work.head_row, stream), work.head_row.source, SPLIT);
     if (stream == 0u) {
         return params.out.offset + work.batch * params.out.batch
-            + work.head_row.slot0 * params.out.head + (work.rows.first + row) * params.out.row;
+            + head * params.out.head + (work.rows.first + row) * params.out.row;
     }
     return params.out_im.offset + work.batch * params.out_im.batch
-        + work.head_row.slot1 * params.out_im.head + (work.rows.first + row) * params.out_im.row;
+        + head * params.out_im.head + (work.rows.first + row) * params.out_im.row;
 }
 
 fn store_quad(stream: u32, at: u32, x: vec4<f32>) {

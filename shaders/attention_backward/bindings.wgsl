@@ -60,23 +60,7 @@ struct Params {
     k_rotary: Rotary,
 }
 
-// A query head and its one or two output heads.
-struct HeadRow {
-    source: u32,     // query head
-    slot0: u32,
-    slot1: u32,
-    streams: u32,    // 1 or 2: how many of the streams there are
-    lse0: u32,       // output head of stream 0
-    lse1: u32,
-    pad0: u32,
-    pad1: u32,
-    phases: vec4<f32>, // cos φ0, sin φ0, cos φ1, sin φ1
-    sinks: vec2<f32>,  // logits of each stream, in base 2; MASKED: none
-    slopes: vec2<f32>, // ALiBi slopes of each stream, in base 2
-}
-
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<uniform> head_rows: array<HeadRow, HEAD_ROWS>;
 
 // The log-sum-exp of a row that gives no gradient: its weights are 0, and a hidden key's score less
 // this does not overflow.
@@ -86,8 +70,4 @@ const DEAD: f32 = 2.0e35;
 struct QueryRows {
     first: u32,
     count: u32,
-}
-
-fn head_of(head_row: HeadRow, stream: u32) -> u32 {
-    return select(head_row.lse1, head_row.lse0, stream == 0u);
 }

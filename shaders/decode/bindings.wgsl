@@ -33,19 +33,6 @@ struct Params {
     rotary: Rotary,
 }
 
-// A query head, and its one or two output heads. The table holds `head_rows` rows a kv head.
-struct HeadRow {
-    source: u32,
-    head0: u32,
-    head1: u32,
-    streams: u32,      // 0: a row that fills up the table
-    phases: vec4<f32>, // cos φ0, sin φ0, cos φ1, sin φ1
-    sink0: f32,        // logits that join each denominator, in base 2; MASKED: none
-    sink1: f32,
-    slope0: f32,       // ALiBi slopes of each output head, in base 2
-    slope1: f32,
-}
-
 // Four channels of an output row.
 struct Output {
     split: u32,
@@ -56,7 +43,6 @@ struct Output {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<uniform> head_rows: array<HeadRow, HEAD_ROWS>;
 // [B] rows of each sequence, the new ones included
 @group(0) @binding(10) var<storage, read> kv_lens: array<u32>;
 

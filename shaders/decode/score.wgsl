@@ -16,7 +16,7 @@ fn head_row_of(kv_head: u32, row: u32) -> HeadRow {
 fn modified_score(
     score: f32, head_row: HeadRow, t: u32, batch: u32, i: u32, query: i32, key: u32,
 ) -> f32 {
-    let head = select(head_row.head0, head_row.head1, t == 1u);
-    let slope = select(head_row.slope0, head_row.slope1, t == 1u);
+    let head = head_of(head_row, t);
+    let slope = select(head_row.slopes.x, head_row.slopes.y, t == 1u);
     return modified(score, slope, Place(batch, head, i, query, query, key));
 }

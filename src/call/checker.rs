@@ -1,7 +1,7 @@
 //! The checks that a call's bindings have to pass.
 
 use super::{Binding, Strides, Tensor};
-use crate::plan::attention::Bias;
+use crate::plan::rules::Bias;
 use crate::plan::{Capabilities, Sharing};
 use crate::{DType, Error, Layout, Result};
 

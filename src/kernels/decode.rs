@@ -7,10 +7,9 @@ use crate::call::{
     Rotation, Step, Strides, Tensor, sealed,
 };
 use crate::kernels::merge::MergeBindings;
-use crate::plan::attention::Bias;
 use crate::plan::decode::{DecodePlan, DecodeShape};
 use crate::plan::merge::{MergePlan, MergeShape};
-use crate::plan::softmax::scale_and_cap;
+use crate::plan::rules::Bias;
 use crate::plan::{Capabilities, KernelKind, Shader, binding};
 use crate::uniform::uniform;
 use crate::{DType, Error, Layout, Result};
@@ -98,7 +97,7 @@ impl Plan for DecodePlan {
     }
 
     fn tables(&self) -> Vec<Option<Vec<u8>>> {
-        let head_rows = bytemuck::cast_slice(&self.head_rows.table()).to_vec();
+        let head_rows = self.head_rows.table();
         let merge = self.merge().into_iter().flat_map(Plan::tables);
         [Some(head_rows)].into_iter().chain(merge).collect()
     }
@@ -227,7 +226,7 @@ fn params<B: Binding>(
     Checked { cache, rotary, bias }: Checked,
 ) -> Params {
     let p = plan.problem();
-    let (q_scale, softcap) = scale_and_cap(p.softmax_scale, p.softcap);
+    let (q_scale, softcap) = p.rules().scale_and_cap();
     Params {
         batch: shape.batch,
         seq_q: shape.seq_q,

@@ -3,6 +3,7 @@
 use core::num::Saturating;
 
 use crate::bits::eq_by_bits;
+use crate::plan::rules::check_sinks;
 use crate::plan::shader::{Source, stored, wgsl};
 use crate::plan::softmax::sink_in_base_2;
 use crate::plan::{Capabilities, Cost, KernelKind, Shader};
@@ -71,15 +72,6 @@ impl MergeProblem {
         }
         check_sinks(&self.sinks)
     }
-}
-
-/// Refuses sinks that are no logits.
-pub(crate) fn check_sinks(sinks: &[f32]) -> Result<()> {
-    if sinks.iter().any(|sink| sink.is_nan() || *sink == f32::INFINITY) {
-        let got = format!("{sinks:?}");
-        return Err(Error::Invalid { what: "sinks", needed: "finite or −∞", got });
-    }
-    Ok(())
 }
 
 /// Sizes that change from call to call.

@@ -5,6 +5,7 @@ use core::num::Saturating;
 use core::ops::Range;
 
 use crate::bits::eq_by_bits;
+use crate::plan::rules::ScoreRules;
 use crate::plan::shader::{Source, stored, wgsl};
 use crate::plan::{Capabilities, Cost, KernelKind, Shader};
 use crate::rotary::Pairing;
@@ -111,16 +112,19 @@ impl ScoresProblem {
         matches!(self.output, Output::Statistics { .. })
     }
 
+    /// What is done to scores.
+    fn rules(&self) -> ScoreRules<'static> {
+        let heads = [self.q_heads, self.kv_heads, self.heads.len() as u32];
+        ScoreRules::new(heads, self.softmax_scale, self.causal)
+    }
+
     fn check(&self) -> Result<()> {
         let invalid = |what, needed, got: String| Err(Error::Invalid { what, needed, got });
         if self.head_dim == 0 || self.head_dim > 256 || !self.head_dim.is_multiple_of(4) {
             let got = self.head_dim.to_string();
             return invalid("head_dim", "a multiple of 4 from 4 to 256", got);
         }
-        if self.kv_heads == 0 || self.q_heads == 0 || !self.q_heads.is_multiple_of(self.kv_heads) {
-            let got = format!("{} for {} query heads", self.kv_heads, self.q_heads);
-            return invalid("kv_heads", "a divisor of the query heads", got);
-        }
+        self.rules().check()?;
         if let Some(head) = self.heads.iter().find(|&&head| head >= self.q_heads) {
             return invalid("heads", "below q_heads", format!("{head} of {}", self.q_heads));
         }
@@ -130,9 +134,6 @@ impl ScoresProblem {
         if self.rotary_dim > self.head_dim {
             let got = format!("{} of {}", self.rotary_dim, self.head_dim);
             return invalid("rotary_dim", "at most head_dim", got);
-        }
-        if !self.softmax_scale.is_finite() {
-            return invalid("softmax_scale", "finite", self.softmax_scale.to_string());
         }
         self.pairing.check(self.rotary_dim)
     }
@@ -258,7 +259,7 @@ impl core::fmt::Display for ScoresPlan {
             p.q_heads,
             p.kv_heads,
             p.head_dim,
-            if p.causal { "causal" } else { "full" },
+            p.rules(),
             p.output,
             self.block,
             self.block,

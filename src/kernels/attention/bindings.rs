@@ -263,7 +263,7 @@ impl<B: Binding> AttentionBindings<B> {
         };
         let places = end.max(if problem.prefix { before } else { 0 }).max(0);
         // Without causal mask, window and ALiBi, queries have no place among the keys.
-        let places = problem.placed().then(|| u32::try_from(places).unwrap_or(u32::MAX));
+        let places = problem.rules().placed().then(|| u32::try_from(places).unwrap_or(u32::MAX));
         let reach = Reach { ids: [batch, rows], places, ..Reach::rows(0, shape.seq_q) };
         let rotary_dim = problem.rotate_q.then_some(problem.rotary_dim);
         RotaryParams::optional(checker, self.rotation.as_ref(), rotary_dim, reach)

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::call::{Binding, Checker, Plan, Recipe, Resource, Step, sealed};
-use crate::plan::attention::{AttentionPlan, AttentionShape, Bias, Bound, Keys};
+use crate::plan::attention::{AttentionPlan, AttentionShape, Bound, Keys};
+use crate::plan::rules::Bias;
 use crate::plan::{Budget, Capabilities, KernelKind, Shader, binding};
 pub use bindings::{AttentionBindings, BlockList};
 use params::{Lists, Params};
@@ -27,7 +28,7 @@ impl Plan for AttentionPlan {
     }
 
     fn tables(&self) -> Vec<Option<Vec<u8>>> {
-        vec![Some(bytemuck::cast_slice(&self.head_rows.table()).to_vec())]
+        vec![Some(self.head_rows.table())]
     }
 
     fn recipe<B: Binding>(

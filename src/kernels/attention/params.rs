@@ -4,7 +4,6 @@ use super::AttentionBindings;
 use super::bindings::Checked;
 use crate::call::{CacheParams, RotaryParams, Rotation, Strides};
 use crate::plan::attention::{Alignment, AttentionPlan, AttentionShape, CutPart, Queries};
-use crate::plan::softmax::scale_and_cap;
 use crate::uniform::uniform;
 use crate::{Error, Layout, Result};
 
@@ -84,8 +83,9 @@ impl Params {
         };
         let tiles = shape.seq_q.div_ceil(plan.tile().block_q());
         let blocks_row = shape.seq_k.div_ceil(plan.tile().block_k());
-        let align_last = problem.placed() && problem.alignment == Alignment::LastKey;
-        let (q_scale, softcap) = scale_and_cap(problem.softmax_scale, problem.softcap);
+        let align_last = problem.rules().placed() && problem.alignment == Alignment::LastKey;
+        let rules = problem.rules();
+        let (q_scale, softcap) = rules.scale_and_cap();
         Ok(Self {
             batch: shape.batch,
             seq_q: shape.seq_q,
@@ -93,9 +93,9 @@ impl Params {
             group: problem.heads.q_heads() / problem.kv_heads,
             tiles,
             last_part: 1,
-            head_rows: plan.head_rows.rows.len() as u32,
-            offset: offset(shape, problem.placed())?,
-            ahead: problem.ahead().map_or(FAR, |keys| keys as i32),
+            head_rows: plan.head_rows.len(),
+            offset: offset(shape, problem.rules().placed())?,
+            ahead: rules.ahead().map_or(FAR, |keys| keys as i32),
             align_last: u32::from(align_last),
             window: problem.window.map_or(NO_WINDOW, |window| window as i32),
             q_scale,

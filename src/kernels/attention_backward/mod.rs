@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::call::{Binding, Plan, Positions, Recipe, Resource, Step, sealed};
-use crate::plan::attention::{AttentionShape, Bias, Keys};
+use crate::plan::attention::{AttentionShape, Keys};
 use crate::plan::attention_backward::{AttentionBackwardPlan, Part, Side, WORKGROUP};
+use crate::plan::rules::Bias;
 use crate::plan::{Budget, Capabilities, KernelKind, Shader, binding};
 pub use bindings::{AttentionBackwardBindings, BackwardRotation};
 use params::Params;
@@ -26,7 +27,7 @@ impl Plan for AttentionBackwardPlan {
     }
 
     fn tables(&self) -> Vec<Option<Vec<u8>>> {
-        let head_rows: Vec<u8> = bytemuck::cast_slice(&self.head_rows.table()).to_vec();
+        let head_rows = self.head_rows.table();
         // Places and rows look nothing up.
         (0..self.shaders().len()).map(|stage| (stage > 1).then(|| head_rows.clone())).collect()
     }

@@ -84,7 +84,7 @@ impl Params {
             seq_q: shape.seq_q,
             seq_k: shape.seq_k,
             group: p.heads.q_heads() / p.kv_heads,
-            head_rows: plan.head_rows.rows.len() as u32,
+            head_rows: plan.head_rows.len(),
             causal_offset: causal_offset(shape, p.causal)?,
             align_last: u32::from(p.causal && p.alignment == Alignment::LastKey),
             window: p.window.map_or(NO_WINDOW, |window| window as i32),

@@ -1,8 +1,9 @@
 //! Tiles worth measuring on a device.
 
 use super::memory::Memory;
-use super::{AttentionProblem, HeadRows, Tile};
+use super::{AttentionProblem, Tile};
 use crate::Result;
+use crate::plan::head_rows::HeadRows;
 use crate::plan::{Capabilities, Suspect};
 
 /// Registers that an invocation may spend on scores and outputs; beyond it every known compiler
@@ -21,7 +22,7 @@ impl Tile {
         capabilities: &Capabilities,
     ) -> Result<Vec<Self>> {
         problem.check()?;
-        let head_rows = HeadRows::new(problem)?;
+        let head_rows = problem.head_rows();
         let default = Self::choose(problem, &head_rows, capabilities)?;
         let mut tiles: Vec<_> = Shapes::of(problem, &head_rows, capabilities).collect();
         let sound = |tile: &Self| capabilities.quarantine(Suspect::Tile(*tile)).is_none();

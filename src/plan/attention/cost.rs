@@ -54,7 +54,7 @@ pub(super) fn cost(plan: &AttentionPlan, shape: &AttentionShape) -> Cost {
     let size = |dtype: DType| Saturating(dtype.size());
     let (batch, d, dv) = (n(shape.batch), n(p.head_dim), n(p.value_dim));
     let heads_out = Saturating(p.heads.heads().len() as u64);
-    let head_rows = Saturating(plan.head_rows.rows.len() as u64);
+    let head_rows = n(plan.head_rows.len());
     let tiles = n(shape.seq_q.div_ceil(plan.tile.block_q()));
     let visible = batch * Saturating(shape.visible(p.causal));
     let q = batch * n(p.heads.q_heads()) * n(shape.seq_q) * d * size(p.q_dtype);

@@ -8,8 +8,9 @@
 //! same order as in one go.
 
 use super::order::Order;
-use super::{Alignment, AttentionPlan, AttentionProblem, AttentionShape, HeadRows, Queries, Tile};
+use super::{Alignment, AttentionPlan, AttentionProblem, AttentionShape, Queries, Tile};
 use crate::plan::Budget;
+use crate::plan::head_rows::HeadRows;
 use crate::{Error, Result};
 
 /// Workgroups that are cut between keys together: enough to keep a large GPU busy, few enough for
@@ -131,7 +132,7 @@ impl<'a> Line<'a> {
         if p.cache().rolling {
             return self.all_steps();
         }
-        let visible = match p.ahead().filter(|_| !p.prefix) {
+        let visible = match p.rules().ahead().filter(|_| !p.prefix) {
             Some(ahead) => {
                 let end = rows + offset + i64::from(ahead);
                 u64::try_from(end).unwrap_or(0).min(n(shape.seq_k))
@@ -140,7 +141,7 @@ impl<'a> Line<'a> {
         };
         // A window may begin at the last key of a tile; rows of a prefix have none.
         let window = match p.window.filter(|_| !p.prefix) {
-            Some(window) => n(window) + n(p.ahead().unwrap_or(0)) + block_q + block_k - 2,
+            Some(window) => n(window) + n(p.rules().ahead().unwrap_or(0)) + block_q + block_k - 2,
             None => u64::MAX,
         };
         visible.div_ceil(block_k).min(window.div_ceil(block_k))
@@ -337,8 +338,8 @@ mod tests {
                 for tile in 0..line.order.tiles {
                     let first = tile as i64 * block_q;
                     let last = (first + block_q).min(i64::from(seq_q)) - 1;
-                    let offset = if p.placed() { shape.offset() } else { 0 };
-                    let ahead = p.ahead().map_or(1 << 29, i64::from);
+                    let offset = if p.rules().placed() { shape.offset() } else { 0 };
+                    let ahead = p.rules().ahead().map_or(1 << 29, i64::from);
                     let visible = (last + offset + ahead + 1).clamp(0, i64::from(seq_k));
                     let window = p.window.map_or(3 << 29, i64::from);
                     let start = (first + offset - window + 1).max(0) / block_k * block_k;

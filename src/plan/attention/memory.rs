@@ -1,6 +1,7 @@
 //! Where the tiles lie in workgroup memory.
 
-use super::{AttentionProblem, HeadRows, Tile};
+use super::{AttentionProblem, Tile};
+use crate::plan::head_rows::HeadRows;
 
 /// Offsets into the one workgroup array, in groups: four `vec4<f32>`, and one that is never used
 /// and keeps neighbouring groups in different banks.

@@ -6,18 +6,17 @@ mod cut;
 mod memory;
 mod order;
 mod problem;
-mod programs;
 mod shader;
 mod tile;
 
 pub use cost::AttentionShape;
 pub use cut::{Cut, CutPart};
-pub use problem::{Alignment, AttentionProblem, Bias, Keys, Outputs, Queries};
-pub(crate) use programs::HeadRows;
+pub use problem::{Alignment, AttentionProblem, Keys, Outputs, Queries};
 pub use tile::Tile;
 
 use crate::Result;
 use crate::plan::cache::CacheFormat;
+use crate::plan::head_rows::HeadRows;
 use crate::plan::{Capabilities, Cost, KernelKind, Quarantine, Shader, Suspect};
 pub(crate) use shader::Bound;
 
@@ -37,7 +36,7 @@ impl AttentionPlan {
     /// Plans with the tile that suits `capabilities`.
     pub(super) fn new(problem: &AttentionProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
-        let head_rows = HeadRows::new(problem)?;
+        let head_rows = problem.head_rows();
         let tile = Tile::choose(problem, &head_rows, capabilities)?;
         Self::with_parts(problem, capabilities, head_rows, tile)
     }
@@ -55,7 +54,7 @@ impl AttentionPlan {
         tile: Tile,
     ) -> Result<Self> {
         problem.check()?;
-        Self::with_parts(problem, capabilities, HeadRows::new(problem)?, tile)
+        Self::with_parts(problem, capabilities, problem.head_rows(), tile)
     }
 
     fn with_parts(
@@ -134,14 +133,13 @@ impl core::fmt::Display for AttentionPlan {
         let [q, k, v, out] = p.stored();
         writeln!(
             f,
-            "attention: {} query heads, {} kv heads, {} output heads, D {}, D_v {}, {}, scale {:.6}",
+            "attention: {} query heads, {} kv heads, {} output heads, D {}, D_v {}, {}",
             p.heads.q_heads(),
             p.kv_heads,
             p.heads.heads().len(),
             p.head_dim,
             p.value_dim,
-            if p.causal { "causal" } else { "full" },
-            p.softmax_scale,
+            p.rules(),
         )?;
         writeln!(
             f,

@@ -33,7 +33,7 @@ pub(super) struct Place {
 impl Order {
     pub(super) fn new(plan: &AttentionPlan, shape: &AttentionShape) -> Self {
         let problem = &plan.problem;
-        let head_rows = plan.head_rows.rows.len() as u64;
+        let head_rows = u64::from(plan.head_rows.len());
         let bytes = problem.kv_bytes().saturating_mul(u64::from(shape.seq_k));
         let heads = (CACHE_BYTES / bytes.max(1)).max(1);
         // Whole groups of those that read the same keys.

@@ -4,8 +4,8 @@ use super::AttentionPlan;
 use crate::bits::eq_by_bits;
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::channels::Channels;
-use crate::plan::merge::check_sinks;
-use crate::plan::softmax::in_base_2;
+use crate::plan::head_rows::HeadRows;
+use crate::plan::rules::{Bias, ScoreRules};
 use crate::plan::{Capabilities, MaskHook, ScoreHook};
 use crate::rotary::Pairing;
 use crate::{DType, Error, HeadMap, Result};
@@ -53,17 +53,6 @@ pub enum Alignment {
     /// The last query of a sequence stands at the last key of this very sequence, as in prefill
     /// and decode over a cache.
     LastKey,
-}
-
-/// A tensor `[B, H_out, S_q, S_k]` that bears on every score; strides of 0 broadcast it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Bias {
-    /// f32 numbers that are added to the scaled scores; −∞ hides a key. A finite number hides none,
-    /// not even the lowest (a mask of `torch.finfo(dtype).min`): beside keys without it, a key with
-    /// it has no weight; a row all of whose keys have it is the mean of their values, as in f64.
-    Additive,
-    /// Bytes; 0 hides a key, anything else does not.
-    Mask,
 }
 
 /// Attention over rotated keys. Fill in what differs from [`AttentionProblem::new`].
@@ -241,17 +230,26 @@ impl AttentionProblem {
         paged || rolling
     }
 
-    /// Whether it matters where a query stands among the keys.
-    pub(crate) fn placed(&self) -> bool {
-        self.causal || self.window.is_some() || !self.alibi_slopes.is_empty()
+    /// What is done to scores.
+    pub(crate) fn rules(&self) -> ScoreRules<'_> {
+        let heads_out = self.heads.heads().len() as u32;
+        let heads = [self.heads.q_heads(), self.kv_heads, heads_out];
+        ScoreRules {
+            window: self.window,
+            softcap: self.softcap,
+            alibi_slopes: &self.alibi_slopes,
+            bias: self.bias,
+            score_mod: self.score_mod.as_ref(),
+            mask_mod: self.mask_mod.as_ref(),
+            prefix: self.prefix,
+            sinks: &self.sinks,
+            ..ScoreRules::new(heads, self.softmax_scale, self.causal)
+        }
     }
 
-    /// Keys after its own place that a query sees; `None` where it sees all of them.
-    pub(crate) fn ahead(&self) -> Option<u32> {
-        match self.causal {
-            true => Some(0),
-            false => self.window.map(|window| window - 1),
-        }
+    /// The table of output heads.
+    pub(crate) fn head_rows(&self) -> HeadRows {
+        HeadRows::new(&self.heads, &self.rules())
     }
 
     /// All storage types of a call.
@@ -283,41 +281,21 @@ impl AttentionProblem {
         if self.block_list && cache.rolling {
             return invalid("block_list", "false over a rolling cache", "true".into());
         }
-        let q_heads = self.heads.q_heads();
-        if !q_heads.is_multiple_of(self.kv_heads) {
-            let got = format!("{} for {q_heads} query heads", self.kv_heads);
-            return invalid("kv_heads", "a divisor of the query heads", got);
-        }
-        if !self.softmax_scale.is_finite() {
-            return invalid("softmax_scale", "finite", self.softmax_scale.to_string());
-        }
-        if self.window.is_some_and(|w| w == 0 || w > 1 << 29) {
-            return invalid("window", "from 1 to 2^29", format!("{:?}", self.window));
-        }
-        if self.prefix && (cache.rolling || !self.causal) {
-            let needed = "false without the causal mask and over a rolling cache";
-            return invalid("prefix", needed, "true".into());
-        }
-        if self.softcap.is_some_and(|cap| !(cap.is_finite() && cap > 0.0)) {
-            return invalid("softcap", "finite and above 0", format!("{:?}", self.softcap));
+        self.rules().check()?;
+        if self.prefix && cache.rolling {
+            return invalid("prefix", "false over a rolling cache", "true".into());
         }
         let differ = self.queries == Queries::Ragged || self.keys == Keys::Ragged || cache.rolling;
-        if differ && self.placed() && self.alignment != Alignment::LastKey {
+        if differ && self.rules().placed() && self.alignment != Alignment::LastKey {
             let got = format!("{:?}", self.alignment);
             return invalid("alignment", "LastKey where sequences differ in length", got);
         }
-        let heads_out = self.heads.heads().len();
-        for (what, per_head) in [("alibi_slopes", &self.alibi_slopes), ("sinks", &self.sinks)] {
-            if !per_head.is_empty() && per_head.len() != heads_out {
-                let got = format!("{} for {heads_out} output heads", per_head.len());
-                return invalid(what, "one an output head, or none", got);
-            }
+        let outputs = |q| self.heads.heads().iter().filter(|head| head.source == q).count();
+        let split = self.outputs == Outputs::Split;
+        if let Some(q) = (0..self.heads.q_heads()).find(|&q| split && outputs(q) != 2) {
+            let got = format!("{} of query head {q}", outputs(q));
+            return invalid("output heads of a query head, for split outputs", "two", got);
         }
-        if self.alibi_slopes.iter().any(|&slope| !in_base_2(slope).is_finite()) {
-            let needed = "finite, in base 2 as well (below 2.3e38)";
-            return invalid("alibi_slopes", needed, format!("{:?}", self.alibi_slopes));
-        }
-        check_sinks(&self.sinks)?;
         let Self { rotate_q, head_dim, rotary_dim, pairing, .. } = *self;
         Channels::check(&self.heads, rotate_q, head_dim, rotary_dim, pairing)
     }

@@ -2,7 +2,8 @@
 
 use super::cut::state_len;
 use super::memory::Memory;
-use super::{AttentionProblem, Bias, HeadRows, Keys, Outputs, Queries, Tile};
+use super::{AttentionProblem, Keys, Outputs, Queries, Tile};
+use crate::plan::head_rows::HeadRows;
 use crate::plan::shader::{Source, stored, wgsl};
 use crate::plan::{KernelKind, Shader};
 
@@ -77,7 +78,7 @@ fn constants(problem: &AttentionProblem, head_rows: &HeadRows, tile: &Tile) -> S
     let channels = problem.channels();
     let dims = [("HEAD_DIM", problem.head_dim), ("VALUE_DIM", problem.value_dim)];
     let numbers = [
-        ("HEAD_ROWS", head_rows.slots() as u32),
+        ("HEAD_ROWS", head_rows.slots()),
         ("STREAMS", head_rows.streams),
         ("TX", tile.tx),
         ("TY", tile.ty),
@@ -98,10 +99,8 @@ fn constants(problem: &AttentionProblem, head_rows: &HeadRows, tile: &Tile) -> S
     ];
     let flags = [
         ("SOFTCAP", problem.softcap.is_some()),
-        ("BIAS", problem.bias.is_some()),
-        ("HOOKS", problem.score_mod.is_some() || problem.mask_mod.is_some()),
         ("BLOCKS", problem.block_list),
-        ("ALIBI", !problem.alibi_slopes.is_empty()),
+        ("SPLIT", problem.outputs == Outputs::Split),
         ("SINKS", !problem.sinks.is_empty()),
         ("MIX", head_rows.mix),
         ("TURN", head_rows.turn),
@@ -116,6 +115,7 @@ fn constants(problem: &AttentionProblem, head_rows: &HeadRows, tile: &Tile) -> S
         .numbers(channels.numbers())
         .numbers(numbers)
         .flags(channels.flags())
+        .flags(problem.rules().flags())
         .flags(flags)
 }
 
@@ -175,11 +175,7 @@ fn files<'a>(
         (false, false) => wgsl!("attention/places_computed"),
         (false, true) => wgsl!("attention/places_staged"),
     };
-    let bias = match problem.bias {
-        None => wgsl!("bias/none"),
-        Some(Bias::Additive) => wgsl!("bias/add"),
-        Some(Bias::Mask) => wgsl!("bias/mask"),
-    };
+    let [bias, score_mod, mask_mod] = problem.rules().files();
     let blocks = if problem.block_list {
         wgsl!("attention/blocks_list")
     } else {
@@ -197,6 +193,7 @@ fn files<'a>(
         wgsl!("rotary"),
         wgsl!("strides"),
         wgsl!("cache/rows"),
+        wgsl!("head_rows"),
         wgsl!("attention/bindings"),
         wgsl!("attention/sizes"),
         wgsl!("finite"),
@@ -209,9 +206,9 @@ fn files<'a>(
         query,
         rows,
         bias,
+        score_mod,
+        mask_mod,
         prefix,
-        problem.score_mod.as_ref().map_or(wgsl!("attention/score_mod_none"), |hook| hook.wgsl()),
-        problem.mask_mod.as_ref().map_or(wgsl!("attention/mask_mod_none"), |hook| hook.wgsl()),
         blocks,
         if problem.resumable {
             wgsl!("attention/state_kept")

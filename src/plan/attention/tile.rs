@@ -1,7 +1,8 @@
 //! The tile: how a workgroup is cut into invocations, queries and keys.
 
+use super::AttentionProblem;
 use super::memory::Memory;
-use super::{AttentionProblem, HeadRows};
+use crate::plan::head_rows::HeadRows;
 use crate::plan::{Capabilities, Suspect};
 use crate::{Error, Result};
 

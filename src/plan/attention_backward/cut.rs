@@ -27,19 +27,19 @@ impl AttentionBackwardPlan {
         let offset = shape.offset();
         let (rows, head_rows) = match side {
             Side::Queries if self.problem.d_bias || !known => {
-                (n(shape.seq_k), self.head_rows_of_a_query_head())
+                (n(shape.seq_k), n(self.head_rows.of_a_query_head))
             }
             Side::Queries => {
                 let last = ((tile + 1) * own).min(n(shape.seq_q)) as i64;
                 let seen = u64::try_from(last + offset).unwrap_or(0).min(n(shape.seq_k));
-                (seen, self.head_rows_of_a_query_head())
+                (seen, n(self.head_rows.of_a_query_head))
             }
-            Side::Keys if !known => (n(shape.seq_q), self.head_rows_of_a_kv_head()),
+            Side::Keys if !known => (n(shape.seq_q), n(self.head_rows.each)),
             Side::Keys => {
                 let first = ((tile * own) as i64 - offset).clamp(0, i64::from(shape.seq_q));
                 // The first walked tile may begin before the first row that sees a key.
                 let first = first as u64 / walked * walked;
-                (n(shape.seq_q) - first, self.head_rows_of_a_kv_head())
+                (n(shape.seq_q) - first, n(self.head_rows.each))
             }
         };
         // A window may begin at the last row of a tile.

@@ -18,7 +18,8 @@ pub(crate) use tile::Side;
 pub use tile::Tile;
 
 use crate::Result;
-use crate::plan::attention::{AttentionShape, HeadRows};
+use crate::plan::attention::AttentionShape;
+use crate::plan::head_rows::HeadRows;
 use crate::plan::{Capabilities, Cost, KernelKind, Shader};
 
 /// How an [`AttentionBackwardProblem`] will run. Pure data; printing it says everything that was
@@ -44,7 +45,7 @@ pub(crate) struct Workspace {
 impl AttentionBackwardPlan {
     fn new(problem: &AttentionBackwardProblem, caps: &Capabilities) -> Result<Self> {
         problem.check()?;
-        let head_rows = HeadRows::new(&problem.attention)?;
+        let head_rows = problem.attention.head_rows();
         let choose = |side| Tile::choose(problem, &head_rows, caps, side);
         let tiles = [choose(Side::Queries)?, choose(Side::Keys)?];
         Self::with_parts(problem, caps, head_rows, tiles)
@@ -63,7 +64,7 @@ impl AttentionBackwardPlan {
         tiles: [Tile; 2],
     ) -> Result<Self> {
         problem.check()?;
-        Self::with_parts(problem, capabilities, HeadRows::new(&problem.attention)?, tiles)
+        Self::with_parts(problem, capabilities, problem.attention.head_rows(), tiles)
     }
 
     fn with_parts(
@@ -120,27 +121,6 @@ impl AttentionBackwardPlan {
         self.head_rows.streams
     }
 
-    fn head_rows_of_a_query_head(&self) -> u64 {
-        self.most_head_rows(|source| source)
-    }
-
-    fn head_rows_of_a_kv_head(&self) -> u64 {
-        let p = &self.problem.attention;
-        self.most_head_rows(|source| source / (p.heads.q_heads() / p.kv_heads))
-    }
-
-    /// Most rows of the table of head rows that fall to one owner: a query head has one for every
-    /// two of its output heads.
-    fn most_head_rows(&self, owner: impl Fn(u32) -> u32) -> u64 {
-        let map = &self.problem.attention.heads;
-        let mut all = vec![0; map.q_heads() as usize];
-        for source in 0..map.q_heads() {
-            let outputs = map.heads().iter().filter(|head| head.source == source).count();
-            all[owner(source) as usize] += outputs.div_ceil(2) as u64;
-        }
-        all.into_iter().max().unwrap_or(0)
-    }
-
     /// Where the workspace holds what, for `rows` rows of q over all batches.
     pub(crate) fn workspace(&self, shape: &AttentionShape, rows: u64) -> Workspace {
         let n = |x: u32| Saturating(u64::from(x));
@@ -184,7 +164,7 @@ impl AttentionBackwardPlan {
         let read = q_rows * d * size(p.q_dtype) + kv_rows * (d + dv) * size(p.kv_dtype);
         let written = q_rows * d * four + kv_rows * (d + dv) * four;
         let upstream = out_rows * (Saturating(2) * dv * size(p.out_dtype) + four);
-        let head_rows = Saturating(self.head_rows.rows.len() as u64);
+        let head_rows = n(self.head_rows.len());
         let streams = n(self.head_rows.streams);
         let fetches = |side| {
             Saturating(visible.0.div_ceil(u64::from(self.tile(side).own_rows()))) * head_rows

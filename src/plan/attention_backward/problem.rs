@@ -4,6 +4,7 @@ use super::AttentionBackwardPlan;
 use crate::plan::Capabilities;
 use crate::plan::attention::{AttentionProblem, Keys, Outputs};
 use crate::plan::channels::Channels;
+use crate::plan::rules::Bias;
 use crate::{Error, Phase, Result};
 
 /// The gradients of an attention call with respect to q, k and v, and of its sinks and bias where
@@ -126,7 +127,7 @@ impl AttentionBackwardProblem {
             ("d_sinks", self.d_sinks && p.sinks.is_empty(), "false without sinks"),
             (
                 "d_bias",
-                self.d_bias && p.bias != Some(crate::plan::attention::Bias::Additive),
+                self.d_bias && p.bias != Some(Bias::Additive),
                 "false without an additive bias",
             ),
         ];

@@ -2,7 +2,8 @@
 
 use super::tile::{Memory, Side};
 use super::{AttentionBackwardProblem, Tile};
-use crate::plan::attention::{Bias, HeadRows, Keys, Queries};
+use crate::plan::attention::{Keys, Queries};
+use crate::plan::head_rows::HeadRows;
 use crate::plan::shader::{Source, stored, wgsl};
 use crate::plan::{KernelKind, Shader};
 
@@ -18,10 +19,7 @@ fn small(
 ) -> Shader {
     let sums = entry == "attention_backward_sinks";
     let source = Source::new()
-        .numbers([
-            ("HEAD_ROWS", head_rows.slots() as u32),
-            ("VALUE_DIM", problem.attention.value_dim),
-        ])
+        .numbers([("HEAD_ROWS", head_rows.slots()), ("VALUE_DIM", problem.attention.value_dim)])
         .flags([("TURNS", problem.turns()), ("D_LSE", problem.d_lse)])
         .files(
             [wgsl!("strides"), wgsl!("attention_backward/bindings"), wgsl!("softmax")]
@@ -76,7 +74,7 @@ pub(super) fn rows(problem: &AttentionBackwardProblem, head_rows: &HeadRows) -> 
 }
 
 pub(super) fn sinks(problem: &AttentionBackwardProblem, head_rows: &HeadRows) -> Shader {
-    let files = [wgsl!("attention_backward_sinks")];
+    let files = [wgsl!("head_rows"), wgsl!("attention_backward_sinks")];
     small(problem, head_rows, "attention_backward_sinks", 2, &files)
 }
 
@@ -95,7 +93,7 @@ pub(super) fn gradients(
     let numbers = [
         ("HEAD_DIM", p.head_dim),
         ("VALUE_DIM", p.value_dim),
-        ("HEAD_ROWS", head_rows.slots() as u32),
+        ("HEAD_ROWS", head_rows.slots()),
         ("STREAMS", head_rows.streams),
         ("TX", tile.tx),
         ("TY", tile.ty),
@@ -122,9 +120,6 @@ pub(super) fn gradients(
         ("KEYS_OWN", keys_own),
         ("RAGGED_KEYS", p.keys == Keys::Ragged),
         ("SOFTCAP", p.softcap.is_some()),
-        ("ALIBI", !p.alibi_slopes.is_empty()),
-        ("BIAS", p.bias.is_some()),
-        ("HOOKS", p.mask_mod.is_some()),
         ("D_BIAS", d_bias),
         ("MIX", head_rows.mix),
         ("TURN", head_rows.turn),
@@ -133,6 +128,7 @@ pub(super) fn gradients(
     ];
     // A pass over keys without their rotation, and without that of queries, reads no table.
     let turns = problem.turns();
+    let [bias, _, mask_mod] = p.rules().files();
     let files = [
         stored!(p.q_dtype, "io/q"),
         stored!(p.kv_dtype, "io/k"),
@@ -141,6 +137,7 @@ pub(super) fn gradients(
         wgsl!("cache/read_v_float"),
         stored!(p.out_dtype, "io/d_out"),
         wgsl!("strides"),
+        wgsl!("head_rows"),
         wgsl!("attention_backward/bindings"),
         wgsl!("softmax"),
         wgsl!("attention_backward/sizes"),
@@ -153,12 +150,8 @@ pub(super) fn gradients(
             wgsl!("attention_backward/turn_none")
         },
         wgsl!("attention_backward/score"),
-        match p.bias {
-            None => wgsl!("bias/none"),
-            Some(Bias::Additive) => wgsl!("bias/add"),
-            Some(Bias::Mask) => wgsl!("bias/mask"),
-        },
-        p.mask_mod.as_ref().map_or(wgsl!("attention/mask_mod_none"), |hook| hook.wgsl()),
+        bias,
+        mask_mod,
         wgsl!("attention_backward/store"),
         if keys_own {
             wgsl!("attention_backward/values")
@@ -196,6 +189,7 @@ pub(super) fn gradients(
             .numbers(numbers)
             .numbers(channels.numbers())
             .flags(problem.interleaved())
+            .flags(p.rules().flags())
             .flags(flags)
             .files(files),
         entry: "attention_backward",

@@ -2,7 +2,7 @@
 
 use super::AttentionBackwardProblem;
 use crate::plan::Capabilities;
-use crate::plan::attention::HeadRows;
+use crate::plan::head_rows::HeadRows;
 use crate::{Error, Result};
 
 /// Which rows the workgroups of a pass own.

@@ -1,7 +1,6 @@
 //! Planning a decode call: rows, tile, splits, workspace.
 
 mod problem;
-mod rows;
 mod shader;
 mod tile;
 
@@ -10,10 +9,10 @@ pub use tile::Tile;
 
 use core::num::Saturating;
 
+use crate::plan::head_rows::HeadRows;
 use crate::plan::merge::{MergePlan, MergeProblem, MergeShape, PartState};
 use crate::plan::{Capabilities, Cost, KernelKind, Shader};
 use crate::{DType, Error, Result};
-pub(crate) use rows::HeadRows;
 
 /// How one [`DecodeProblem`] will run: tile, splits, shaders. Pure data; printing it says
 /// everything that was decided.
@@ -32,7 +31,7 @@ impl DecodePlan {
     /// Plans with the tile and the splits that suit `capabilities`.
     fn new(problem: &DecodeProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
-        let head_rows = HeadRows::new(problem);
+        let head_rows = problem.head_rows();
         let tile = Tile::choose(problem, &head_rows, problem.channels().units(), capabilities)?;
         let splits = Self::choose_splits(problem, &head_rows, &tile, capabilities);
         Self::with_parts(problem, capabilities, tile, splits)
@@ -59,7 +58,7 @@ impl DecodePlan {
         let caps = capabilities;
         let (q, out) = (problem.q_dtype.into(), problem.out_dtype.into());
         caps.allow_stored(KernelKind::Decode, [problem.cache.k, problem.cache.v, q, out])?;
-        let head_rows = HeadRows::new(problem);
+        let head_rows = problem.head_rows();
         // One split writes the result itself, where the device can bind all that this takes.
         let alone = shader::storage_buffers(problem, false) <= caps.max_storage_buffers;
         let merge = match splits {
@@ -209,7 +208,7 @@ impl core::fmt::Display for DecodePlan {
         let p = &self.problem;
         writeln!(
             f,
-            "decode: {} query heads, {} kv heads, {} output heads, D {}, D_v {}, up to {} x {} rows over {} keys, scale {:.6}",
+            "decode: {} query heads, {} kv heads, {} output heads, D {}, D_v {}, up to {} x {} rows over {} keys, {}",
             p.heads.q_heads(),
             p.cache.kv_heads,
             p.heads.heads().len(),
@@ -218,7 +217,7 @@ impl core::fmt::Display for DecodePlan {
             p.max_batch,
             p.max_seq_q,
             p.max_kv,
-            p.softmax_scale,
+            p.rules(),
         )?;
         writeln!(
             f,
@@ -253,33 +252,9 @@ mod tests {
     use super::*;
     use crate::HeadMap;
     use crate::plan::cache::CacheFormat;
-    use crate::reflect::assert_uniform;
-    use rows::HeadRow;
 
     fn problem(heads: HeadMap, kv_heads: u32) -> DecodeProblem {
         DecodeProblem::new(heads, CacheFormat::new(kv_heads, 64), 4, 4096)
-    }
-
-    #[test]
-    fn programs_are_the_shaders() {
-        let problem = problem(HeadMap::ropepp(4).unwrap(), 2);
-        let plan = problem.plan(&Capabilities::webgpu_default()).unwrap();
-        assert_uniform::<HeadRow>(&plan.shader().source, "HeadRow");
-    }
-
-    #[test]
-    fn both_components_share_a_row() {
-        let both = HeadRows::new(&problem(HeadMap::ropepp(4).unwrap(), 2));
-        assert_eq!((both.each, both.streams, both.mix, both.turn), (2, 2, false, false));
-        let imaginary = HeadRows::new(&problem(HeadMap::imago(4).unwrap(), 2));
-        assert_eq!((imaginary.each, imaginary.streams, imaginary.turn), (2, 1, true));
-        // Query head 0 feeds three output heads, head 3 none: rows of kv head 1 are filled up.
-        let real = |source| crate::OutputHead { source, phase: crate::Phase::REAL };
-        let heads = [0, 0, 0, 1, 2].map(real).to_vec();
-        let uneven = HeadRows::new(&problem(HeadMap::new(4, heads).unwrap(), 2));
-        assert_eq!((uneven.each, uneven.streams, uneven.mix), (3, 2, true));
-        let streams: Vec<u32> = uneven.rows.iter().map(|row| row.streams).collect();
-        assert_eq!(streams, [2, 1, 1, 1, 0, 0]);
     }
 
     #[test]

@@ -2,11 +2,10 @@
 
 use super::DecodePlan;
 use crate::bits::eq_by_bits;
-use crate::plan::attention::Bias;
 use crate::plan::cache::CacheFormat;
 use crate::plan::channels::Channels;
-use crate::plan::merge::check_sinks;
-use crate::plan::softmax::in_base_2;
+use crate::plan::head_rows::HeadRows;
+use crate::plan::rules::{Bias, ScoreRules};
 use crate::plan::{Capabilities, MaskHook, ScoreHook};
 use crate::rotary::Pairing;
 use crate::{DType, Error, HeadMap, Result};
@@ -136,39 +135,39 @@ impl DecodeProblem {
         Channels::new(&self.heads, rotate_q, self.cache.head_dim, rotary_dim, pairing)
     }
 
+    /// What is done to scores.
+    pub(crate) fn rules(&self) -> ScoreRules<'_> {
+        let heads_out = self.heads.heads().len() as u32;
+        let heads = [self.heads.q_heads(), self.cache.kv_heads, heads_out];
+        ScoreRules {
+            window: self.window,
+            softcap: self.softcap,
+            alibi_slopes: &self.alibi_slopes,
+            bias: self.bias,
+            score_mod: self.score_mod.as_ref(),
+            mask_mod: self.mask_mod.as_ref(),
+            sinks: &self.sinks,
+            ..ScoreRules::new(heads, self.softmax_scale, self.causal)
+        }
+    }
+
+    /// The table of output heads, as many rows for each kv head.
+    pub(super) fn head_rows(&self) -> HeadRows {
+        let rules = self.rules();
+        HeadRows::new(&self.heads, &rules).padded(&rules)
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         self.cache.check()?;
         let invalid = |what, needed, got: String| Err(Error::Invalid { what, needed, got });
-        let q_heads = self.heads.q_heads();
-        if !q_heads.is_multiple_of(self.cache.kv_heads) {
-            let got = format!("{} for {q_heads} query heads", self.cache.kv_heads);
-            return invalid("kv_heads", "a divisor of the query heads", got);
-        }
+        self.rules().check()?;
         if self.max_seq_q == 0 || self.max_seq_q > 16 {
             return invalid("max_seq_q", "from 1 to 16", self.max_seq_q.to_string());
         }
-        if !self.softmax_scale.is_finite() {
-            return invalid("softmax_scale", "finite", self.softmax_scale.to_string());
+        if self.window.is_some() && !self.causal {
+            let got = format!("{:?}, causal: false", self.window);
+            return invalid("window", "none without the causal mask", got);
         }
-        if self.window.is_some_and(|window| window == 0 || !self.causal) {
-            let got = format!("{:?}, causal: {}", self.window, self.causal);
-            return invalid("window", "at least 1, with the causal mask", got);
-        }
-        if self.softcap.is_some_and(|cap| !(cap.is_finite() && cap > 0.0)) {
-            return invalid("softcap", "finite and above 0", format!("{:?}", self.softcap));
-        }
-        let heads_out = self.heads.heads().len();
-        for (what, per_head) in [("alibi_slopes", &self.alibi_slopes), ("sinks", &self.sinks)] {
-            if !per_head.is_empty() && per_head.len() != heads_out {
-                let got = format!("{} for {heads_out} output heads", per_head.len());
-                return invalid(what, "one an output head, or none", got);
-            }
-        }
-        if self.alibi_slopes.iter().any(|&slope| !in_base_2(slope).is_finite()) {
-            let needed = "finite, in base 2 as well (below 2.3e38)";
-            return invalid("alibi_slopes", needed, format!("{:?}", self.alibi_slopes));
-        }
-        check_sinks(&self.sinks)?;
         let Self { rotate_q, rotary_dim, pairing, .. } = *self;
         Channels::check(&self.heads, rotate_q, self.cache.head_dim, rotary_dim, pairing)
     }

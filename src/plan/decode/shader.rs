@@ -1,7 +1,7 @@
 //! Joins the WGSL files of a decode kernel and fills in its constants.
 
-use super::{DecodeProblem, HeadRows, Tile};
-use crate::plan::attention::Bias;
+use super::{DecodeProblem, Tile};
+use crate::plan::head_rows::HeadRows;
 use crate::plan::shader::{Source, stored, wgsl};
 use crate::plan::{KernelKind, Shader};
 
@@ -63,7 +63,7 @@ fn constants(
     let memory = tile.memory(channels.units(), head_rows.streams, cache.value_dim);
     let dims = [("HEAD_DIM", cache.head_dim), ("VALUE_DIM", cache.value_dim)];
     let numbers = [
-        ("HEAD_ROWS", head_rows.slots() as u32),
+        ("HEAD_ROWS", head_rows.slots()),
         ("STREAMS", head_rows.streams),
         ("THREADS", tile.threads),
         ("KEYS_EACH", tile.keys_each),
@@ -86,9 +86,6 @@ fn constants(
         ("TURN", head_rows.turn),
         // Decided by the call's parameters, so that problems share a shader.
         ("SOFTCAP", true),
-        ("BIAS", problem.bias.is_some()),
-        ("ALIBI", !problem.alibi_slopes.is_empty()),
-        ("HOOKS", problem.score_mod.is_some() || problem.mask_mod.is_some()),
         // With partial results, the merge adds them.
         ("SINKS", !partial && !problem.sinks.is_empty()),
     ];
@@ -97,6 +94,7 @@ fn constants(
         .numbers(channels.numbers())
         .numbers(numbers)
         .flags(channels.flags())
+        .flags(problem.rules().flags())
         .flags(flags)
 }
 
@@ -116,23 +114,18 @@ fn files<'a>(problem: &'a DecodeProblem, tile: &Tile, partial: bool) -> Vec<&'a 
         wgsl!("rotary"),
         wgsl!("units"),
         if problem.rotate_q { wgsl!("decode/query_rotate") } else { wgsl!("decode/query_ready") },
-        match problem.bias {
-            None => wgsl!("bias/none"),
-            Some(Bias::Additive) => wgsl!("bias/add"),
-            Some(Bias::Mask) => wgsl!("bias/mask"),
-        },
-        problem.score_mod.as_ref().map_or(wgsl!("attention/score_mod_none"), |hook| hook.wgsl()),
-        problem.mask_mod.as_ref().map_or(wgsl!("attention/mask_mod_none"), |hook| hook.wgsl()),
         match tile.subgroup {
             None => wgsl!("decode/pass_memory"),
             Some(_) => wgsl!("decode/pass_shuffle"),
         },
+        wgsl!("head_rows"),
         wgsl!("decode/bindings"),
         wgsl!("decode/load"),
         wgsl!("score"),
         wgsl!("decode/score"),
         wgsl!("decode"),
     ]);
+    files.extend(problem.rules().files());
     files.extend(problem.cache.slots());
     files
 }

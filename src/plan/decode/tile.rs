@@ -1,7 +1,8 @@
 //! How a workgroup is cut into invocations, rows, keys and channels.
 
-use super::{DecodeProblem, HeadRows};
+use super::DecodeProblem;
 use crate::plan::Capabilities;
+use crate::plan::head_rows::HeadRows;
 use crate::{Error, Result};
 
 /// Partial results of a reduction over the invocations, `SEGMENTS` of the shader.

@@ -85,6 +85,7 @@ fn mixed_streams() {
             "two phases each",
             map(4, &[(0, 10), (0, 100), (1, -30), (1, 60), (2, 0), (2, 90), (3, 45), (3, 45)]),
         ),
+        ("half a turn alone beside a pair", map(2, &[(0, 0), (0, 90), (1, 180)])),
         (
             "imaginary before real",
             map(4, &[(0, 90), (0, 0), (1, 90), (1, 0), (2, 90), (2, 0), (3, 90), (3, 0)]),

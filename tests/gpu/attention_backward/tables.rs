@@ -1,5 +1,7 @@
 //! Tables of cases against the oracle.
 
+use std::f64::consts::PI;
+
 use phasor::attention::{AttentionProblem, AttentionShape};
 use phasor::attention_backward::AttentionBackwardProblem;
 use phasor::rotary::{Pairing, RopeConfig, RopeRule};
@@ -70,11 +72,15 @@ fn head_dimensions() {
 fn head_maps_and_groups() {
     let head = |source, phi| OutputHead { source, phase: Phase::radians(phi) };
     let three = vec![head(0, 0.3), head(0, -1.1), head(2, 0.7), head(0, 2.5)];
+    // Whose other rows are no mixtures.
+    let mut half_a_turn = HeadMap::ropepp(1).unwrap().heads().to_vec();
+    half_a_turn.push(head(1, PI));
     let maps = [
         ("plain, 2 a group", HeadMap::plain(4).unwrap(), 2),
         ("both, 3 a group", HeadMap::ropepp(3).unwrap(), 1),
         ("plain, 8 a group", HeadMap::plain(8).unwrap(), 1),
         ("imaginary alone", HeadMap::imago(2).unwrap(), 2),
+        ("half a turn alone beside a pair", HeadMap::new(2, half_a_turn).unwrap(), 1),
         ("three outputs of a head, none of another", HeadMap::new(4, three).unwrap(), 2),
     ];
     let mut cases = Vec::new();

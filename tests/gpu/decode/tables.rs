@@ -1,5 +1,7 @@
 //! Tables of cases.
 
+use std::f64::consts::PI;
+
 use phasor::cache::CacheType;
 use phasor::decode::{DecodeProblem, Tile};
 use phasor::rotary::{Pairing, RopeConfig};
@@ -115,6 +117,10 @@ fn latent_attention() {
 fn heads() {
     let head = |source, phi| OutputHead { source, phase: Phase::radians(phi) };
     let mixed = HeadMap::new(4, vec![head(0, 0.3), head(0, 2.0), head(3, 1.0), head(2, 0.0)]);
+    // Whose other rows are no mixtures.
+    let mut pair = HeadMap::ropepp(1).unwrap().heads().to_vec();
+    pair.push(head(1, PI));
+    let half_a_turn = HeadMap::new(2, pair);
     let three = HeadMap::new(2, [0.0, 0.5, 1.0].map(|phi| head(1, phi)).to_vec());
     let cases = [
         ("plain", HeadMap::plain(4), 2),
@@ -125,6 +131,7 @@ fn heads() {
         ("imaginary", HeadMap::imago(4), 2),
         ("every other imaginary", HeadMap::imagx(4), 2),
         ("mixtures, and query heads of none", mixed, 2),
+        ("half a turn alone beside a pair", half_a_turn, 1),
         ("three of one", three, 1),
     ]
     .map(|(name, heads, kv_heads)| (name, small(heads.unwrap(), kv_heads, 16, &[1, 37, 130])));
