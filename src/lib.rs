@@ -67,8 +67,8 @@ pub mod attention {
     #[cfg(feature = "wgpu")]
     pub use crate::gpu::{Attention, AttentionBindings, BlockList};
     pub use crate::plan::attention::{
-        Alignment, AttentionPlan, AttentionProblem, AttentionShape, Cut, CutPart, Keys, Outputs,
-        Queries, Tile,
+        Alignment, AttentionPlan, AttentionProblem, AttentionShape, BlockedTile, Cut, CutPart,
+        Keys, Outputs, Queries, ShuffledTile, Tile,
     };
 }
 

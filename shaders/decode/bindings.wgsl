@@ -6,7 +6,6 @@ const STATES: u32 = STREAMS * ROWS;
 const VECS: u32 = (STATES + 3u) / 4u;      // states in vectors of four
 const V_QUADS: u32 = VALUE_DIM / 4u;
 const AT_ONCE: u32 = min(STATES, SHARED / (COLS * THREADS)); // states that the tile has room for
-const SEGMENTS: u32 = 8u;                  // partial results of a reduction over invocations
 const Q_OFFERS: u32 = (2u * ROWS + SUB - 1u) / SUB; // vectors of a unit of q that a lane passes on
 
 struct Params {

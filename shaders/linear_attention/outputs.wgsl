@@ -25,9 +25,8 @@ struct Head {
 // [B, H_kv, chunks + 1, STATE_QUADS]
 @group(0) @binding(6) var<storage, read> workspace: array<vec4<f32>>;
 
-const STEP: u32 = 8u;                            // features staged at once
 const KEY_STEP: u32 = 16u;                       // keys whose weights are handed over at once
-const TILE: u32 = STEP * BLOCK_QUADS;
+const TILE: u32 = STEP * BLOCK_QUADS;            // STEP features are staged at once
 const ROTATED_Q: u32 = 0u;
 const STATE: u32 = TILE;
 const PLAIN_Q: u32 = 2u * TILE;

@@ -11,7 +11,7 @@ override WORKGROUP: u32; // THREADS
 // [B, H_kv, chunks + 1, STATE_QUADS]
 @group(0) @binding(6) var<storage, read_write> workspace: array<vec4<f32>>;
 
-const STEP: u32 = 16u;                       // keys staged at once
+// STEP keys are staged at once.
 const FEATURE_BLOCKS: u32 = (FEATURE_DIM + BLOCK - 1u) / BLOCK;
 
 var<workgroup> feature_tile: array<vec4<f32>, STEP * BLOCK_QUADS>; // [key, group]

@@ -11,8 +11,7 @@ const THREADS: u32 = TX * TY;
 const BLOCK: u32 = TY * ROWS;
 const BLOCK_QUADS: u32 = BLOCK / 4u;    // = TX · COLS
 const ROW_QUADS: u32 = ROWS / 4u;
-const UNITS: u32 = HEAD_DIM / 2u;
-const STEP: u32 = 4u;                   // units staged at once
+const UNITS: u32 = HEAD_DIM / 2u;         // STEP of them are staged at once
 const STATES: u32 = ROWS * COLS;
 
 struct Params {

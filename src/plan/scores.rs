@@ -243,7 +243,7 @@ impl ScoresPlan {
         let rows = u64::from(shape.batch).saturating_mul(self.problem.heads.len() as u64);
         let rows = rows.saturating_mul(shape.queries.len() as u64);
         match self.problem.output {
-            Output::Statistics { .. } => rows.saturating_mul(2 * 6 * 4),
+            Output::Statistics { .. } => rows.saturating_mul(2 * ROW_BYTES),
             _ => rows.saturating_mul(2 * 4 * shape.keys.len() as u64),
         }
     }
@@ -270,6 +270,12 @@ impl core::fmt::Display for ScoresPlan {
     }
 }
 
+/// Pairs of channels that are staged at once.
+const STEP: u32 = 4;
+/// `Row` and `Sums` of `shaders/scores/statistics.wgsl`: six numbers each.
+const ROW_BYTES: u64 = 6 * 4;
+const SUMS_BYTES: u32 = 6 * 4;
+
 fn shader(problem: &ScoresProblem, tile: [u32; 4]) -> Shader {
     let ([tx, ty, rows, cols], statistics) = (tile, problem.statistics());
     let numbers = [
@@ -280,6 +286,7 @@ fn shader(problem: &ScoresProblem, tile: [u32; 4]) -> Shader {
         ("TY", ty),
         ("ROWS", rows),
         ("COLS", cols),
+        ("STEP", STEP),
     ];
     let flags = [("INTERLEAVED", problem.pairing.writes_interleaved())];
     let files = [
@@ -290,7 +297,8 @@ fn shader(problem: &ScoresProblem, tile: [u32; 4]) -> Shader {
         wgsl!("scores/tile"),
         if statistics { wgsl!("scores/statistics") } else { wgsl!("scores") },
     ];
-    let tiles = 2 * 16 * 2 * 4 * (ty * rows) / 4;
+    // Tiles of q and of k, of first and of second members, in vectors of four rows.
+    let tiles = 16 * 2 * 2 * STEP * (ty * rows / 4);
     Shader {
         kernel: KernelKind::Scores,
         label: format!("scores D{} {}{}", problem.head_dim, problem.q_dtype, problem.k_dtype),
@@ -298,7 +306,8 @@ fn shader(problem: &ScoresProblem, tile: [u32; 4]) -> Shader {
         entry: if statistics { "statistics" } else { "scores" },
         overrides: vec![("WORKGROUP", f64::from(tx * ty))],
         workgroup_size: tx * ty,
-        workgroup_bytes: tiles + if statistics { (24 * tx * ty).next_multiple_of(16) } else { 0 },
+        workgroup_bytes: tiles
+            + if statistics { (SUMS_BYTES * tx * ty).next_multiple_of(16) } else { 0 },
         storage_buffers: if statistics { 4 } else { 5 },
         table_bytes: 0,
         subgroup: None,

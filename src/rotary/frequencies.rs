@@ -75,7 +75,7 @@ impl Frequencies {
     /// [`Error::Invalid`] when `scale_base` or `gamma` is not positive.
     pub fn with_xpos(mut self, xpos: Xpos) -> Result<Self> {
         for (what, x) in [("scale_base", xpos.scale_base), ("gamma", xpos.gamma)] {
-            super::rules::positive(what, x)?;
+            super::blend::positive(what, x)?;
         }
         self.xpos = Some(xpos);
         Ok(self)

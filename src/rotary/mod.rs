@@ -41,6 +41,7 @@
 //! f32 frequencies but multiplies in f64, hand its frequencies over as [`RopeRule::Custom`].
 
 mod axes;
+mod blend;
 mod config;
 pub mod curves;
 mod dd;

@@ -1,7 +1,8 @@
 //! How the inverse frequencies follow from θ: every rule in use.
 
+use super::blend::{geometric, invalid, length, mix, ordered, positive};
 use super::{YarnParams, dd::Dd, dd::TAU, yarn};
-use crate::{Error, Result};
+use crate::Result;
 
 /// Inverse frequencies and attention scaling of a RoPE type.
 ///
@@ -234,18 +235,6 @@ impl RopeRule {
     }
 }
 
-/// `base^(−2i/dim)` for i in 0 .. dim/2.
-pub(super) fn geometric(base: Dd, dim: u32) -> Vec<Dd> {
-    let ln = base.ln();
-    let exponent = |i: u32| -Dd::ratio(f64::from(2 * i), f64::from(dim));
-    (0..dim / 2).map(|i| (ln * exponent(i)).exp()).collect()
-}
-
-/// `(1 − t) a + t b`, exactly `b` at t = 1.
-pub(super) fn mix(a: Dd, b: Dd, t: Dd) -> Dd {
-    a * (Dd::ONE - t) + b * t
-}
-
 /// θ·stretch^(dim/(dim−2)): the base at which the slowest pair is interpolated by `stretch`.
 fn ntk_base(base: Dd, stretch: Dd, dim: u32) -> Result<Dd> {
     if dim <= 2 {
@@ -274,29 +263,6 @@ fn longrope_scaling(factor: f64, original: u64, given: Option<f64>) -> Result<f6
         None if s <= 1.0 => Ok(1.0),
         None => Ok((1.0 + s.ln() / (original as f64).ln()).sqrt()),
     }
-}
-
-fn invalid<T>(what: &'static str, needed: &'static str, got: impl ToString) -> Result<T> {
-    Err(Error::Invalid { what, needed, got: got.to_string() })
-}
-
-/// Lets positive finite numbers pass.
-pub(super) fn positive(what: &'static str, x: f64) -> Result<f64> {
-    if x.is_finite() && x > 0.0 { Ok(x) } else { invalid(what, "a positive number", x) }
-}
-
-/// Lets `high` pass when both are finite and it lies above `low`.
-pub(super) fn ordered(what: &'static str, needed: &'static str, low: f64, high: f64) -> Result<()> {
-    if low.is_finite() && high.is_finite() && low < high {
-        Ok(())
-    } else {
-        invalid(what, needed, format!("{high} against {low}"))
-    }
-}
-
-/// Lets context lengths from 1 to 2^53 pass.
-pub(super) fn length(what: &'static str, n: u64) -> Result<Dd> {
-    if (1..=1 << 53).contains(&n) { Ok(Dd::from(n as f64)) } else { invalid(what, "1 to 2^53", n) }
 }
 
 /// Compares the length of a per-pair list.

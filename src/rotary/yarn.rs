@@ -1,9 +1,7 @@
 //! The two YaRNs (arXiv 2309.00071): ramp over the index, and ramp over the rotations.
 
-use super::{
-    dd::{Dd, TAU},
-    rules::{geometric, length, mix, ordered, positive},
-};
+use super::blend::{geometric, length, mix, ordered, positive};
+use super::dd::{Dd, TAU};
 use crate::{Error, Result};
 
 /// Parameters of YaRN as Hugging Face's `yarn` takes them.

@@ -3,7 +3,9 @@
 use core::fmt;
 use core::str::FromStr;
 
-use crate::plan::attention::{AttentionPlan, AttentionProblem, AttentionShape, Tile};
+use crate::plan::attention::{
+    AttentionPlan, AttentionProblem, AttentionShape, BlockedTile, ShuffledTile, Tile,
+};
 use crate::{Capabilities, Error, Result};
 
 /// The tile that won, and what it may be used for. `to_string` and `parse` are each other's
@@ -92,23 +94,14 @@ fn describe(problem: &AttentionProblem) -> String {
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let t = &self.tile;
         write!(
             f,
-            "phasor {}|{}|{}|{}|{},{},{},{},{},{},{},{},{}|{}|{}",
+            "phasor {}|{}|{}|{}|{}|{}|{}",
             self.version,
             self.adapter,
             self.problem,
             self.shape,
-            t.tx,
-            t.ty,
-            t.row_pairs,
-            t.key_quads,
-            t.chunk_units,
-            t.v_quads,
-            t.q_resident,
-            t.pv_apart,
-            t.shuffled,
+            spelled(&self.tile),
             self.ms,
             self.default_ms,
         )
@@ -133,31 +126,59 @@ impl Choice {
         let &[version, adapter, problem, shape, tile, ms, default_ms] = fields.as_slice() else {
             return None;
         };
-        let parts: Vec<&str> = tile.split(',').collect();
-        let &[tx, ty, row_pairs, key_quads, chunk_units, v_quads, q_resident, pv_apart, shuffled] =
-            parts.as_slice()
-        else {
-            return None;
-        };
         Some(Self {
             version: version.strip_prefix("phasor ")?.into(),
             adapter: adapter.into(),
             problem: problem.into(),
             shape: shape.into(),
-            tile: Tile {
-                tx: tx.parse().ok()?,
-                ty: ty.parse().ok()?,
-                row_pairs: row_pairs.parse().ok()?,
-                key_quads: key_quads.parse().ok()?,
-                chunk_units: chunk_units.parse().ok()?,
-                q_resident: q_resident.parse().ok()?,
-                v_quads: v_quads.parse().ok()?,
-                pv_apart: pv_apart.parse().ok()?,
-                shuffled: shuffled.parse().ok()?,
-            },
+            tile: read_tile(tile)?,
             ms: ms.parse().ok()?,
             default_ms: default_ms.parse().ok()?,
         })
+    }
+}
+
+/// The sizes of a tile, by which its kind is known.
+fn spelled(tile: &Tile) -> String {
+    match *tile {
+        Tile::Blocked(t) => format!(
+            "{},{},{},{},{},{},{},{}",
+            t.tx,
+            t.ty,
+            t.row_pairs,
+            t.key_quads,
+            t.chunk_units,
+            t.v_quads,
+            t.q_resident,
+            t.pv_apart,
+        ),
+        Tile::Shuffled(ShuffledTile { lanes, row_pairs, key_quads }) => {
+            format!("{lanes},{row_pairs},{key_quads}")
+        }
+    }
+}
+
+fn read_tile(text: &str) -> Option<Tile> {
+    let parts: Vec<&str> = text.split(',').collect();
+    let number = |i: usize| parts.get(i)?.parse().ok();
+    let flag = |i: usize| parts.get(i)?.parse().ok();
+    match parts.len() {
+        8 => Some(Tile::Blocked(BlockedTile {
+            tx: number(0)?,
+            ty: number(1)?,
+            row_pairs: number(2)?,
+            key_quads: number(3)?,
+            chunk_units: number(4)?,
+            v_quads: number(5)?,
+            q_resident: flag(6)?,
+            pv_apart: flag(7)?,
+        })),
+        3 => Some(Tile::Shuffled(ShuffledTile {
+            lanes: number(0)?,
+            row_pairs: number(1)?,
+            key_quads: number(2)?,
+        })),
+        _ => None,
     }
 }
 
@@ -181,6 +202,9 @@ mod tests {
         let read: Choice = choice.to_string().parse().unwrap();
         assert_eq!(read, choice);
         assert_eq!(read.plan(&problem, &caps).unwrap(), problem.plan(&caps).unwrap());
+        let tile = Tile::Shuffled(ShuffledTile { lanes: 8, row_pairs: 1, key_quads: 4 });
+        let shuffled = Choice { tile, ..choice };
+        assert_eq!(shuffled.to_string().parse::<Choice>().unwrap(), shuffled);
     }
 
     #[test]

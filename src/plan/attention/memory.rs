@@ -1,6 +1,6 @@
 //! Where the tiles lie in workgroup memory.
 
-use super::{AttentionProblem, Tile};
+use super::{AttentionProblem, BlockedTile, Tile};
 use crate::plan::head_rows::HeadRows;
 
 /// Offsets into the one workgroup array, in groups: four `vec4<f32>`, and one that is never used
@@ -23,7 +23,11 @@ pub(super) struct Memory {
 
 impl Memory {
     /// Numbers past 32 bits, which no device has room for, stay at the largest one.
-    pub(super) fn new(problem: &AttentionProblem, head_rows: &HeadRows, tile: &Tile) -> Self {
+    pub(super) fn new(
+        problem: &AttentionProblem,
+        head_rows: &HeadRows,
+        tile: &BlockedTile,
+    ) -> Self {
         let n = u64::from;
         let block_qp = n(tile.row_pairs) * n(tile.ty);
         let block_kq = n(tile.key_quads) * n(tile.tx);
@@ -35,7 +39,7 @@ impl Memory {
         let p_row = (n((tile.row_pairs * head_rows.streams).div_ceil(2)) * n(tile.ty)) | 1;
         let p = block_kq * p_row;
         let states = n((2 * tile.row_pairs * head_rows.streams).div_ceil(4));
-        let red = (n(tile.threads()) * states).div_ceil(4);
+        let red = (n(tile.tx) * n(tile.ty) * states).div_ceil(4);
         let apart = tile.pv_apart && tile.q_resident;
         let p_at = match (apart, tile.q_resident) {
             (true, _) => q + k,
@@ -60,15 +64,21 @@ impl Memory {
 
     /// Workgroup memory of a workgroup.
     pub(super) fn bytes(problem: &AttentionProblem, head_rows: &HeadRows, tile: &Tile) -> u32 {
-        if tile.shuffled {
-            let rows = 2 * u64::from(tile.row_pairs) * u64::from(tile.ty);
-            let q = 2 * u64::from(problem.channels().units());
-            let out = u64::from(head_rows.streams) * u64::from(problem.value_dim / 4);
-            return u32::try_from(16 * rows * (q + out)).unwrap_or(u32::MAX);
-        }
+        let blocked = match tile {
+            Tile::Blocked(tile) => tile,
+            Tile::Shuffled(_) => {
+                let q = 2 * u64::from(problem.channels().units());
+                let out = u64::from(head_rows.streams) * u64::from(problem.value_dim / 4);
+                let bytes = 16 * u64::from(tile.block_q()) * (q + out);
+                return u32::try_from(bytes).unwrap_or(u32::MAX);
+            }
+        };
         // Where the rows of a tile's keys start.
         let places = if problem.has_slots() { 8 * tile.block_k() } else { 0 };
         // A vector's room beside the array for the flag of values that are not finite.
-        Self::new(problem, head_rows, tile).len.saturating_mul(5 * 16).saturating_add(16 + places)
+        Self::new(problem, head_rows, blocked)
+            .len
+            .saturating_mul(5 * 16)
+            .saturating_add(16 + places)
     }
 }

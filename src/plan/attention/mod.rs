@@ -12,7 +12,7 @@ mod tile;
 pub use cost::AttentionShape;
 pub use cut::{Cut, CutPart};
 pub use problem::{Alignment, AttentionProblem, Keys, Outputs, Queries};
-pub use tile::Tile;
+pub use tile::{BlockedTile, ShuffledTile, Tile};
 
 use crate::Result;
 use crate::plan::cache::CacheFormat;
@@ -51,10 +51,10 @@ impl AttentionPlan {
     pub fn with_tile(
         problem: &AttentionProblem,
         capabilities: &Capabilities,
-        tile: Tile,
+        tile: impl Into<Tile>,
     ) -> Result<Self> {
         problem.check()?;
-        Self::with_parts(problem, capabilities, problem.head_rows(), tile)
+        Self::with_parts(problem, capabilities, problem.head_rows(), tile.into())
     }
 
     fn with_parts(

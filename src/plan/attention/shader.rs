@@ -2,7 +2,7 @@
 
 use super::cut::state_len;
 use super::memory::Memory;
-use super::{AttentionProblem, Keys, Outputs, Queries, Tile};
+use super::{AttentionProblem, BlockedTile, Keys, Outputs, Queries, Tile};
 use crate::plan::head_rows::HeadRows;
 use crate::plan::shader::{Source, stored, wgsl};
 use crate::plan::{KernelKind, Shader};
@@ -59,7 +59,7 @@ pub(super) fn shader(
             head_rows.streams,
             tile.block_q(),
             tile.block_k(),
-            if tile.shuffled { " shuffled" } else { "" },
+            if tile.subgroup().is_some() { " shuffled" } else { "" },
         ),
         source: constants(problem, head_rows, tile).files(files(problem, tile, bound)),
         entry: "attention",
@@ -67,34 +67,24 @@ pub(super) fn shader(
         workgroup_size: tile.threads(),
         workgroup_bytes: Memory::bytes(problem, head_rows, tile),
         table_bytes: head_rows.bytes(),
-        subgroup: tile.shuffled.then_some(tile.ty),
+        subgroup: tile.subgroup(),
         storage_buffers: bound.storage_buffers(problem),
     }
 }
 
 /// Private arrays need lengths that are constants, and what those depend on is constant as well.
 fn constants(problem: &AttentionProblem, head_rows: &HeadRows, tile: &Tile) -> Source {
-    let memory = Memory::new(problem, head_rows, tile);
     let channels = problem.channels();
+    let [tx, ty, row_pairs, key_quads] = tile.grid();
     let dims = [("HEAD_DIM", problem.head_dim), ("VALUE_DIM", problem.value_dim)];
     let numbers = [
         ("HEAD_ROWS", head_rows.slots()),
         ("STREAMS", head_rows.streams),
-        ("TX", tile.tx),
-        ("TY", tile.ty),
-        ("ROW_PAIRS", tile.row_pairs),
-        ("KEY_QUADS", tile.key_quads),
+        ("TX", tx),
+        ("TY", ty),
+        ("ROW_PAIRS", row_pairs),
+        ("KEY_QUADS", key_quads),
         ("COLS", tile.cols(problem.value_dim)),
-        ("CHUNK_UNITS", tile.chunk_units),
-        ("CHUNKS", channels.units().div_ceil(tile.chunk_units)),
-        ("V_QUADS", tile.v_quads),
-        ("Q_AT", memory.q_at),
-        ("K_AT", memory.k_at),
-        ("V_AT", memory.v_at),
-        ("P_AT", memory.p_at),
-        ("P_ROW", memory.p_row),
-        ("RED_AT", memory.red_at),
-        ("SHARED", memory.len),
         ("STATE_LEN", state_len(head_rows, tile, problem)),
     ];
     let flags = [
@@ -104,19 +94,49 @@ fn constants(problem: &AttentionProblem, head_rows: &HeadRows, tile: &Tile) -> S
         ("SINKS", !problem.sinks.is_empty()),
         ("MIX", head_rows.mix),
         ("TURN", head_rows.turn),
-        ("Q_RESIDENT", tile.q_resident),
-        ("PV_ALIASED", memory.pv_aliased),
-        ("RED_ALIASED", memory.red_aliased),
         ("RESUMABLE", problem.resumable),
-        ("PLACES_STAGED", problem.has_slots()),
     ];
-    Source::new()
+    let source = Source::new();
+    let source = match tile {
+        Tile::Blocked(tile) => staging(source, problem, head_rows, tile),
+        Tile::Shuffled(_) => source,
+    };
+    source
         .numbers(dims)
         .numbers(channels.numbers())
         .numbers(numbers)
         .flags(channels.flags())
         .flags(problem.rules().flags())
         .flags(flags)
+}
+
+/// What a tile in workgroup memory adds.
+fn staging(
+    source: Source,
+    problem: &AttentionProblem,
+    head_rows: &HeadRows,
+    tile: &BlockedTile,
+) -> Source {
+    let memory = Memory::new(problem, head_rows, tile);
+    let numbers = [
+        ("CHUNK_UNITS", tile.chunk_units),
+        ("CHUNKS", problem.channels().units().div_ceil(tile.chunk_units)),
+        ("V_QUADS", tile.v_quads),
+        ("Q_AT", memory.q_at),
+        ("K_AT", memory.k_at),
+        ("V_AT", memory.v_at),
+        ("P_AT", memory.p_at),
+        ("P_ROW", memory.p_row),
+        ("RED_AT", memory.red_at),
+        ("SHARED", memory.len),
+    ];
+    let flags = [
+        ("Q_RESIDENT", tile.q_resident),
+        ("PV_ALIASED", memory.pv_aliased),
+        ("RED_ALIASED", memory.red_aliased),
+        ("PLACES_STAGED", problem.has_slots()),
+    ];
+    source.numbers(numbers).flags(flags)
 }
 
 /// Lengths and tables, each by itself or all in one binding.
@@ -170,10 +190,16 @@ fn files<'a>(
             keys.extend([slots, wgsl!("attention/keys_cache")]);
         }
     }
-    let places = match (tile.shuffled, problem.has_slots()) {
-        (true, _) => "",
-        (false, false) => wgsl!("attention/places_computed"),
-        (false, true) => wgsl!("attention/places_staged"),
+    // The tile is declared before the kernel's flag: the first variable of workgroup memory begins
+    // at a multiple of 16 bytes.
+    let kernel = match (tile, problem.has_slots()) {
+        (Tile::Shuffled(_), _) => vec![wgsl!("attention_shuffled")],
+        (Tile::Blocked(_), false) => {
+            vec![wgsl!("attention/places_computed"), wgsl!("attention/stage"), wgsl!("attention")]
+        }
+        (Tile::Blocked(_), true) => {
+            vec![wgsl!("attention/places_staged"), wgsl!("attention/stage"), wgsl!("attention")]
+        }
     };
     let [bias, score_mod, mask_mod] = problem.rules().files();
     let blocks = if problem.block_list {
@@ -216,12 +242,7 @@ fn files<'a>(
             wgsl!("attention/state_none")
         },
         wgsl!("attention/sees"),
-        places,
-        // The tile is declared before the kernel's flag: the first variable of workgroup memory
-        // begins at a multiple of 16 bytes.
-        if tile.shuffled { "" } else { wgsl!("attention/stage") },
-        if tile.shuffled { wgsl!("attention_shuffled") } else { wgsl!("attention") },
     ];
     keys.push(if bound.lse { wgsl!("attention/lse") } else { wgsl!("attention/lse_none") });
-    keys.into_iter().chain(lists(problem, bound)).chain(others)
+    keys.into_iter().chain(lists(problem, bound)).chain(others).chain(kernel)
 }

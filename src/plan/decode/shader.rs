@@ -1,5 +1,6 @@
 //! Joins the WGSL files of a decode kernel and fills in its constants.
 
+use super::tile::SEGMENTS;
 use super::{DecodeProblem, Tile};
 use crate::plan::head_rows::HeadRows;
 use crate::plan::shader::{Source, stored, wgsl};
@@ -72,6 +73,7 @@ fn constants(
         ("LANES", lanes),
         ("COLS", cols),
         ("RUN", tile.run),
+        ("SEGMENTS", SEGMENTS),
         ("SUBGROUP", tile.subgroup.unwrap_or(1)),
         ("Q_AT", 0),
         ("P_AT", memory.p_at),

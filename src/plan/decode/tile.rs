@@ -5,8 +5,8 @@ use crate::plan::Capabilities;
 use crate::plan::head_rows::HeadRows;
 use crate::{Error, Result};
 
-/// Partial results of a reduction over the invocations, `SEGMENTS` of the shader.
-const SEGMENTS: u32 = 8;
+/// Partial results of a reduction over the invocations.
+pub(super) const SEGMENTS: u32 = 8;
 
 /// Softmax states of a workgroup at most: their accumulators are an invocation's registers.
 const MAX_STATES: u32 = 16;

@@ -10,6 +10,11 @@ pub(super) const FAVOR_ROWS: u32 = 8;
 /// Invocations of a workgroup of the scan and of the random features: every device has them.
 pub(super) const WORKGROUP: u32 = 64;
 
+/// Keys that the sums stage at once.
+const SUMS_STEP: u32 = 16;
+/// Features that the outputs stage at once.
+const OUTPUTS_STEP: u32 = 8;
+
 /// Entries of the uniform table of output heads: few sizes, so that similar models share a shader.
 pub(super) fn head_slots(problem: &LinearAttentionProblem) -> u32 {
     (problem.heads.heads().len() as u32).next_power_of_two().max(16)
@@ -27,10 +32,12 @@ fn label(pass: &str, problem: &LinearAttentionProblem) -> String {
     )
 }
 
-/// What the passes over features have in common: constants, the feature map, the table.
+/// What the passes over features have in common: constants, the feature map, the table. A pass
+/// stages `step` keys or features at once.
 fn source<'a>(
     problem: &'a LinearAttentionProblem,
     tile: &Tile,
+    step: u32,
     files: impl IntoIterator<Item = &'a str>,
 ) -> String {
     let pairing = problem.pairing;
@@ -44,6 +51,7 @@ fn source<'a>(
         ("TY", tile.ty),
         ("ROWS", tile.rows),
         ("COLS", tile.cols),
+        ("STEP", step),
     ];
     let flags = [
         ("READ_INTERLEAVED", pairing.reads_interleaved()),
@@ -84,11 +92,12 @@ pub(super) fn sums(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
     Shader {
         kernel: KernelKind::LinearAttention,
         label: label("sums", problem),
-        source: source(problem, tile, files),
+        source: source(problem, tile, SUMS_STEP, files),
         entry: "sums",
         overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
         workgroup_size: tile.threads(),
-        workgroup_bytes: 16 * 2 * 16 * tile.block() / 4,
+        // Tiles of features and of values.
+        workgroup_bytes: 16 * 2 * SUMS_STEP * (tile.block() / 4),
         storage_buffers: 3 + table_buffers(problem),
         table_bytes: 0,
         subgroup: None,
@@ -103,7 +112,7 @@ pub(super) fn scan(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
     Shader {
         kernel: KernelKind::LinearAttention,
         label: label("scan", problem),
-        source: source(problem, tile, [state, wgsl!("linear_attention/scan")]),
+        source: source(problem, tile, 1, [state, wgsl!("linear_attention/scan")]),
         entry: "scan",
         overrides: vec![("WORKGROUP", f64::from(WORKGROUP))],
         workgroup_size: WORKGROUP,
@@ -128,12 +137,12 @@ pub(super) fn outputs(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
     Shader {
         kernel: KernelKind::LinearAttention,
         label: label("outputs", problem),
-        source: source(problem, tile, files),
+        source: source(problem, tile, OUTPUTS_STEP, files),
         entry: "outputs",
         overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
         workgroup_size: tile.threads(),
-        // The tiles, and a vector's room for the flag of values that are not finite.
-        workgroup_bytes: 16 * 5 * 8 * tile.block() / 4 + 16,
+        // Five tiles, and a vector's room for the flag of values that are not finite.
+        workgroup_bytes: 16 * 5 * OUTPUTS_STEP * (tile.block() / 4) + 16,
         storage_buffers: 5 + table_buffers(problem),
         table_bytes: 16 * u64::from(head_slots(problem)),
         subgroup: None,

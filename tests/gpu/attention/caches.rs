@@ -3,7 +3,7 @@
 //! decode's.
 
 use phasor::attention::{
-    AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, Queries, Tile,
+    AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, BlockedTile, Queries, Tile,
 };
 use phasor::cache::CacheType::{self, F16, F32, Int8, Q4};
 use phasor::cache::{BlockTable, CacheBindings};
@@ -11,7 +11,7 @@ use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
 use phasor::{Bias, DType, Error, HeadMap, Layout, MaskHook, wgpu};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
-use super::{quick_tile, small_tile, variants::STRIPES};
+use super::{quick_tile, small_blocks, small_tile, variants::STRIPES};
 use crate::decode::{Case, Inputs, Outcome, small};
 use crate::harness::{Lab, Place, Placed, Result, Slots, lab, narrow, run_table};
 
@@ -335,7 +335,7 @@ fn values_within_keys() {
 /// gets.
 #[test]
 fn tiles() {
-    let over_k = |dim| Tile { pv_apart: false, chunk_units: 2, ..small_tile(dim) };
+    let over_k = |dim| BlockedTile { pv_apart: false, chunk_units: 2, ..small_blocks(dim) }.into();
     let cases = [
         ("contiguous", chunk([Int8, Q4], FLAT, small_tile)),
         ("pages", chunk([Int8, Q4], PAGES, small_tile)),

@@ -15,7 +15,8 @@ pub mod tiles;
 pub mod variants;
 
 use phasor::attention::{
-    AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, BlockList, Outputs, Tile,
+    AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, BlockList, BlockedTile,
+    Outputs, ShuffledTile, Tile,
 };
 use phasor::oracle::{self, AttentionInputs};
 use phasor::{Budget, DType, HeadMap, Layout, Tensor};
@@ -97,7 +98,12 @@ pub fn control() -> AttentionProblem {
 /// seconds to compile a large tile or one with many steps, so the tables use this one wherever the
 /// tile is not what they are about.
 pub fn small_tile(head_dim: u32) -> Tile {
-    Tile {
+    small_blocks(head_dim).into()
+}
+
+/// The sizes of the [small tile](small_tile).
+pub fn small_blocks(head_dim: u32) -> BlockedTile {
+    BlockedTile {
         tx: 4,
         ty: 4,
         row_pairs: 1,
@@ -106,7 +112,6 @@ pub fn small_tile(head_dim: u32) -> Tile {
         q_resident: true,
         v_quads: 1,
         pv_apart: true,
-        shuffled: false,
     }
 }
 
@@ -115,14 +120,9 @@ pub fn small_tile(head_dim: u32) -> Tile {
 /// what both kernels share take it: rotations, sequences, masks, hooks, storage.
 pub fn quick_tile(head_dim: u32) -> Tile {
     match lab().gpu.capabilities().subgroup {
-        Some((ty, most)) if ty == most && ty <= 8 => Tile {
-            tx: 1,
-            ty,
-            key_quads: (ty / 4).max(4),
-            chunk_units: 1,
-            shuffled: true,
-            ..small_tile(head_dim)
-        },
+        Some((lanes, most)) if lanes == most && lanes <= 8 => {
+            ShuffledTile { lanes, row_pairs: 1, key_quads: (lanes / 4).max(4) }.into()
+        }
         _ => small_tile(head_dim),
     }
 }
@@ -143,7 +143,7 @@ impl Case {
         Self::tiled(problem, quick_tile(problem.head_dim))
     }
 
-    pub fn tiled(problem: &AttentionProblem, tile: Tile) -> phasor::Result<Self> {
+    pub fn tiled(problem: &AttentionProblem, tile: impl Into<Tile>) -> phasor::Result<Self> {
         AttentionPlan::with_tile(problem, &lab().gpu.capabilities(), tile).map(Self::planned)
     }
 

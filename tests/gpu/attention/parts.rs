@@ -1,11 +1,13 @@
 //! Calls that are cut into dispatches: every budget gives the bits of the uncut call, and those of
 //! the kernel that cannot be cut between keys.
 
-use phasor::attention::{AttentionBindings, AttentionProblem, AttentionShape, Outputs, Tile};
+use phasor::attention::{
+    AttentionBindings, AttentionProblem, AttentionShape, BlockedTile, Outputs, Tile,
+};
 use phasor::rotary::RopeConfig;
 use phasor::{Budget, DType, Dispatch, Error, HeadMap, Layout, OutputHead, Phase, Tensor, wgpu};
 
-use super::{Case, Outcome, Parts, control, quick_tile, small_tile};
+use super::{Case, Outcome, Parts, control, quick_tile, small_blocks};
 use crate::harness::{Ids, Result, Rotation, lab, run_table};
 
 /// What is computed, and the call it is computed in.
@@ -55,7 +57,8 @@ fn same(what: &str, got: &Outcome, wanted: &Outcome) -> Result {
 
 /// From the smallest budget up to that of the whole call; the smaller ones in one pass, since a
 /// wait for each of hundreds of parts takes its time.
-fn check(problem: &AttentionProblem, tile: Tile, twist: Twist) -> Result {
+fn check(problem: &AttentionProblem, tile: impl Into<Tile>, twist: Twist) -> Result {
+    let tile = tile.into();
     let plain = twist(Case::tiled(problem, tile)?);
     let resumable = AttentionProblem { resumable: true, ..problem.clone() };
     let resumable = twist(Case::tiled(&resumable, tile)?);
@@ -90,7 +93,8 @@ fn every_budget_gives_the_same_bits() {
 /// Queries staged in chunks, p and v over k.
 #[test]
 fn streamed_tiles_can_be_cut() {
-    let streamed = Tile { q_resident: false, chunk_units: 3, pv_apart: false, ..small_tile(40) };
+    let streamed =
+        BlockedTile { q_resident: false, chunk_units: 3, pv_apart: false, ..small_blocks(40) };
     check(&super::tiles::problem(control().heads), streamed, |case| case).unwrap();
 }
 

@@ -1,11 +1,11 @@
 //! Tiles: every way to save workgroup memory, the plans of other devices, and calls of more
 //! workgroups than a dimension holds.
 
-use phasor::attention::{AttentionPlan, AttentionProblem, AttentionShape, Tile};
+use phasor::attention::{AttentionPlan, AttentionProblem, AttentionShape, BlockedTile};
 use phasor::rotary::RopeConfig;
 use phasor::{Capabilities, HeadMap};
 
-use super::{Case, control, small_tile};
+use super::{Case, control, small_blocks, small_tile};
 use crate::harness::{Ids, NARROW_WORKGROUPS, Rotation, narrow, run_table};
 
 /// D = 40 with a tail: five groups of eight channels, the last one not rotated.
@@ -19,16 +19,16 @@ pub fn problem(heads: HeadMap) -> AttentionProblem {
 
 #[test]
 fn tiles() {
-    let all = small_tile(40);
-    let over = Tile { pv_apart: false, ..all };
-    let streamed = Tile { q_resident: false, chunk_units: 2, ..over };
+    let all = small_blocks(40);
+    let over = BlockedTile { pv_apart: false, ..all };
+    let streamed = BlockedTile { q_resident: false, chunk_units: 2, ..over };
     let tiles = [
-        ("v over k", Tile { v_quads: 4, ..over }),
-        ("k in chunks, v in two steps over it", Tile { chunk_units: 2, v_quads: 2, ..over }),
+        ("v over k", BlockedTile { v_quads: 4, ..over }),
+        ("k in chunks, v in two steps over it", BlockedTile { chunk_units: 2, v_quads: 2, ..over }),
         ("q and k in chunks, v a key quad at a time", streamed),
-        ("wide", Tile { tx: 8, ty: 2, key_quads: 2, v_quads: 2, ..all }),
-        ("tall", Tile { tx: 2, ty: 8, row_pairs: 2, ..all }),
-        ("one invocation", Tile { tx: 1, ty: 1, ..all }),
+        ("wide", BlockedTile { tx: 8, ty: 2, key_quads: 2, v_quads: 2, ..all }),
+        ("tall", BlockedTile { tx: 2, ty: 8, row_pairs: 2, ..all }),
+        ("one invocation", BlockedTile { tx: 1, ty: 1, ..all }),
     ];
     let mut cases = Vec::new();
     for (name, tile) in tiles {
@@ -71,7 +71,7 @@ fn many_workgroups() {
     let control = Case::planned(plan);
     let max = NARROW_WORKGROUPS;
     let mut cases = Vec::new();
-    // Two programs a batch and tile of eight queries.
+    // Two head rows a batch and tile of eight queries.
     for (name, batch, tiles) in [
         ("one row", 1, max / 2),
         ("a row and a bit", 1, max / 2 + 1),

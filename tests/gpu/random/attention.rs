@@ -1,6 +1,6 @@
 //! Random attention and decode calls.
 
-use phasor::attention::{AttentionProblem, AttentionShape, Outputs, Tile};
+use phasor::attention::{AttentionProblem, AttentionShape, BlockedTile, Outputs, Tile};
 use phasor::cache::{CacheFormat, CacheType};
 use phasor::decode::DecodeProblem;
 use phasor::rotary::{Pairing, RopeConfig};
@@ -68,7 +68,7 @@ fn many() -> impl Strategy<Value = Form> {
         let (tx, ty, row_pairs, key_quads) = shape;
         let (softcap, alibi, sinks, prefix, split) = flags;
         let units = dims.0 / 8 + 1;
-        let tiled = Tile {
+        let tiled = BlockedTile {
             tx,
             ty,
             row_pairs,
@@ -77,9 +77,8 @@ fn many() -> impl Strategy<Value = Form> {
             q_resident: staged.0,
             v_quads: 1,
             pv_apart: staged.1 && staged.0,
-            shuffled: false,
         };
-        let tile = if quick { quick_tile(dims.0) } else { tiled };
+        let tile = if quick { quick_tile(dims.0) } else { tiled.into() };
         Form {
             dims,
             dtypes,

@@ -1,13 +1,13 @@
 //! Problems, tiles and layouts that no device can run, and plans that one device cannot.
 
-use phasor::attention::{Attention, AttentionPlan, AttentionProblem, Outputs, Tile};
+use phasor::attention::{Attention, AttentionPlan, AttentionProblem, BlockedTile, Outputs, Tile};
 use phasor::rope::RopeProblem;
 use phasor::rotary::Pairing;
 use phasor::{Capabilities, HeadMap, Layout, OutputHead, Phase};
 
 use super::{Expected, attention::problem as full, error};
 use crate::{
-    attention::small_tile,
+    attention::small_blocks,
     harness::{Result, lab, narrow, run_table},
 };
 
@@ -239,24 +239,28 @@ fn rope_problems() {
 
 #[test]
 fn tiles() {
-    let control = small_tile(64);
-    let one = |name: &str, tile, expected| (name.to_owned(), (tile, expected));
+    let control = small_blocks(64);
+    let one = |name: &str, tile: BlockedTile, expected| (name.to_owned(), (tile.into(), expected));
     let table: Vec<(String, (Tile, Expected))> = vec![
-        one("no rows", Tile { ty: 0, ..control }, error!(Invalid { what: "tile", .. })),
-        one("no values", Tile { v_quads: 0, ..control }, error!(Invalid { what: "tile", .. })),
+        one("no rows", BlockedTile { ty: 0, ..control }, error!(Invalid { what: "tile", .. })),
+        one(
+            "no values",
+            BlockedTile { v_quads: 0, ..control },
+            error!(Invalid { what: "tile", .. }),
+        ),
         one(
             "steps of three quads",
-            Tile { v_quads: 3, ..control },
+            BlockedTile { v_quads: 3, ..control },
             error!(Invalid { what: "tile", .. }),
         ),
         one(
             "more channels than there are",
-            Tile { chunk_units: 10, ..control },
+            BlockedTile { chunk_units: 10, ..control },
             error!(Invalid { what: "tile", .. }),
         ),
         one(
             "too many invocations",
-            Tile { tx: 32, ty: 32, ..control },
+            BlockedTile { tx: 32, ty: 32, ..control },
             error!(Limit {
                 limit: "max_compute_invocations_per_workgroup",
                 needed: 1024,
@@ -266,17 +270,17 @@ fn tiles() {
         ),
         one(
             "too much workgroup memory",
-            Tile { row_pairs: 512, ..control },
+            BlockedTile { row_pairs: 512, ..control },
             error!(Limit { limit: "max_compute_workgroup_storage_size", .. }),
         ),
         one(
             "the largest parts",
-            Tile { tx: 1024, ty: 1024, row_pairs: 1024, key_quads: 1024, ..control },
+            BlockedTile { tx: 1024, ty: 1024, row_pairs: 1024, key_quads: 1024, ..control },
             error!(Limit { .. }),
         ),
         one(
             "parts past all sense",
-            Tile { tx: u32::MAX, row_pairs: u32::MAX, ..control },
+            BlockedTile { tx: u32::MAX, row_pairs: u32::MAX, ..control },
             error!(Invalid { what: "tile", .. }),
         ),
     ];
@@ -321,7 +325,8 @@ fn devices() {
 
     // Compiling for a smaller device than the plan was made for.
     let roomy = less(|c| c.max_workgroup_bytes = 1 << 20);
-    let tile = Tile { tx: 8, ty: 8, row_pairs: 4, key_quads: 2, v_quads: 16, ..small_tile(64) };
+    let tile =
+        BlockedTile { tx: 8, ty: 8, row_pairs: 4, key_quads: 2, v_quads: 16, ..small_blocks(64) };
     let plan = AttentionPlan::with_tile(&ropepp(), &roomy, tile).unwrap();
     let expected =
         error!(Limit { limit: "max_compute_workgroup_storage_size", available: 16384, .. });

@@ -20,7 +20,7 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use phasor::Sharing;
-use phasor::attention::Tile;
+use phasor::attention::{BlockedTile, Tile};
 
 use gpus::{GPUS, Gpu};
 use probe::{MARK, Message, Record};
@@ -66,7 +66,7 @@ fn tile(text: &str) -> Result<Tile> {
     else {
         bail!("a tile is eight numbers");
     };
-    Ok(Tile {
+    Ok(Tile::Blocked(BlockedTile {
         tx,
         ty,
         row_pairs,
@@ -75,8 +75,7 @@ fn tile(text: &str) -> Result<Tile> {
         q_resident: q_resident != 0,
         v_quads,
         pv_apart: pv_apart != 0,
-        shuffled: false,
-    })
+    }))
 }
 
 fn sharing(text: &str) -> Result<Sharing> {
