@@ -96,7 +96,11 @@ fn attention(
         }
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             let unit0 = chunk * CHUNK_UNITS;
-            let units = min(CHUNK_UNITS, UNITS - unit0);
+            // A constant where the last chunk is as long as the others: compilers unroll more then.
+            var units = CHUNK_UNITS;
+            if (UNITS % CHUNK_UNITS != 0u) {
+                units = min(CHUNK_UNITS, UNITS - unit0);
+            }
             if (!Q_RESIDENT) {
                 stage_q(tid, work, q_first, unit0, units);
             }
