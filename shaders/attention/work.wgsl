@@ -1,8 +1,8 @@
 // What a workgroup works on, and where its results go.
 //
 // HeadRow, head_of: head_rows.wgsl; rows_of: attention/rows_*.wgsl; keys_of, hidden_up_to:
-// attention/keys_*.wgsl; prefix_of, before_window: attention/prefix_*.wgsl; store_out, store_out_im:
-// io/; write_lse: attention/lse*.wgsl; log_sum_exp: softmax.wgsl
+// attention/keys_*.wgsl; prefix_of, before_window: attention/prefix_*.wgsl; store_out,
+// store_out_im: io/; write_lse: attention/lse*.wgsl; log_sum_exp: softmax.wgsl
 
 fn work_of(in_part: u32) -> Work {
     let linear = params.first_group + in_part;

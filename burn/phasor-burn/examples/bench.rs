@@ -1,5 +1,5 @@
-//! Attention by phasor's kernels beside the same in Burn's operations: time, and what Burn's allocator
-//! has reserved after it. `cargo run --example bench -- [largest S]`
+//! Attention by phasor's kernels beside the same in Burn's operations: time, and what Burn's
+//! allocator has reserved after it. `cargo run --example bench -- [largest S]`
 
 use std::time::{Duration, Instant};
 

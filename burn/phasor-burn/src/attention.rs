@@ -24,14 +24,14 @@ use crate::{AttentionOptions, Error, Result};
 /// | v | `[B, H_kv, S_k, D_v]` | |
 /// | returned | `[B, H_out, S_q, D_v]` | H_out is 2 H_q with RoPE++, else H_q |
 ///
-/// Views need no copy where channels lie side by side and strides are multiples of 4 elements, such as
-/// `swap_dims(1, 2)` of a projection. On a device with autodiff, gradients of q, k and v come from
-/// phasor's backward kernels.
+/// Views need no copy where channels lie side by side and strides are multiples of 4 elements, such
+/// as `swap_dims(1, 2)` of a projection. On a device with autodiff, gradients of q, k and v come
+/// from phasor's backward kernels.
 ///
 /// # Errors
-/// [`Error::NotAttached`] for a device that phasor does not know, [`Error::Device`], [`Error::DType`],
-/// [`Error::Empty`], and [`Error::Phasor`] for shapes and options that no kernel fits; on a device with
-/// autodiff also for those without a gradient, such as D above 256.
+/// [`Error::NotAttached`] for a device that phasor does not know, [`Error::Device`],
+/// [`Error::DType`], [`Error::Empty`], and [`Error::Phasor`] for shapes and options that no kernel
+/// fits; on a device with autodiff also for those without a gradient, such as D above 256.
 pub fn ropepp_attention(
     q: Tensor<4>,
     k: Tensor<4>,
@@ -43,8 +43,9 @@ pub fn ropepp_attention(
     Ok(Tensor::from_dispatch(<Dispatch as PhasorOps>::phasor_attention(q, k, v, call)))
 }
 
-/// As [`ropepp_attention`], with the natural log-sum-exp of every output row, f32 `[B, H_out, S_q]`.
-/// Both have gradients: with them, sinks can be learned, and attention over parts of the keys merged.
+/// As [`ropepp_attention`], with the natural log-sum-exp of every output row, f32
+/// `[B, H_out, S_q]`. Both have gradients: with them, sinks can be learned, and attention over
+/// parts of the keys merged.
 ///
 /// # Errors
 /// As [`ropepp_attention`].

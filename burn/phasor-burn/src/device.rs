@@ -31,8 +31,8 @@ pub fn init(options: WgpuOptions) -> Result<(Device, WgpuSetup)> {
     Ok((device, setup))
 }
 
-/// Lets Burn use a wgpu device that the host has made, and attaches it. Burn asks the adapter, not the
-/// device, what it may use: make the device with all of the adapter's features and limits.
+/// Lets Burn use a wgpu device that the host has made, and attaches it. Burn asks the adapter, not
+/// the device, what it may use: make the device with all of the adapter's features and limits.
 ///
 /// # Errors
 /// [`Error::Init`] where Burn refuses the handles.
@@ -42,8 +42,8 @@ pub fn share(setup: &WgpuSetup, options: WgpuOptions) -> Result<Device> {
     Ok(device)
 }
 
-/// Says which wgpu device stands behind a device of Burn's that was started elsewhere: the setup that
-/// Burn's own `init_with_setup` returned with it, or that it was given.
+/// Says which wgpu device stands behind a device of Burn's that was started elsewhere: the setup
+/// that Burn's own `init_with_setup` returned with it, or that it was given.
 pub fn attach(device: &Device, setup: &WgpuSetup) {
     let host = Arc::new(Host::new(setup));
     let mut hosts = lock(&HOSTS);

@@ -1,6 +1,6 @@
-//! The same formulas in Burn's own operations, on any of its devices: what the kernels are held to, and
-//! what runs where there is no wgpu. Attention takes memory for S_q × S_k scores a head here, and
-//! gradients come from Burn.
+//! The same formulas in Burn's own operations, on any of its devices: what the kernels are held to,
+//! and what runs where there is no wgpu. Attention takes memory for S_q × S_k scores a head here,
+//! and gradients come from Burn.
 
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use phasor::Phase;
@@ -12,8 +12,8 @@ use crate::{AttentionOptions, Positions, Result, Rotary};
 /// As [`ropepp_attention`](crate::ropepp_attention).
 ///
 /// # Errors
-/// [`Error::Phasor`](crate::Error::Phasor) for a head map that does not fit. Shapes that do not fit each
-/// other panic, as in any operation of Burn's.
+/// [`Error::Phasor`](crate::Error::Phasor) for a head map that does not fit. Shapes that do not fit
+/// each other panic, as in any operation of Burn's.
 pub fn attention(
     q: Tensor<4>,
     k: Tensor<4>,
@@ -148,8 +148,8 @@ fn per_head(values: &[f32], like: &Tensor<4>) -> Tensor<4> {
     Tensor::<4>::from_data(data, &like.device()).cast(like.dtype())
 }
 
-/// The queries of the output heads: `cos φ q + sin φ q'`, where q' has `(b, −a)` for each pair (a, b),
-/// since `S_im = Qb·Ka − Qa·Kb`, and nothing in the channels that do not rotate.
+/// The queries of the output heads: `cos φ q + sin φ q'`, where q' has `(b, −a)` for each pair (a,
+/// b), since `S_im = Qb·Ka − Qa·Kb`, and nothing in the channels that do not rotate.
 fn turned(q: Tensor<4>, outputs: &[(usize, Phase)], options: &AttentionOptions) -> Tensor<4> {
     let [b, h, s, d] = q.dims();
     let real = |o: usize| outputs[o] == (o, Phase::REAL);
@@ -220,7 +220,8 @@ fn entries(rotary: &Rotary, side: Side, positions: &Positions, seq: usize) -> Te
     (1..streams).fold(of(0), |sum, stream| sum + of(stream))
 }
 
-/// How pairs lie in the channels that rotate: blocks of `half` first members and `half` second ones.
+/// How pairs lie in the channels that rotate: blocks of `half` first members and `half` second
+/// ones.
 #[derive(Debug, Clone, Copy)]
 struct Blocks {
     blocks: usize,

@@ -16,7 +16,8 @@ pub(crate) trait Job {
 
     fn host(&self) -> &Host;
 
-    /// Compiled, once a problem: for tensors in one buffer, or with outputs in buffers of their own.
+    /// Compiled, once a problem: for tensors in one buffer, or with outputs in buffers of their
+    /// own.
     fn kernel(&self, pooled: bool) -> phasor::Result<Kernel<Self::Plan>>;
 
     /// The sizes of the call.
@@ -116,8 +117,8 @@ pub(crate) fn stored(dtype: DType) -> phasor::Result<phasor::DType> {
 }
 
 /// Compiles the kernel, and checks everything that does not depend on where tensors lie, as if they
-/// lay without gaps in buffers of their own: on the caller's thread, since on Burn's device thread an
-/// error could only panic.
+/// lay without gaps in buffers of their own: on the caller's thread, since on Burn's device thread
+/// an error could only panic.
 pub(crate) fn check<J: Job>(job: &J, inputs: &[(&[usize], DType)]) -> phasor::Result<()> {
     let kernel = job.kernel(true)?;
     let mut buffers = 0..;
@@ -136,11 +137,12 @@ pub(crate) fn check<J: Job>(job: &J, inputs: &[(&[usize], DType)]) -> phasor::Re
     kernel.plan().recipe(&job.shape(), &job.bindings(&inputs, &outputs)?).map(drop)
 }
 
-/// Runs the call on Burn's own buffers, behind all that Burn has queued, and returns what it writes.
+/// Runs the call on Burn's own buffers, behind all that Burn has queued, and returns what it
+/// writes.
 ///
 /// # Panics
-/// Where the device is lost or out of memory: an operation of Burn's has no other way to say so. All
-/// else [`check`] has refused before.
+/// Where the device is lost or out of memory: an operation of Burn's has no other way to say so.
+/// All else [`check`] has refused before.
 #[expect(clippy::panic, reason = "operations of Burn's return tensors, and nothing else")]
 pub(crate) fn run<J: Job>(job: &J, inputs: Vec<CubeTensor>) -> Vec<CubeTensor> {
     match try_run(job, inputs) {
@@ -180,8 +182,8 @@ fn try_run<J: Job>(job: &J, inputs: Vec<CubeTensor>) -> Result<Vec<CubeTensor>, 
     let mut encoder = host.device.create_command_encoder(&Default::default());
     dispatch.encode(&mut encoder);
     host.queue.submit([encoder.finish()]);
-    // Until here nobody may move or free what the call reads. What Burn does later comes behind it on
-    // the same queue.
+    // Until here nobody may move or free what the call reads. What Burn does later comes behind it
+    // on the same queue.
     drop((read, written, bindings));
     drop((held_inputs, held_outputs));
     Ok(outputs)
@@ -229,8 +231,8 @@ fn allocate(like: &CubeTensor, output: &Output, own: bool) -> CubeTensor {
     CubeTensor::new(client, handle, metadata, like.device.clone(), output.dtype)
 }
 
-/// A tensor with strides that kernels take: `[B, H, S, D]` with any that are multiples of 4 elements
-/// and channels side by side, others without gaps. Copied only where it has to be.
+/// A tensor with strides that kernels take: `[B, H, S, D]` with any that are multiples of 4
+/// elements and channels side by side, others without gaps. Copied only where it has to be.
 fn rows(tensor: CubeTensor) -> CubeTensor {
     let (shape, strides) = (tensor.meta.shape().to_vec(), tensor.meta.strides().to_vec());
     let gapless = row_major(&shape);

@@ -21,8 +21,8 @@ pub enum Mode {
     Rope,
     /// RoPE++ with an equal cache: every query head has an imaginary partner, W_o is twice as wide.
     Ec,
-    /// RoPE++ with equal heads: half the query and kv heads, hence half the cache, and as many output
-    /// heads as the plain layer.
+    /// RoPE++ with equal heads: half the query and kv heads, hence half the cache, and as many
+    /// output heads as the plain layer.
     Eh,
 }
 
@@ -164,11 +164,11 @@ impl RotaryAttentionConfig {
     }
 }
 
-/// Self-attention with rotary position embedding: projections, rotation, attention of real and imaginary
-/// heads, output projection. Made by [`RotaryAttentionConfig`].
+/// Self-attention with rotary position embedding: projections, rotation, attention of real and
+/// imaginary heads, output projection. Made by [`RotaryAttentionConfig`].
 ///
-/// Records hold the projections and sinks. The table of cosines and sines is part of neither records nor
-/// moves to other devices: make the module where it runs, and load its record.
+/// Records hold the projections and sinks. The table of cosines and sines is part of neither
+/// records nor moves to other devices: make the module where it runs, and load its record.
 #[derive(Module, Debug)]
 pub struct RotaryAttention {
     /// W_q, `d_model` → query heads × D.
@@ -199,7 +199,8 @@ impl RotaryAttention {
         self.forward_at(x, &Positions::From(0))
     }
 
-    /// The same with rows at other positions. They bear on the rotation; the causal mask goes by rows.
+    /// The same with rows at other positions. They bear on the rotation; the causal mask goes by
+    /// rows.
     ///
     /// # Errors
     /// As [`RotaryAttention::forward`].

@@ -30,8 +30,8 @@ fn forward_specs(
     (out, TensorSpec::new(Shape::from(call.lse_shape()), DType::F32))
 }
 
-// The macro reads the attributes of methods as they stand and takes them away where there is no fusion;
-// it does not look into `cfg_attr`.
+// The macro reads the attributes of methods as they stand and takes them away where there is no
+// fusion; it does not look into `cfg_attr`.
 #[backend_extension(Cube, Fusion: cfg(feature = "fusion"), Autodiff)]
 pub trait PhasorOps: Backend {
     /// `[B, H_out, S_q, D_v]` and its log-sum-exp `[B, H_out, S_q]`, without gradients.

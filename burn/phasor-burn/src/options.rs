@@ -38,23 +38,26 @@ impl Heads {
 /// ```
 /// use phasor_burn::AttentionOptions;
 ///
-/// let gemma = AttentionOptions { window: Some(512), softcap: Some(50.0), ..AttentionOptions::plain() };
+/// let plain = AttentionOptions::plain();
+/// let gemma = AttentionOptions { window: Some(512), softcap: Some(50.0), ..plain };
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionOptions {
     /// Output heads.
     pub heads: Heads,
-    /// Whether query i sees only the keys up to `i + S_k − S_q`: the last query stands at the last key.
+    /// Whether query i sees only the keys up to `i + S_k − S_q`: the last query stands at the last
+    /// key.
     pub causal: bool,
-    /// Sliding window: the `window` keys up to a query's own, as Hugging Face counts them; without the
-    /// causal mask `window − 1` keys on each side.
+    /// Sliding window: the `window` keys up to a query's own, as Hugging Face counts them; without
+    /// the causal mask `window − 1` keys on each side.
     pub window: Option<u32>,
     /// Factor on every score; `D^(−1/2)` where there is none.
     pub softmax_scale: Option<f32>,
     /// Softcap c > 0: every scaled score s becomes `c tanh(s / c)`.
     pub softcap: Option<f32>,
-    /// Attention sinks, one logit an output head, or none: constants of the call. Sinks that are learned
-    /// are `out · sigmoid(lse − sink)`, of [`ropepp_attention_lse`](crate::ropepp_attention_lse).
+    /// Attention sinks, one logit an output head, or none: constants of the call. Sinks that are
+    /// learned are `out · sigmoid(lse − sink)`, of
+    /// [`ropepp_attention_lse`](crate::ropepp_attention_lse).
     pub sinks: Vec<f32>,
     /// ALiBi slopes, one an output head, or none.
     pub alibi_slopes: Vec<f32>,

@@ -33,8 +33,8 @@ use crate::{Error, Result};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Rotary {
-    /// `[positions, pairs, 2]`, a table for queries and one for keys; they are the same but for xPos and
-    /// query scalings.
+    /// `[positions, pairs, 2]`, a table for queries and one for keys; they are the same but for
+    /// xPos and query scalings.
     pub(crate) tables: [Tensor<3>; 2],
     shape: TableShape,
     pub(crate) axes: Option<Vec<u8>>,
@@ -46,8 +46,8 @@ pub struct Rotary {
 pub enum Positions {
     /// Row s has position `first + s`.
     From(u32),
-    /// Positions `[streams, B, S]`, or `[streams, 1, S]` for all batches; one stream, or as many as the
-    /// table's axes read (M-RoPE: three). One past the table reads the table's last row.
+    /// Positions `[streams, B, S]`, or `[streams, 1, S]` for all batches; one stream, or as many as
+    /// the table's axes read (M-RoPE: three). One past the table reads the table's last row.
     Ids(Tensor<3, Int>),
 }
 
@@ -86,13 +86,13 @@ impl Rotary {
         Ok(Self { tables: [queries, keys], shape, axes, pairing: table.pairing() })
     }
 
-    /// Rotates queries `[B, H, S, D]`, in f32 or f16; channels past the rotary ones stay as they are. On
-    /// a device with autodiff, the gradient is the transposed rotation.
+    /// Rotates queries `[B, H, S, D]`, in f32 or f16; channels past the rotary ones stay as they
+    /// are. On a device with autodiff, the gradient is the transposed rotation.
     ///
     /// # Errors
     /// [`Error::NotAttached`], [`Error::Device`], [`Error::DType`], [`Error::Empty`],
-    /// [`Error::Shape`] for positions of another shape, and [`Error::Phasor`] where D is less than the
-    /// channels that rotate or a position is past the table.
+    /// [`Error::Shape`] for positions of another shape, and [`Error::Phasor`] where D is less than
+    /// the channels that rotate or a position is past the table.
     pub fn query(&self, x: Tensor<4>, positions: &Positions) -> Result<Tensor<4>> {
         self.rotate(x, positions, Side::Query)
     }

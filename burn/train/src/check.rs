@@ -1,6 +1,6 @@
 //! Recorded training runs: twenty steps from given weights, held to the loss of every step, the
-//! gradient's norm, the first gradient and the last weights. A falling loss proves nothing: a wrong sign,
-//! a missing stream or a rotation that is not undone still train.
+//! gradient's norm, the first gradient and the last weights. A falling loss proves nothing: a wrong
+//! sign, a missing stream or a rotation that is not undone still train.
 
 use std::path::Path;
 

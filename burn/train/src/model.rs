@@ -131,8 +131,8 @@ impl Lm {
         })
     }
 
-    /// Mean cross entropy of the next tokens: of `tokens` `[B, S + 1]`, all but the last read, all but the
-    /// first foretold.
+    /// Mean cross entropy of the next tokens: of `tokens` `[B, S + 1]`, all but the last read, all
+    /// but the first foretold.
     ///
     /// # Errors
     /// As [`Lm::logits`].

@@ -153,7 +153,8 @@ fn some_inputs_are_constants() {
     assert!(k.grad(&grads).is_some() && q.grad(&grads).is_none() && v.grad(&grads).is_none());
 }
 
-/// A gradient that is broadcast, and a tensor that Burn goes on with at once, in one kernel and another.
+/// A gradient that is broadcast, and a tensor that Burn goes on with at once, in one kernel and
+/// another.
 #[test]
 fn lazily_before_and_after() {
     let case = &cases()[1];

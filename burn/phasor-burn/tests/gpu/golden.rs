@@ -1,5 +1,5 @@
-//! Reference values of the RoPE++ authors' code and of PyTorch, in safetensors files of the kernels'
-//! own tests.
+//! Reference values of the RoPE++ authors' code and of PyTorch, in safetensors files of the
+//! kernels' own tests.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use phasor_burn::phasor::rotary::{Pairing, RopeConfig, RopeRule};

@@ -1,5 +1,5 @@
-//! phasor-burn on whatever adapter Burn's wgpu runtime finds: against the formula in Burn's operations
-//! and against reference values of others' code.
+//! phasor-burn on whatever adapter Burn's wgpu runtime finds: against the formula in Burn's
+//! operations and against reference values of others' code.
 
 mod attention;
 mod devices;

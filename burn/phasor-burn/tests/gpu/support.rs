@@ -11,8 +11,8 @@ struct Devices {
     setup: WgpuSetup,
 }
 
-/// One wgpu device that Burn makes, with the memory that it has by default; and Burn once more on the
-/// same device, handed to it, with a buffer for each tensor.
+/// One wgpu device that Burn makes, with the memory that it has by default; and Burn once more on
+/// the same device, handed to it, with a buffer for each tensor.
 fn all() -> &'static Devices {
     static DEVICES: OnceLock<Devices> = OnceLock::new();
     DEVICES.get_or_init(|| {

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use crate::cases::Result;
 use crate::gpu::Gpu;
 
-/// A program that reads one call a line, runs it, and answers with one line: the buffers as they are
-/// afterwards.
+/// A program that reads one call a line, runs it, and answers with one line: the buffers as they
+/// are afterwards.
 ///
 /// ```text
 /// {"recipe": Recipe::to_json, "buffers": [base64, …]}
