@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Format, lints, docs and tests of the workspace in burn/, which .ci/run leaves out: it builds Burn, about
-# 20 minutes on two cores the first time. Installs a software adapter where there is none; needs Rust 1.95.
+# Format, lints, docs and tests of the workspace in burn/, which .ci/run leaves out: it builds Burn,
+# about 20 minutes on two cores the first time, and what the lints need of it once more. Installs a
+# software adapter where there is none; needs Rust 1.95.
 #
 #     scripts/burn.sh
 set -euo pipefail

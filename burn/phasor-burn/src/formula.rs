@@ -162,7 +162,7 @@ fn turned(q: Tensor<4>, outputs: &[(usize, Phase)], options: &AttentionOptions) 
     let rest = (rotary_dim < d).then(|| q.zeros_like().narrow(3, rotary_dim, d - rotary_dim));
     let turn = layout.join(second, first.neg(), rest);
     let both = |o: usize| {
-        let phase = if o % 2 == 0 { Phase::REAL } else { Phase::IMAGINARY };
+        let phase = if o.is_multiple_of(2) { Phase::REAL } else { Phase::IMAGINARY };
         outputs[o] == (o / 2, phase)
     };
     if outputs.len() == 2 * h && (0..2 * h).all(both) {

@@ -43,6 +43,7 @@ pub struct Rotary {
 
 /// Which position each row has.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "made once a call; a box would be in callers' way")]
 pub enum Positions {
     /// Row s has position `first + s`.
     From(u32),
