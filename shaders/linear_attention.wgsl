@@ -21,28 +21,6 @@ const VALUE_QUADS: u32 = VALUE_DIM / 4u;
 const VALUE_BLOCKS: u32 = (VALUE_QUADS + BLOCK_QUADS - 1u) / BLOCK_QUADS;
 const STATE_QUADS: u32 = FEATURE_DIM * VALUE_QUADS + GROUPS; // S, then z
 
-struct Params {
-    batch: u32,
-    seq_q: u32,
-    seq_k: u32,
-    kv_heads: u32,
-    group: u32,        // query heads a key head
-    groups_x: u32,     // workgroups along x
-    chunks: u32,       // of the keys
-    tiles: u32,        // of the queries; under a causal mask, the same
-    heads_out: u32,
-    resume: u32,       // 1: the scan starts from the state bound, 0: from zero
-    plane_q: u32,      // table plane of q
-    plane_k: u32,      // table plane of k
-    q: Strides,
-    k: Strides,
-    v: Strides,
-    out: Strides,
-    rotary: Rotary,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-
 // 0, which a compiler does not know where the plan wants compact code: loops with it in their
 // bounds stay loops then.
 fn zero() -> u32 {
@@ -52,7 +30,8 @@ fn zero() -> u32 {
 // Where the state before chunk `chunk` of a kv head lies in the workspace; behind the last chunk
 // is the state after all of them.
 fn state_place(batch: u32, kv_head: u32, chunk: u32) -> u32 {
-    return ((batch * params.kv_heads + kv_head) * (params.chunks + 1u) + chunk) * STATE_QUADS;
+    let plane = batch * params.kv_heads + kv_head;
+    return states_at() + (plane * (params.chunks + 1u) + chunk) * STATE_QUADS;
 }
 
 fn pair_channels(pair: u32, interleaved: bool) -> vec2<u32> {

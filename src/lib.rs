@@ -209,6 +209,15 @@ pub mod linear_attention {
     };
 }
 
+/// The gradients of linear attention.
+pub mod linear_attention_backward {
+    #[cfg(feature = "wgpu")]
+    pub use crate::gpu::{LinearAttentionBackward, LinearAttentionBackwardBindings};
+    pub use crate::plan::linear_attention_backward::{
+        LinearAttentionBackwardPlan, LinearAttentionBackwardProblem,
+    };
+}
+
 /// How keys and values are kept between calls: storage types, pages, bytes a token, and what the
 /// host can check of a block table before anything runs.
 pub mod cache {
@@ -250,6 +259,7 @@ pub mod recipe {
     pub use crate::kernels::linear_attention::{
         LinearAttentionBindings, RandomFeatureBindings, State,
     };
+    pub use crate::kernels::linear_attention_backward::LinearAttentionBackwardBindings;
     pub use crate::kernels::merge::MergeBindings;
     pub use crate::kernels::rope::RopeBindings;
     pub use crate::kernels::scores::ScoresBindings;

@@ -8,20 +8,11 @@
 //     weights        [key, row quad]
 //     values         [key, column quad]
 //
-// row_at: strides.wgsl; state_place, rotate, channels_*: linear_attention.wgsl; feature_map:
-// elu.wgsl, mapped.wgsl or the caller's; key_features: keys.wgsl; load_q, load_v, store_out:
-// io/*.wgsl
+// row_at: strides.wgsl; state_place, rotate, channels_*: linear_attention.wgsl; query:
+// queries.wgsl; key_features: keys.wgsl; load_v, store_out: io/*.wgsl
 
 override WORKGROUP: u32; // THREADS
 
-struct Head {
-    source: u32, // query head
-    cos: f32,    // of its phase
-    sin: f32,
-    pad: u32,
-}
-
-@group(0) @binding(1) var<uniform> heads: array<Head, HEAD_SLOTS>;
 // [B, H_kv, chunks + 1, STATE_QUADS]
 @group(0) @binding(6) var<storage, read> workspace: array<vec4<f32>>;
 
@@ -46,26 +37,6 @@ fn value(batch: u32, kv_head: u32, s: u32, column: u32) -> vec4<f32> {
         return vec4(0.0);
     }
     return load_v(row_at(params.v, batch, kv_head, s) + column);
-}
-
-struct Features {
-    rotated: vec2<f32>,
-    plain: vec2<f32>,
-}
-
-// Of a query; rows past the last one repeat it and are never stored.
-fn query(batch: u32, head: Head, s: u32, unit: u32) -> Features {
-    let row = row_at(params.q, batch, head.source, min(s, params.seq_q - 1u));
-    let c = channels_read(unit);
-    let a = load_q(row + c.x / 4u)[c.x % 4u];
-    let b = load_q(row + c.y / 4u)[c.y % 4u];
-    let x = vec2(feature_map(a), feature_map(b));
-    let r = rotate(x, params.plane_q, batch, min(s, params.seq_q - 1u), unit);
-    var turned = r * head.cos;
-    if (unit < PAIRS) {
-        turned += vec2(r.y, -r.x) * head.sin;
-    }
-    return Features(turned, x);
 }
 
 // Of a key; those past the last one are zero.

@@ -1,6 +1,6 @@
 // From what each chunk adds to the state before each chunk: an exclusive sum over the chunks, in
 // their order and from the state that the call starts with. So a sequence in several calls, cut
-// between chunks, makes the same additions as in one.
+// between chunks, makes the same additions as in one. BACK: from the last chunk to the first.
 //
 // One invocation: four entries of the state of one kv head, over all chunks.
 //
@@ -23,13 +23,13 @@ fn scan(
         return;
     }
     var sum = state_before(plane, i);
-    var at = plane * (params.chunks + 1u) * STATE_QUADS + i;
-    for (var chunk = 0u; chunk < params.chunks; chunk++) {
+    let place = states_at() + plane * (params.chunks + 1u) * STATE_QUADS + i;
+    for (var n = 0u; n < params.chunks; n++) {
+        let at = place + select(n, params.chunks - 1u - n, BACK) * STATE_QUADS;
         let added = workspace[at];
         workspace[at] = sum;
         sum += added;
-        at += STATE_QUADS;
     }
-    workspace[at] = sum;
+    workspace[place + params.chunks * STATE_QUADS] = sum;
     store_state(plane, i, sum);
 }

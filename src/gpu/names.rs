@@ -48,6 +48,10 @@ pub type LinearAttentionBindings<'a> =
 pub type State<'a> = kernels::linear_attention::State<Range<'a>>;
 /// [`recipe::RandomFeatureBindings`](crate::recipe::RandomFeatureBindings) over wgpu's buffers.
 pub type RandomFeatureBindings<'a> = kernels::linear_attention::RandomFeatureBindings<Range<'a>>;
+/// [`recipe::LinearAttentionBackwardBindings`](crate::recipe::LinearAttentionBackwardBindings) over
+/// wgpu's buffers.
+pub type LinearAttentionBackwardBindings<'a> =
+    kernels::linear_attention_backward::LinearAttentionBackwardBindings<Range<'a>>;
 
 /// Fused attention, compiled.
 pub type Attention = Kernel<plan::attention::AttentionPlan>;
@@ -67,3 +71,6 @@ pub type Scores = Kernel<plan::scores::ScoresPlan>;
 pub type LinearAttention = Kernel<plan::linear_attention::LinearAttentionPlan>;
 /// The backward pass of attention, compiled.
 pub type AttentionBackward = Kernel<plan::attention_backward::AttentionBackwardPlan>;
+/// The backward pass of linear attention, compiled.
+pub type LinearAttentionBackward =
+    Kernel<plan::linear_attention_backward::LinearAttentionBackwardPlan>;

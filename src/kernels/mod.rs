@@ -10,6 +10,7 @@ pub(crate) mod decode;
 pub(crate) mod kv_append;
 pub(crate) mod kv_move;
 pub(crate) mod linear_attention;
+pub(crate) mod linear_attention_backward;
 pub(crate) mod merge;
 pub(crate) mod rope;
 pub(crate) mod scores;
@@ -35,6 +36,7 @@ problems! {
     kv_append: KvAppendProblem, KvAppendPlan;
     kv_move: KvMoveProblem, KvMovePlan;
     linear_attention: LinearAttentionProblem, LinearAttentionPlan;
+    linear_attention_backward: LinearAttentionBackwardProblem, LinearAttentionBackwardPlan;
     merge: MergeProblem, MergePlan;
     rope: RopeProblem, RopePlan;
     scores: ScoresProblem, ScoresPlan;

@@ -170,6 +170,7 @@ mod tests {
     use crate::plan::kv_append::KvAppendProblem;
     use crate::plan::kv_move::KvMoveProblem;
     use crate::plan::linear_attention::LinearAttentionProblem;
+    use crate::plan::linear_attention_backward::LinearAttentionBackwardProblem;
     use crate::plan::merge::MergeProblem;
     use crate::plan::rope::RopeProblem;
     use crate::plan::scores::ScoresProblem;
@@ -206,6 +207,10 @@ mod tests {
                 .map(|plan| one(plan.shader())),
             heads()
                 .and_then(|heads| LinearAttentionProblem::new(heads, 1, 64).plan(caps))
+                .map(|plan| plan.shaders().to_vec()),
+            heads()
+                .map(|heads| LinearAttentionProblem::new(heads, 1, 64))
+                .and_then(|forward| LinearAttentionBackwardProblem::new(forward).plan(caps))
                 .map(|plan| plan.shaders().to_vec()),
             ScoresProblem::new(2, 1, 64).plan(caps).map(|plan| one(plan.shader())),
         ]

@@ -19,6 +19,8 @@ pub enum KernelKind {
     KvMove,
     /// [`linear_attention`](crate::linear_attention): RoFormer's.
     LinearAttention,
+    /// [`linear_attention_backward`](crate::linear_attention_backward): its gradients.
+    LinearAttentionBackward,
     /// [`merge`](crate::merge): attention over parts of the keys, merged.
     Merge,
     /// [`rope`](crate::rope): rotation of queries and keys.
@@ -36,6 +38,7 @@ impl KernelKind {
         Self::KvAppend,
         Self::KvMove,
         Self::LinearAttention,
+        Self::LinearAttentionBackward,
         Self::Merge,
         Self::Rope,
         Self::Scores,
@@ -50,6 +53,7 @@ impl KernelKind {
             Self::KvAppend => "kv_append",
             Self::KvMove => "kv_move",
             Self::LinearAttention => "linear_attention",
+            Self::LinearAttentionBackward => "linear_attention_backward",
             Self::Merge => "merge",
             Self::Rope => "rope",
             Self::Scores => "scores",

@@ -17,6 +17,7 @@ mod kernel;
 pub(crate) mod kv_append;
 pub(crate) mod kv_move;
 pub(crate) mod linear_attention;
+pub(crate) mod linear_attention_backward;
 pub(crate) mod merge;
 pub(crate) mod rope;
 pub(crate) mod rules;

@@ -20,6 +20,7 @@
 
 mod backward;
 mod inputs;
+mod linear_backward;
 mod memory;
 mod probes;
 mod readback;

@@ -2,6 +2,7 @@
 
 use super::backward::backward;
 use super::inputs::{Turn, numbers, stored, wide};
+use super::linear_backward::linear_backward;
 use super::memory::{Contents, Memory, Slot};
 use crate::attention::{Attention, AttentionBindings};
 use crate::decode::{Decode, DecodeBindings};
@@ -96,6 +97,12 @@ pub(super) fn all(caps: &Capabilities) -> Vec<Probe> {
             "attention backward",
             vec![Suspect::Kernel(KernelKind::AttentionBackward)],
             backward,
+        ),
+        probe(
+            caps,
+            "linear attention backward",
+            vec![Suspect::Kernel(KernelKind::LinearAttentionBackward)],
+            linear_backward,
         ),
     ];
     let mut tiles = Vec::new();

@@ -16,6 +16,7 @@ mod kv_move;
 mod layers;
 mod limits;
 mod linear_attention;
+mod linear_attention_backward;
 mod merge;
 mod mutated;
 mod pipeline_cache;

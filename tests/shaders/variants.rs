@@ -6,6 +6,7 @@ use phasor::attention::{Alignment, AttentionProblem, Keys, Outputs, Queries};
 use phasor::attention_backward::AttentionBackwardProblem;
 use phasor::cache::{CacheFormat, CacheType::*};
 use phasor::linear_attention::{FeatureHook, FeatureMap, LinearAttentionProblem};
+use phasor::linear_attention_backward::LinearAttentionBackwardProblem;
 use phasor::rope::{Direction, RopeProblem};
 use phasor::rotary::Pairing;
 use phasor::scores::{ComponentOrder, Output, ScoresProblem};
@@ -49,6 +50,13 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
         let plan = problem.plan(&device).expect("room for every linear attention");
         for shader in plan.shaders() {
             add(&mut variants, &device, f16, &format!("{problem:?}"), shader);
+        }
+        if problem.feature_map == FeatureMap::EluPlusOne {
+            let problem = LinearAttentionBackwardProblem::new(problem);
+            let plan = problem.plan(&device).expect("room for every gradient of it");
+            for shader in plan.shaders() {
+                add(&mut variants, &device, f16, &format!("{problem:?}"), shader);
+            }
         }
     }
     for problem in scores_problems() {

@@ -213,6 +213,7 @@ const KERNELS: [(KernelKind, std::result::Result<(), &str>); KernelKind::ALL.len
         (KernelKind::KvAppend, Ok(())),
         (KernelKind::KvMove, Err(SAME)),
         (KernelKind::LinearAttention, Err(SAME)),
+        (KernelKind::LinearAttentionBackward, Err(SAME)),
         (KernelKind::Merge, Ok(())),
         (KernelKind::Rope, Err(SAME)),
         (KernelKind::Scores, Err(SAME)),

@@ -3,7 +3,7 @@
 use super::params::{FavorParams, Params};
 use super::{LinearAttentionBindings, Pass};
 use crate::call::{
-    Access, Binding, Checker, Reach, RotaryParams, Rotation, Step, Strides, present,
+    Access, Binding, Checker, Positions, Reach, RotaryParams, Rotation, Step, Strides, present,
 };
 use crate::plan::binding;
 use crate::plan::linear_attention::{
@@ -31,14 +31,7 @@ impl<'a, B: Binding> Call<'a, B> {
         let p = plan.problem();
         let caps = &plan.capabilities;
         let LinearAttentionShape { batch, seq_q, seq_k, .. } = *shape;
-        if p.causal && seq_q != seq_k {
-            let got = format!("{seq_q} queries, {seq_k} keys");
-            return Err(Error::Invalid { what: "seq_q", needed: "seq_k, if causal", got });
-        }
-        if shape.resume && !p.state {
-            let (needed, got) = ("false where the problem has no state", "true".into());
-            return Err(Error::Invalid { what: "resume", needed, got });
-        }
+        shape.check(p)?;
         let mut checker = Checker::new(caps);
         let (q_heads, kv_heads) = (p.heads.q_heads(), p.kv_heads);
         let (heads_out, f) = (p.heads.heads().len() as u32, p.feature_dim());
@@ -62,7 +55,8 @@ impl<'a, B: Binding> Call<'a, B> {
             checker.binding("state s", &state.s, Access::Write, 4 * s)?;
             checker.binding("state z", &state.z, Access::Write, 4 * z)?;
         }
-        let (q_rotary, k_rotary) = Self::rotaries(&mut checker, p, shape, bindings)?;
+        let by = (bindings.rotation.as_ref(), bindings.q_positions.as_ref());
+        let (q_rotary, k_rotary) = rotaries(&mut checker, p, shape, by)?;
 
         present("random", p.is_favor(), bindings.random.is_some())?;
         let mut features = None;
@@ -77,29 +71,6 @@ impl<'a, B: Binding> Call<'a, B> {
             features = Some(parts.map(|(at, bytes)| random.features.part(at, bytes)));
         }
         Ok(Self { plan, shape, bindings, q_rotary, k_rotary, features })
-    }
-
-    /// Rotations of the queries and of the keys.
-    fn rotaries(
-        checker: &mut Checker<'_, B>,
-        p: &LinearAttentionProblem,
-        shape: &LinearAttentionShape,
-        bindings: &LinearAttentionBindings<B>,
-    ) -> Result<(RotaryParams, RotaryParams)> {
-        present("rotation", p.rotary_dim > 0, bindings.rotation.is_some())?;
-        if bindings.q_positions.is_some() && (p.causal || p.rotary_dim == 0) {
-            let why = "given, but queries have the positions of the keys, or none";
-            return Err(Error::Binding { tensor: "q_positions", why });
-        }
-        let Some(Rotation { table, positions }) = &bindings.rotation else {
-            return Ok(Default::default());
-        };
-        let q_positions = bindings.q_positions.as_ref().unwrap_or(positions);
-        let mut of = |positions, seq| {
-            let reach = Reach::rows(shape.batch, seq);
-            RotaryParams::new(checker, table, positions, p.rotary_dim, reach)
-        };
-        Ok((of(q_positions, shape.seq_q)?, of(positions, shape.seq_k)?))
     }
 
     fn params(&self, rotary: RotaryParams, groups_x: u32) -> Params {
@@ -209,6 +180,28 @@ impl<'a, B: Binding> Call<'a, B> {
         let positions = self.bindings.q_positions.clone().unwrap_or(rotation.positions);
         Some(Rotation { positions, ..rotation })
     }
+}
+
+/// Checks the rotations of the queries and of the keys.
+pub(crate) fn rotaries<B: Binding>(
+    checker: &mut Checker<'_, B>,
+    p: &LinearAttentionProblem,
+    shape: &LinearAttentionShape,
+    (rotation, q_positions): (Option<&Rotation<B>>, Option<&Positions<B>>),
+) -> Result<(RotaryParams, RotaryParams)> {
+    present("rotation", p.rotary_dim > 0, rotation.is_some())?;
+    if q_positions.is_some() && (p.causal || p.rotary_dim == 0) {
+        let why = "given, but queries have the positions of the keys, or none";
+        return Err(Error::Binding { tensor: "q_positions", why });
+    }
+    let Some(Rotation { table, positions }) = rotation else {
+        return Ok(Default::default());
+    };
+    let mut of = |positions, seq| {
+        let reach = Reach::rows(shape.batch, seq);
+        RotaryParams::new(checker, table, positions, p.rotary_dim, reach)
+    };
+    Ok((of(q_positions.unwrap_or(positions), shape.seq_q)?, of(positions, shape.seq_k)?))
 }
 
 fn index_fits(tensor: &'static str, index: u64) -> Result<()> {

@@ -4,12 +4,13 @@ mod bindings;
 mod call;
 mod params;
 
-use crate::Result;
 use crate::call::{Binding, Plan, Recipe, Step, sealed};
 use crate::plan::linear_attention::{LinearAttentionPlan, LinearAttentionShape};
 use crate::plan::{Capabilities, KernelKind, Shader};
+use crate::{HeadMap, Result};
 pub use bindings::{LinearAttentionBindings, RandomFeatureBindings, State};
 use call::Call;
+pub(crate) use call::rotaries;
 use params::Head;
 
 impl sealed::Sealed for LinearAttentionPlan {}
@@ -25,12 +26,7 @@ impl Plan for LinearAttentionPlan {
     }
 
     fn tables(&self) -> Vec<Option<Vec<u8>>> {
-        let mut heads = vec![Head::default(); self.head_slots()];
-        for (slot, head) in heads.iter_mut().zip(self.problem().heads.heads()) {
-            let (cos, sin) = (head.phase.cos() as f32, head.phase.sin() as f32);
-            *slot = Head { source: head.source, cos, sin, pad: 0 };
-        }
-        let outputs = Some(bytemuck::cast_slice(&heads).to_vec());
+        let outputs = Some(head_table(&self.problem().heads, self.head_slots()));
         let others = self.shaders().len().saturating_sub(1);
         core::iter::repeat_n(None, others).chain([outputs]).collect()
     }
@@ -63,6 +59,16 @@ impl Plan for LinearAttentionPlan {
     }
 }
 
+/// The table of output heads, in so many slots.
+pub(crate) fn head_table(map: &HeadMap, slots: usize) -> Vec<u8> {
+    let mut heads = vec![Head::default(); slots];
+    for (slot, head) in heads.iter_mut().zip(map.heads()) {
+        let (cos, sin) = (head.phase.cos() as f32, head.phase.sin() as f32);
+        *slot = Head { source: head.source, cos, sin, pad: 0 };
+    }
+    bytemuck::cast_slice(&heads).to_vec()
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Pass {
     /// Random features of the queries, or of the keys.
@@ -78,9 +84,9 @@ enum Pass {
 mod tests {
     use super::params::{FavorParams, Params};
     use super::*;
+    use crate::Capabilities;
     use crate::plan::linear_attention::{FeatureMap, LinearAttentionProblem};
     use crate::reflect::assert_uniform;
-    use crate::{Capabilities, HeadMap};
 
     #[test]
     fn params_and_heads_are_the_shaders() {

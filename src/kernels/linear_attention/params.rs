@@ -4,7 +4,7 @@ use crate::call::{RotaryParams, Strides};
 use crate::uniform::uniform;
 
 uniform! {
-    /// `Params` of `shaders/linear_attention.wgsl`.
+    /// `Params` of `shaders/linear_attention/params.wgsl`.
     pub(super) struct Params {
         pub(super) batch: u32,
         pub(super) seq_q: u32,
@@ -42,7 +42,7 @@ uniform! {
 }
 
 uniform! {
-    /// `Head` of `shaders/linear_attention/outputs.wgsl`.
+    /// `Head` of `shaders/linear_attention/queries.wgsl`.
     pub(super) struct Head {
         pub(super) source: u32,
         pub(super) cos: f32,

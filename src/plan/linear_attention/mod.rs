@@ -4,12 +4,13 @@ mod problem;
 mod shader;
 
 pub use problem::{FeatureMap, LinearAttentionProblem};
+pub(crate) use shader::{SUMS_STEP, WORKGROUP, head_slots, joined};
 
 use core::num::Saturating;
 
 use crate::DType;
-use crate::Result;
 use crate::plan::{Capabilities, Cost, KernelKind, Shader};
+use crate::{Error, Result};
 
 /// Invocations of a workgroup, and the part of a square tile that each owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub(crate) struct Tile {
 
 impl Tile {
     /// Few invocations with much work where they run on a CPU, as for attention.
-    fn of(capabilities: &Capabilities) -> Self {
+    pub(crate) fn of(capabilities: &Capabilities) -> Self {
         match capabilities.software {
             true => Self { tx: 4, ty: 4, rows: 8, cols: 2, compact: true },
             false => Self { tx: 16, ty: 16, rows: 4, cols: 1, compact: false },
@@ -61,6 +62,19 @@ impl LinearAttentionShape {
     /// A sequence from its beginning: query i is the token of key i.
     pub fn new(batch: u32, seq: u32) -> Self {
         Self { batch, seq_q: seq, seq_k: seq, resume: false }
+    }
+
+    /// Whether a problem has calls of these sizes.
+    pub(crate) fn check(&self, problem: &LinearAttentionProblem) -> Result<()> {
+        if problem.causal && self.seq_q != self.seq_k {
+            let got = format!("{} queries, {} keys", self.seq_q, self.seq_k);
+            return Err(Error::Invalid { what: "seq_q", needed: "seq_k, if causal", got });
+        }
+        if self.resume && !problem.state {
+            let (needed, got) = ("false where the problem has no state", "true".into());
+            return Err(Error::Invalid { what: "resume", needed, got });
+        }
+        Ok(())
     }
 }
 

@@ -137,7 +137,7 @@ impl LinearAttentionProblem {
         matches!(self.feature_map, FeatureMap::Favor { .. })
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let invalid = |what, needed, got: String| Err(Error::Invalid { what, needed, got });
         let dims = [
             ("head_dim", self.head_dim),

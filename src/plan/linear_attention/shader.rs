@@ -8,15 +8,15 @@ use crate::plan::{KernelKind, Shader};
 /// Rows that a workgroup of the random features owns.
 pub(super) const FAVOR_ROWS: u32 = 8;
 /// Invocations of a workgroup of the scan and of the random features: every device has them.
-pub(super) const WORKGROUP: u32 = 64;
+pub(crate) const WORKGROUP: u32 = 64;
 
-/// Keys that the sums stage at once.
-const SUMS_STEP: u32 = 16;
+/// Rows that the sums stage at once.
+pub(crate) const SUMS_STEP: u32 = 16;
 /// Features that the outputs stage at once.
 const OUTPUTS_STEP: u32 = 8;
 
 /// Entries of the uniform table of output heads: few sizes, so that similar models share a shader.
-pub(super) fn head_slots(problem: &LinearAttentionProblem) -> u32 {
+pub(crate) fn head_slots(problem: &LinearAttentionProblem) -> u32 {
     (problem.heads.heads().len() as u32).next_power_of_two().max(16)
 }
 
@@ -32,12 +32,24 @@ fn label(pass: &str, problem: &LinearAttentionProblem) -> String {
     )
 }
 
-/// What the passes over features have in common: constants, the feature map, the table. A pass
+/// What the passes of a forward call have in common: constants, the feature map, the table. A pass
 /// stages `step` keys or features at once.
 fn source<'a>(
     problem: &'a LinearAttentionProblem,
     tile: &Tile,
     step: u32,
+    files: impl IntoIterator<Item = &'a str>,
+) -> String {
+    let files = [wgsl!("linear_attention/params")].into_iter().chain(files);
+    joined(problem, tile, step, [("BACK", false)], files)
+}
+
+/// Likewise of any call; its parameters are the first of the files.
+pub(crate) fn joined<'a, const N: usize>(
+    problem: &'a LinearAttentionProblem,
+    tile: &Tile,
+    step: u32,
+    more: [(&'static str, bool); N],
     files: impl IntoIterator<Item = &'a str>,
 ) -> String {
     let pairing = problem.pairing;
@@ -69,7 +81,8 @@ fn source<'a>(
         _ => wgsl!("linear_attention/table"),
     };
     let common = [features, wgsl!("rotary"), table, wgsl!("strides"), wgsl!("linear_attention")];
-    Source::new().numbers(numbers).flags(flags).files(common.into_iter().chain(files))
+    let files = common.into_iter().chain(files);
+    Source::new().numbers(numbers).flags(flags).flags(more).files(files)
 }
 
 /// Storage of q and k as the passes over features see them: random features are f32.
@@ -87,6 +100,8 @@ pub(super) fn sums(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         stored!(k, "io/k"),
         stored!(problem.kv_dtype, "io/v"),
         wgsl!("linear_attention/keys"),
+        wgsl!("linear_attention/entering_keys"),
+        wgsl!("linear_attention/plain_keys"),
         wgsl!("linear_attention/sums"),
     ];
     Shader {
@@ -132,6 +147,7 @@ pub(super) fn outputs(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         stored!(problem.out_dtype, "io/out"),
         wgsl!("finite"),
         wgsl!("linear_attention/keys"),
+        wgsl!("linear_attention/queries"),
         wgsl!("linear_attention/outputs"),
     ];
     Shader {

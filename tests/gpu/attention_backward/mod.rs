@@ -15,7 +15,7 @@ use phasor::{Bias, Budget, DType, HeadMap, Layout, wgpu};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
 use crate::attention::variants::{Scores, in_stripes};
-use crate::harness::{Lab, Place, Placed, Result, Rotation, lab, random};
+use crate::harness::{Lab, Place, Placed, Result, Rotation, execute, lab, random};
 
 /// One call.
 #[derive(Debug, Clone)]
@@ -344,7 +344,7 @@ impl Case {
         });
         let kernel = lab.attention_backward(&self.plan)?;
         let call = kernel.bind_within(&gpu.device, &self.shape, &bindings, self.budget)?;
-        gpu.run(|encoder| call.encode(encoder));
+        execute(gpu, &call);
         workspace.read(gpu)?;
         let read = |asked: bool, x: &Placed| if asked { x.read(gpu) } else { Ok(Vec::new()) };
         Ok(Gradients {

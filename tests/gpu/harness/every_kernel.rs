@@ -7,6 +7,7 @@ use phasor::decode::{Decode, DecodeProblem};
 use phasor::kv_append::{KvAppend, KvAppendProblem};
 use phasor::kv_move::{KvMove, KvMoveProblem};
 use phasor::linear_attention::{LinearAttention, LinearAttentionProblem};
+use phasor::linear_attention_backward::{LinearAttentionBackward, LinearAttentionBackwardProblem};
 use phasor::merge::{Merge, MergeProblem};
 use phasor::rope::{Rope, RopeProblem};
 use phasor::scores::{Scores, ScoresProblem};
@@ -47,6 +48,13 @@ pub fn every_kernel<'a>(
         (
             KernelKind::LinearAttention,
             compile!(LinearAttention, LinearAttentionProblem::new(plain()?, 1, 8)),
+        ),
+        (
+            KernelKind::LinearAttentionBackward,
+            compile!(
+                LinearAttentionBackward,
+                LinearAttentionBackwardProblem::new(LinearAttentionProblem::new(plain()?, 1, 8))
+            ),
         ),
         (KernelKind::Merge, compile!(Merge, MergeProblem::new(8))),
         (KernelKind::Rope, compile!(Rope, RopeProblem::new(1, 1, 8))),

@@ -18,6 +18,7 @@ use phasor::attention_backward::{AttentionBackward, AttentionBackwardPlan};
 use phasor::decode::{Decode, DecodePlan};
 use phasor::kv_move::{KvMove, KvMoveProblem};
 use phasor::linear_attention::{LinearAttention, LinearAttentionProblem};
+use phasor::linear_attention_backward::{LinearAttentionBackward, LinearAttentionBackwardProblem};
 use phasor::rope::{Rope, RopeProblem};
 use phasor::scores::{Scores, ScoresProblem};
 use phasor::{DType, KernelKind, wgpu};
@@ -43,6 +44,7 @@ pub struct Lab {
     backward: Mutex<HashMap<String, AttentionBackward>>,
     ropes: Mutex<HashMap<String, Rope>>,
     linear: Mutex<HashMap<String, LinearAttention>>,
+    linear_backward: Mutex<HashMap<String, LinearAttentionBackward>>,
     decodes: Mutex<HashMap<String, Decode>>,
     moves: Mutex<HashMap<String, KvMove>>,
     scores: Mutex<HashMap<String, Scores>>,
@@ -145,6 +147,7 @@ impl Lab {
             moves: Mutex::default(),
             scores: Mutex::default(),
             linear: Mutex::default(),
+            linear_backward: Mutex::default(),
         }
     }
 
@@ -170,6 +173,15 @@ impl Lab {
     ) -> phasor::Result<LinearAttention> {
         cached(&self.linear, format!("{problem:?}"), || {
             LinearAttention::new(&self.gpu.device, &problem.plan(&self.gpu.capabilities())?)
+        })
+    }
+
+    pub fn linear_attention_backward(
+        &self,
+        problem: &LinearAttentionBackwardProblem,
+    ) -> phasor::Result<LinearAttentionBackward> {
+        cached(&self.linear_backward, format!("{problem:?}"), || {
+            LinearAttentionBackward::new(&self.gpu.device, &problem.plan(&self.gpu.capabilities())?)
         })
     }
 

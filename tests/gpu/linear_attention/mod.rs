@@ -42,6 +42,37 @@ pub type Inputs = [Vec<f32>; 3];
 /// S and z.
 pub type State = [Vec<f32>; 2];
 
+/// What the oracle reads.
+pub struct Features<R> {
+    q: Vec<R>,
+    q_rotated: Vec<R>,
+    q_shape: [u32; 4],
+    k: Vec<R>,
+    k_rotated: Vec<R>,
+    k_shape: [u32; 4],
+    v: Vec<R>,
+}
+
+impl<R> Features<R> {
+    pub fn inputs<'a>(&'a self, case: &'a Case) -> LinearInputs<'a, R> {
+        let p = &case.problem;
+        LinearInputs {
+            q: &self.q,
+            q_rotated: &self.q_rotated,
+            q_shape: self.q_shape,
+            k: &self.k,
+            k_rotated: &self.k_rotated,
+            k_shape: self.k_shape,
+            v: &self.v,
+            v_shape: case.shapes()[2],
+            rotary_dim: p.rotary_dim,
+            pairing: p.pairing,
+            heads: p.heads.heads(),
+            causal: p.causal,
+        }
+    }
+}
+
 impl Case {
     /// A sequence of 70 tokens that rotates by the problem's pairs.
     pub fn new(problem: LinearAttentionProblem) -> Self {
@@ -101,28 +132,39 @@ impl Case {
 
     /// Outputs of the whole sequence within the bound of the naive run.
     pub fn hold(&self, inputs: &Inputs, got: &[f32]) -> Result {
-        let (mut exact, mut rounded) = (None, None);
-        if let Some(rotation) = &self.rotation {
-            let (q, k) = (rotation.exact(false)?, rotation.exact(true)?);
-            exact = Some(move |key: bool, b, s, j| if key { k(b, s, j) } else { q(b, s, j) });
-            let (q, k) = (rotation.rounded(false)?, rotation.rounded(true)?);
-            rounded = Some(move |key: bool, b, s, j| if key { k(b, s, j) } else { q(b, s, j) });
-        }
-        let truth = self.oracle::<f64>(inputs, exact)?;
-        let naive = self.oracle::<f32>(inputs, rounded)?;
+        let truth = oracle::linear_attention(&self.exact(inputs)?.inputs(self))?;
+        let naive = oracle::linear_attention(&self.naive(inputs)?.inputs(self))?;
         let dtype = self.problem.out_dtype;
         let bound = Bound::computed(&stored(&naive, dtype), &truth, dtype);
         compare("out", got, &truth, &bound, self.shapes()[3])?;
         Ok(())
     }
 
-    fn oracle<R: Real>(
+    /// Features in double precision, rotated by exact angles.
+    pub fn exact(&self, inputs: &Inputs) -> Result<Features<f64>> {
+        let Some(rotation) = &self.rotation else {
+            return self.features(inputs, None::<fn(bool, u32, u32, u32) -> (f64, f64)>);
+        };
+        let (q, k) = (rotation.exact(false)?, rotation.exact(true)?);
+        self.features(inputs, Some(|key: bool, b, s, j| if key { k(b, s, j) } else { q(b, s, j) }))
+    }
+
+    /// Features in single precision, rotated by the table.
+    pub fn naive(&self, inputs: &Inputs) -> Result<Features<f32>> {
+        let Some(rotation) = &self.rotation else {
+            return self.features(inputs, None::<fn(bool, u32, u32, u32) -> (f32, f32)>);
+        };
+        let (q, k) = (rotation.rounded(false)?, rotation.rounded(true)?);
+        self.features(inputs, Some(|key: bool, b, s, j| if key { k(b, s, j) } else { q(b, s, j) }))
+    }
+
+    fn features<R: Real>(
         &self,
         inputs: &Inputs,
         cos_sin: Option<impl Fn(bool, u32, u32, u32) -> (R, R)>,
-    ) -> Result<Vec<R>> {
+    ) -> Result<Features<R>> {
         let p = &self.problem;
-        let [mut q_shape, mut k_shape, v_shape, _] = self.shapes();
+        let [mut q_shape, mut k_shape, ..] = self.shapes();
         let [q, k, v] = inputs
             .each_ref()
             .map(|x| x.iter().map(|&x| R::from_f64(f64::from(x))).collect::<Vec<R>>());
@@ -143,20 +185,8 @@ impl Case {
             None => Ok(x.to_vec()),
             Some(f) => oracle::rope(x, shape, p.rotary_dim, p.pairing, |b, s, j| f(key, b, s, j)),
         };
-        Ok(oracle::linear_attention(&LinearInputs {
-            q_rotated: &rotate(&q, q_shape, false)?,
-            q: &q,
-            q_shape,
-            k_rotated: &rotate(&k, k_shape, true)?,
-            k: &k,
-            k_shape,
-            v: &v,
-            v_shape,
-            rotary_dim: p.rotary_dim,
-            pairing: p.pairing,
-            heads: p.heads.heads(),
-            causal: p.causal,
-        })?)
+        let (q_rotated, k_rotated) = (rotate(&q, q_shape, false)?, rotate(&k, k_shape, true)?);
+        Ok(Features { q, q_rotated, q_shape, k, k_rotated, k_shape, v })
     }
 
     /// The kernel on guarded tensors: outputs, and where the problem has one, the state after it.

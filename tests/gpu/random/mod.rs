@@ -34,6 +34,10 @@ const KERNELS: KernelTests = [
     (KernelKind::KvAppend, Ok(others::append_sample)),
     (KernelKind::KvMove, Ok(others::move_sample)),
     (KernelKind::LinearAttention, Ok(others::linear_sample)),
+    (
+        KernelKind::LinearAttentionBackward,
+        Err("each case takes ten pipelines; its table holds ragged sizes and every choice"),
+    ),
     (KernelKind::Merge, Ok(others::merge_sample)),
     (KernelKind::Rope, Ok(others::rope_sample)),
     (KernelKind::Scores, Err("one kernel of few choices, all of them in its table")),

@@ -26,8 +26,9 @@
 //!
 //! "way" is one of "plain", "two passes", "packed" and "fused"; decode has the first and the last,
 //! for the "model" EC (query and kv heads of a plain model) and EH (half of both). Linear attention
-//! has "linear", "linear, one token" (a call for the last token, from a state) and "softmax". Times
-//! are of one call; flops and bytes are what the result needs, masked and padded work not counted.
+//! has "linear", "linear, backward", "linear, one token" (a call for the last token, from a state)
+//! and "softmax". Times are of one call; flops and bytes are what the result needs, masked and
+//! padded work not counted.
 
 use phasor::Cost;
 use phasor_kit::gpu::Gpu;

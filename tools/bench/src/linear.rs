@@ -4,8 +4,11 @@
 use phasor::linear_attention::{
     LinearAttention, LinearAttentionBindings, LinearAttentionProblem, LinearAttentionShape, State,
 };
+use phasor::linear_attention_backward::{
+    LinearAttentionBackward, LinearAttentionBackwardBindings, LinearAttentionBackwardProblem,
+};
 use phasor::rotary::{CosSin, Pairing, Positions, RopeConfig, Rotation};
-use phasor::{DType, HeadMap, Layout, Tensor, oracle};
+use phasor::{DType, HeadMap, Layout, Tensor, oracle, wgpu};
 
 use crate::Result;
 use crate::prefill::{Sizes, Tensors};
@@ -13,7 +16,7 @@ use crate::timing::{Clock, Time, print};
 
 pub struct Linear {
     pub sizes: Sizes,
-    /// "linear", "linear, one token" or "softmax".
+    /// "linear", "linear, backward", "linear, one token" or "softmax".
     pub way: &'static str,
     pub time: Time,
     pub flops: u64,
@@ -43,12 +46,12 @@ pub fn measure(clock: &Clock<'_>) -> Result<Vec<Linear>> {
     for seq in LENGTHS {
         let sizes = Sizes { seq, dim: DIM, heads: HEADS, kv_heads: HEADS };
         let tensors = Tensors::new(clock, sizes);
-        all.push(linear(clock, &kernel, &tensors, false)?);
+        all.extend(linear(clock, &kernel, &tensors, false)?);
         if seq == LENGTHS[0] {
             checked = Some(tensors.pass(clock, heads.clone(), None)?);
         }
         if seq == LENGTHS[3] {
-            all.push(linear(clock, &kernel, &tensors, true)?);
+            all.extend(linear(clock, &kernel, &tensors, true)?);
             let pass = tensors.bind(clock, heads.clone(), checked.as_ref())?;
             let time = Clock::new(clock.gpu, 1).race(&[&|p| pass.dispatch.record(p)]).best[0];
             let gflops = format!("{:8.1} GFLOP/s", pass.cost.flops as f64 / time.ms() * 1e-6);
@@ -77,13 +80,13 @@ pub fn over_softmax(all: &[Linear]) -> f64 {
     ms(all, "linear", LENGTHS[3]) / ms(all, "softmax", LENGTHS[3])
 }
 
-/// The whole sequence; or its last token, going on from a state.
+/// The whole sequence and its gradients; or its last token, going on from a state.
 fn linear(
     clock: &Clock<'_>,
     kernel: &LinearAttention,
     tensors: &Tensors,
     one_token: bool,
-) -> Result<Linear> {
+) -> Result<Vec<Linear>> {
     let gpu = clock.gpu;
     let seq = tensors.sizes.seq;
     let shape = match one_token {
@@ -131,7 +134,69 @@ fn linear(
         false => ("linear", format!("S {seq}")),
     };
     print(&name, &time, &gflops);
-    Ok(Linear { sizes: tensors.sizes, way, time, flops: cost.flops, bytes: cost.bytes })
+    let sizes = tensors.sizes;
+    let mut all = vec![Linear { sizes, way, time, flops: cost.flops, bytes: cost.bytes }];
+    if !one_token {
+        all.push(backward(clock, tensors, &bindings)?);
+        let ratio = all[1].time.ms() / all[0].time.ms();
+        println!("  backward over forward: {ratio:.2}");
+    }
+    Ok(all)
+}
+
+/// The gradients of a call; v stands for what the loss owes its output.
+fn backward(
+    clock: &Clock<'_>,
+    tensors: &Tensors,
+    forward: &LinearAttentionBindings<'_>,
+) -> Result<Linear> {
+    let gpu = clock.gpu;
+    let shape = LinearAttentionShape::new(1, tensors.sizes.seq);
+    let problem = LinearAttentionProblem::new(HeadMap::plain(HEADS)?, HEADS, DIM);
+    let plan = LinearAttentionBackwardProblem::new(problem).plan(&gpu.capabilities())?;
+    let elements = (HEADS * tensors.sizes.seq * DIM) as usize;
+    let grads = [(); 3].map(|()| gpu.output(elements, DType::F32));
+    let workspace = gpu.output((plan.workspace_bytes(&shape) / 4) as usize, DType::F32);
+    let layout = forward.q.layout;
+    let mut bindings = LinearAttentionBackwardBindings::new(
+        [forward.q.clone(), forward.k.clone(), forward.v.clone()],
+        forward.out.clone(),
+        forward.v.clone(),
+        grads.each_ref().map(|grad| Tensor::new(grad, DType::F32, layout)),
+        workspace.as_entire_buffer_binding(),
+    );
+    bindings.rotation = forward.rotation.clone();
+    let kernel = LinearAttentionBackward::new(&gpu.device, &plan)?;
+    let call = kernel.bind(&gpu.device, &shape, &bindings)?;
+    gpu.run(|encoder| call.encode(encoder));
+    check_gradients(clock, &grads, tensors)?;
+    let time = clock.race(&[&|pass| call.record(pass)]).best[0];
+    let cost = plan.cost(&shape);
+    let gflops = format!("{:8.1} GFLOP/s", cost.flops as f64 / time.ms() * 1e-6);
+    print(&format!("backward, S {}", tensors.sizes.seq), &time, &gflops);
+    let (flops, bytes) = (cost.flops, cost.bytes);
+    Ok(Linear { sizes: tensors.sizes, way: "linear, backward", time, flops, bytes })
+}
+
+/// Holds dv of the last key to the weight that the last query gives it: no other query sees it.
+fn check_gradients(clock: &Clock<'_>, grads: &[wgpu::Buffer; 3], tensors: &Tensors) -> Result<()> {
+    let dim = DIM as usize;
+    let [_, _, dv] = grads.each_ref().map(|grad| clock.gpu.download(grad, DType::F32));
+    let wide = |x: &[f32]| x.iter().copied().map(f64::from).collect::<Vec<f64>>();
+    let [q, k, v] = tensors.data.each_ref().map(|x| wide(x));
+    let (q, k) = (oracle::elu_plus_one(&q), oracle::elu_plus_one(&k));
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let last = q.len() - dim;
+    let below: f64 = k.chunks_exact(dim).map(|key| dot(&q[last..], key)).sum();
+    // Query and key of the last row are turned alike.
+    let weight = dot(&q[last..], &k[last..]) / below;
+    for (c, &got) in dv[last..].iter().enumerate() {
+        let error = (f64::from(got) - weight * v[last + c]).abs();
+        if error.is_nan() || error > 1e-7 {
+            return Err(format!("wrong dv: {got}, not {}", weight * v[last + c]).into());
+        }
+    }
+    Ok(())
 }
 
 /// Compares some rows with the sums in f64 that define them.

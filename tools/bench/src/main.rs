@@ -69,6 +69,7 @@ const KERNELS: [(KernelKind, std::result::Result<Part, &str>); KernelKind::ALL.l
     (KernelKind::KvAppend, Ok(Part::Append)),
     (KernelKind::KvMove, Ok(Part::Move)),
     (KernelKind::LinearAttention, Ok(Part::Linear)),
+    (KernelKind::LinearAttentionBackward, Ok(Part::Linear)),
     (KernelKind::Merge, Ok(Part::Decode)), // ends in it where keys are split
     (KernelKind::Rope, Ok(Part::Rope)),
     (KernelKind::Scores, Err("for analysis: nothing waits for it")),

@@ -8,6 +8,7 @@ use phasor::decode::DecodeProblem;
 use phasor::kv_append::KvAppendProblem;
 use phasor::kv_move::KvMoveProblem;
 use phasor::linear_attention::LinearAttentionProblem;
+use phasor::linear_attention_backward::LinearAttentionBackwardProblem;
 use phasor::merge::MergeProblem;
 use phasor::recipe::Plan;
 use phasor::rope::RopeProblem;
@@ -213,6 +214,12 @@ fn inspection(variants: &mut Vec<Variant>, caps: &Capabilities) -> phasor::Resul
         for (n, pass) in ["sums", "scan", "outputs"].into_iter().enumerate() {
             let shader = stage(problem.plan(caps), n);
             variants.push(other(format!("linear D{dim} {pass}"), dim, shader));
+        }
+        let forward = LinearAttentionProblem::new(HeadMap::ropepp(8)?, 2, dim);
+        let plan = LinearAttentionBackwardProblem::new(forward).plan(caps)?;
+        for (pass, shader) in ["dv", "dk", "dq"].into_iter().zip(plan.shaders().iter().rev()) {
+            let name = format!("linear backward D{dim} {pass}");
+            variants.push(other(name, dim, Ok(shader.clone())));
         }
     }
     Ok(())

@@ -353,10 +353,9 @@ pub enum Case {
 }
 
 impl Case {
-    /// Whether the host computes it, whatever runs the kernels. No kernel has gradients of linear
-    /// attention yet.
+    /// Whether the host computes it, whatever runs the kernels.
     pub fn on_host(&self) -> bool {
-        matches!(self, Case::Frequencies(_) | Case::Curves(_) | Case::LinearBackward(_))
+        matches!(self, Case::Frequencies(_) | Case::Curves(_))
     }
 
     /// `file/case`.

@@ -317,8 +317,8 @@ impl Runner for Device<'_> {
         Ok(self.download(&dx, d_y.len()))
     }
 
-    fn linear_backward(&self, _: &LinearBackwardCase) -> Result<[Vec<f64>; 3]> {
-        Err("no kernel computes gradients of linear attention".into())
+    fn linear_backward(&self, case: &LinearBackwardCase) -> Result<[Vec<f64>; 3]> {
+        self.linear_gradients(case)
     }
 }
 

@@ -4,6 +4,9 @@
 use phasor::linear_attention::{
     LinearAttention, LinearAttentionBindings, LinearAttentionProblem, LinearAttentionShape, State,
 };
+use phasor::linear_attention_backward::{
+    LinearAttentionBackward, LinearAttentionBackwardBindings, LinearAttentionBackwardProblem,
+};
 use phasor::oracle::{self, LinearInputs, LinearState, Real};
 use phasor::rotary::Pairing;
 use phasor::{DType, HeadMap, Layout, Tensor};
@@ -89,19 +92,63 @@ pub(super) fn by_oracle<R: Real>(case: &LinearCase) -> Result<Linear> {
     Ok(Linear { out: widen(&out), state })
 }
 
+fn problem(case: &LinearCase) -> Result<LinearAttentionProblem> {
+    let [_, q_heads, _, head_dim] = case.q_shape;
+    let config = case.rotation.as_ref().map(|rotation| &rotation.config);
+    Ok(LinearAttentionProblem {
+        value_dim: case.v_shape[3],
+        rotary_dim: config.map_or(0, |config| config.rotary_dim),
+        pairing: config.map_or(Pairing::Half, |config| config.pairing),
+        causal: case.causal,
+        ..LinearAttentionProblem::new(HeadMap::plain(q_heads)?, case.k_shape[1], head_dim)
+    })
+}
+
 impl Device<'_> {
+    /// By the kernel, over what the forward kernel wrote.
+    pub(super) fn linear_gradients(&self, case: &LinearBackwardCase) -> Result<[Vec<f64>; 3]> {
+        let LinearBackwardCase { linear: case, d_out, .. } = case;
+        let [batch, q_heads, seq_q, _] = case.q_shape;
+        let seq_k = case.k_shape[2];
+        let gpu = self.gpu;
+        let out: Vec<f32> = self.run_linear(case)?.out.iter().map(|&x| x as f32).collect();
+        let plan = LinearAttentionBackwardProblem::new(problem(case)?).plan(&gpu.capabilities())?;
+        let kernel = LinearAttentionBackward::new(&gpu.device, &plan)?;
+        let shape = LinearAttentionShape { batch, seq_q, seq_k, resume: false };
+
+        let inputs = [&case.q, &case.k, &case.v, &out, d_out].map(|x| gpu.upload(x, DType::F32));
+        let grads = [&case.q, &case.k, &case.v].map(|x| gpu.output(x.len(), DType::F32));
+        let workspace = gpu.output(plan.workspace_bytes(&shape) as usize / 4, DType::F32);
+        let rotation = match &case.rotation {
+            None => None,
+            Some(rotation) => {
+                Some((self.table(rotation)?, gpu.upload_u32(&rotation.positions.concat())))
+            }
+        };
+        let tensor = |buffer, shape| -> Result<Tensor<'_>> {
+            Ok(Tensor::new(buffer, DType::F32, Layout::bhsd(shape)?))
+        };
+        let (qs, ks, vs) = (case.q_shape, case.k_shape, case.v_shape);
+        let out_shape = [batch, q_heads, seq_q, vs[3]];
+        let [q, k, v, out, d_out] = &inputs;
+        let [dq, dk, dv] = &grads;
+        let mut bindings = LinearAttentionBackwardBindings::new(
+            [tensor(q, qs)?, tensor(k, ks)?, tensor(v, vs)?],
+            tensor(out, out_shape)?,
+            tensor(d_out, out_shape)?,
+            [tensor(dq, qs)?, tensor(dk, ks)?, tensor(dv, vs)?],
+            workspace.as_entire_buffer_binding(),
+        );
+        bindings.rotation = rotation.as_ref().map(|(table, ids)| table.at(ids_of(ids, seq_k)));
+        self.run(&kernel, &shape, &bindings)?;
+        let lens = [case.q.len(), case.k.len(), case.v.len()];
+        Ok([0, 1, 2].map(|n| self.download(&grads[n], lens[n])))
+    }
+
     pub(super) fn run_linear(&self, case: &LinearCase) -> Result<Linear> {
         let [batch, q_heads, seq_q, head_dim] = case.q_shape;
         let [_, kv_heads, seq_k, _] = case.k_shape;
-        let config = case.rotation.as_ref().map(|rotation| &rotation.config);
-        let problem = LinearAttentionProblem {
-            value_dim: case.v_shape[3],
-            rotary_dim: config.map_or(0, |config| config.rotary_dim),
-            pairing: config.map_or(Pairing::Half, |config| config.pairing),
-            causal: case.causal,
-            state: true,
-            ..LinearAttentionProblem::new(HeadMap::plain(q_heads)?, kv_heads, head_dim)
-        };
+        let problem = LinearAttentionProblem { state: true, ..problem(case)? };
         let gpu = self.gpu;
         let plan = problem.plan(&gpu.capabilities())?;
         let kernel = LinearAttention::new(&gpu.device, &plan)?;
