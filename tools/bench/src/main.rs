@@ -21,6 +21,7 @@ mod ratios;
 mod roof;
 mod rotation;
 mod scaling;
+mod shared;
 mod timing;
 
 use std::path::PathBuf;
@@ -59,6 +60,8 @@ enum Part {
     Scaling,
     Linear,
     Backward,
+    /// Prefill with shared buffers beside prefill without; measured where it is asked for
+    Shared,
 }
 
 /// The part that times each kernel, or why none does.
@@ -115,6 +118,9 @@ fn run(args: &Args) -> Result<()> {
         false => linear::measure(&clock),
     })?;
     let backwards = args.part(Part::Backward, || backward::measure(&clock, args.quick))?;
+    if args.only.contains(&Part::Shared) {
+        shared::measure(&clock)?;
+    }
     let again = roof::measure(&clock)?;
     if roof.differs_from(&again) {
         again.print();

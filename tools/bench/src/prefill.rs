@@ -2,7 +2,7 @@
 
 use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
 use phasor::rotary::Pairing;
-use phasor::{Cost, DType, Dispatch, HeadMap, Layout, Tensor, oracle, wgpu};
+use phasor::{Cost, DType, Dispatch, HeadMap, Layout, Sharing, Tensor, oracle, wgpu};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::Result;
@@ -22,6 +22,8 @@ pub struct Tensors {
     pub sizes: Sizes,
     pub data: [Vec<f32>; 3],
     pub buffers: [wgpu::Buffer; 3],
+    /// What calls over them are planned for.
+    pub sharing: Sharing,
 }
 
 /// A bound call and where it writes.
@@ -46,7 +48,7 @@ impl Tensors {
 
     fn upload(clock: &Clock<'_>, sizes: Sizes, data: [Vec<f32>; 3]) -> Self {
         let buffers = [0, 1, 2].map(|i| clock.gpu.upload(&data[i], DType::F32));
-        Self { sizes, data, buffers }
+        Self { sizes, data, buffers, sharing: Sharing::Apart }
     }
 
     /// The same keys and values under twice the query heads: each as it is, then turned by −π/2,
@@ -80,8 +82,8 @@ impl Tensors {
     pub fn bind(&self, clock: &Clock<'_>, heads: HeadMap, like: Option<&Pass>) -> Result<Pass> {
         let Sizes { seq, dim, kv_heads, .. } = self.sizes;
         let device = &clock.gpu.device;
-        let plan =
-            AttentionProblem::new(heads.clone(), kv_heads, dim).plan(&clock.gpu.capabilities())?;
+        let caps = clock.gpu.capabilities().sharing(self.sharing);
+        let plan = AttentionProblem::new(heads.clone(), kv_heads, dim).plan(&caps)?;
         let lent = like.map(|pass| pass.kernel.reuse(device, &plan)).transpose()?.flatten();
         let kernel = match lent {
             Some(kernel) => kernel,
