@@ -90,6 +90,12 @@ pub(super) fn all(caps: &Capabilities) -> Vec<Probe> {
             vec![Suspect::Storage(CacheType::Int8), Suspect::Storage(CacheType::Q4)],
             |device, caps| decode(device, caps, [CacheType::Int8, CacheType::Q4]),
         ),
+        probe(
+            caps,
+            "attention, int8 and q4",
+            vec![Suspect::Storage(CacheType::Int8), Suspect::Storage(CacheType::Q4)],
+            |device, caps| chunk(device, caps, [CacheType::Int8, CacheType::Q4]),
+        ),
         probe(caps, "scores", vec![Suspect::Kernel(KernelKind::Scores)], scores),
         probe(caps, "linear attention", vec![Suspect::Kernel(KernelKind::LinearAttention)], linear),
         probe(
@@ -222,47 +228,95 @@ fn attention(device: &wgpu::Device, plan: &AttentionPlan) -> Result<Ready> {
     Ok(Ready { dispatch, memory, outputs: vec![(out, out_is), (lse, lse_is)] })
 }
 
-fn decode(device: &wgpu::Device, caps: &Capabilities, stored: [CacheType; 2]) -> Result<Ready> {
-    const KEYS: u32 = 100;
-    let heads = HeadMap::ropepp(1)?;
-    let [k, v] = [2, 3].map(|seed| numbers(KEYS * 64, seed));
-    let rows = |x: &[f32], stored| oracle::encode_rows(x, 64, stored);
-    let (k_bytes, v_bytes) = (rows(&k, stored[0])?, rows(&v, stored[1])?);
-    let k = oracle::decode_rows(&k_bytes, 64, stored[0])?;
-    let v = oracle::decode_rows(&v_bytes, 64, stored[1])?;
-    let q = numbers(64, 1);
-    let [out_is, lse_is] = attended([&q, &k, &v], [1, KEYS], 64, &heads)?;
-    let format = CacheFormat { k: stored[0], v: stored[1], ..CacheFormat::new(1, 64) };
-    // Room for many keys, so that they are split over workgroups.
-    let problem = DecodeProblem { lse: true, ..DecodeProblem::new(heads, format, 1, 4096) };
-    let kernel = Decode::new(device, &problem.plan(caps)?)?;
+/// A cache of one sequence and head, and what reads come to.
+struct Cached {
+    format: CacheFormat,
+    keys: u32,
+    bytes: [Vec<u8>; 2],
+    read: [Vec<f32>; 2],
+}
+
+impl Cached {
+    fn new(keys: u32, [k, v]: [CacheType; 2]) -> Result<Self> {
+        let side = |seed, stored| {
+            let bytes = oracle::encode_rows(&numbers(keys * 64, seed), 64, stored)?;
+            let read = oracle::decode_rows(&bytes, 64, stored)?;
+            Result::Ok((bytes, read))
+        };
+        let ((k_bytes, k_read), (v_bytes, v_read)) = (side(2, k)?, side(3, v)?);
+        let format = CacheFormat { k, v, ..CacheFormat::new(1, 64) };
+        Ok(Self { format, keys, bytes: [k_bytes, v_bytes], read: [k_read, v_read] })
+    }
+
+    fn write(&self, contents: &mut Contents) -> [Slot; 2] {
+        self.bytes.each_ref().map(|bytes| contents.bytes(bytes))
+    }
+
+    fn bind<'a>(&self, memory: &'a Memory, [k, v]: [Slot; 2]) -> Result<CacheBindings<'a>> {
+        let side = |slot, stored: CacheType| {
+            let layout = Layout::bhsd([1, 1, self.keys, stored.row(64)])?;
+            Result::Ok(CacheTensor { binding: memory.at(slot), stored, layout })
+        };
+        let (k, v) = (side(k, self.format.k)?, side(v, self.format.v)?);
+        Ok(CacheBindings { k, v, block_table: None })
+    }
+}
+
+/// A chunk of a prompt, past the end of a tile, over a cache whose last row is its own.
+fn chunk(device: &wgpu::Device, caps: &Capabilities, stored: [CacheType; 2]) -> Result<Ready> {
+    const ROWS: u32 = 35;
+    let (heads, cache) = (HeadMap::ropepp(1)?, Cached::new(100, stored)?);
+    let q = numbers(ROWS * 64, 1);
+    let sizes = [ROWS, cache.keys];
+    let [out_is, lse_is] = attended([&q, &cache.read[0], &cache.read[1]], sizes, 64, &heads)?;
+    let problem = AttentionProblem { lse: true, ..AttentionProblem::over(heads, cache.format) };
+    let kernel = Attention::new(device, &problem.plan(caps)?)?;
     let mut contents = Contents::new(caps);
     let q = contents.numbers(&q, DType::F32);
-    let (k, v) = (contents.bytes(&k_bytes), contents.bytes(&v_bytes));
-    let kv_lens = contents.bytes(bytemuck::bytes_of(&KEYS));
+    let slots = cache.write(&mut contents);
+    let kv_lens = contents.bytes(bytemuck::bytes_of(&cache.keys));
     let out = contents.output(out_is.truth.len(), DType::F32);
     let lse = contents.output(lse_is.truth.len(), DType::F32);
-    let workspace =
-        contents.scratch(kernel.plan().workspace_bytes(&kernel.plan().problem().largest()));
     let memory = contents.upload(device);
-    let cached = |slot, stored: CacheType| {
-        let layout = Layout::bhsd([1, 1, KEYS, stored.row(64)])?;
-        Result::Ok(CacheTensor { binding: memory.at(slot), stored, layout })
-    };
-    let bindings = DecodeBindings {
-        q: memory.tensor(q, DType::F32, Layout::bhsd([1, 1, 1, 64])?),
-        cache: CacheBindings {
-            k: cached(k, stored[0])?,
-            v: cached(v, stored[1])?,
-            block_table: None,
-        },
-        kv_lens: memory.at(kv_lens),
-        out: memory.tensor(out, DType::F32, Layout::bhsd([1, 2, 1, 64])?),
+    let bindings = AttentionBindings {
         lse: Some(memory.at(lse)),
-        rotation: None,
-        bias: None,
-        workspace: (kernel.plan().workspace_bytes(&kernel.plan().problem().largest()) > 0)
-            .then(|| memory.at(workspace)),
+        ..AttentionBindings::over(
+            memory.tensor(q, DType::F32, Layout::bhsd([1, 1, ROWS, 64])?),
+            cache.bind(&memory, slots)?,
+            memory.at(kv_lens),
+            memory.tensor(out, DType::F32, Layout::bhsd([1, 2, ROWS, 64])?),
+        )
+    };
+    let dispatch = kernel.bind(device, &AttentionShape::new(1, ROWS, cache.keys), &bindings)?;
+    Ok(Ready { dispatch, memory, outputs: vec![(out, out_is), (lse, lse_is)] })
+}
+
+fn decode(device: &wgpu::Device, caps: &Capabilities, stored: [CacheType; 2]) -> Result<Ready> {
+    let (heads, cache) = (HeadMap::ropepp(1)?, Cached::new(100, stored)?);
+    let q = numbers(64, 1);
+    let sizes = [1, cache.keys];
+    let [out_is, lse_is] = attended([&q, &cache.read[0], &cache.read[1]], sizes, 64, &heads)?;
+    // Room for many keys, so that they are split over workgroups.
+    let problem = DecodeProblem { lse: true, ..DecodeProblem::new(heads, cache.format, 1, 4096) };
+    let kernel = Decode::new(device, &problem.plan(caps)?)?;
+    let bytes = kernel.plan().workspace_bytes(&kernel.plan().problem().largest());
+    let mut contents = Contents::new(caps);
+    let q = contents.numbers(&q, DType::F32);
+    let slots = cache.write(&mut contents);
+    let kv_lens = contents.bytes(bytemuck::bytes_of(&cache.keys));
+    let out = contents.output(out_is.truth.len(), DType::F32);
+    let lse = contents.output(lse_is.truth.len(), DType::F32);
+    let workspace = contents.scratch(bytes);
+    let memory = contents.upload(device);
+    let bindings = DecodeBindings {
+        lse: Some(memory.at(lse)),
+        workspace: (bytes > 0).then(|| memory.at(workspace)),
+        ..DecodeBindings::new(
+            memory.tensor(q, DType::F32, Layout::bhsd([1, 1, 1, 64])?),
+            cache.bind(&memory, slots)?,
+            memory.at(kv_lens),
+            memory.tensor(out, DType::F32, Layout::bhsd([1, 2, 1, 64])?),
+        )
     };
     let dispatch = kernel.bind(device, &DecodeShape { batch: 1, seq_q: 1 }, &bindings)?;
     Ok(Ready { dispatch, memory, outputs: vec![(out, out_is), (lse, lse_is)] })
