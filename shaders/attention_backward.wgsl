@@ -1,6 +1,6 @@
 // The gradients of fused attention, of its real and imaginary heads from one pass over what they
-// share. Twice the same program: for dQ a workgroup owns queries and walks over keys, for dK and dV it
-// owns keys and walks over the queries of all heads of their group. Nothing is added up across
+// share. Twice the same program: for dQ a workgroup owns queries and walks over keys, for dK and dV
+// it owns keys and walks over the queries of all heads of their group. Nothing is added up across
 // workgroups.
 //
 // With Z = cos φ dS + i sin φ dS, added up over the output heads of a query head, and pairs read as
@@ -9,10 +9,10 @@
 //     dQa = Z_re Ka − Z_im Kb   dQb = Z_re Kb + Z_im Ka        (the tail: Z_re alone)
 //     dKa = Z_re Qa + Z_im Qb   dKb = Z_re Qb − Z_im Qa        dV = Σ P dO
 //
-// One workgroup: BLOCK_R own rows of a head. TX × TY invocations: of S and dP, invocation (tx, ty) has
-// 2 ROW_PAIRS own rows and 4 COL_QUADS walked rows; of the gradients the same own rows and the units
-// j TX + tx of eight channels. In workgroup memory groups of four vectors, and a fifth that is never
-// used and keeps neighbouring groups in different banks:
+// One workgroup: BLOCK_R own rows of a head. TX × TY invocations: of S and dP, invocation (tx, ty)
+// has 2 ROW_PAIRS own rows and 4 COL_QUADS walked rows; of the gradients the same own rows and the
+// units j TX + tx of eight channels. In workgroup memory groups of four vectors, and a fifth that
+// is never used and keeps neighbouring groups in different banks:
 //     own rows     [unit, row pair]  four pairs: (a of row 0, a of row 1, b of row 0, b of row 1)
 //     walked rows  [unit, a|b, quad]  four pairs: four rows, BLOCK_C / 4 apart
 //     or           [a|b, quad, unit]  four rows: four channels

@@ -3,10 +3,10 @@
 // key was turned by.
 //
 //     workspace  [B, 5]  first query, queries, first key, keys, keys that all queries see
-//                [streams, B, S_q]  [streams, B, S_k]  row of the table; bit 31: turned by minus its angle
+//                [streams, B, S_q]  [streams, B, S_k]  row of the table; bit 31: turned back
 
 @group(0) @binding(6) var<storage, read_write> workspace: array<u32>;
-@group(0) @binding(9) var<storage, read> position_ids: array<u32>;     // [streams, B, S_q] by strides
+@group(0) @binding(9) var<storage, read> position_ids: array<u32>; // [streams, B, S_q], strided
 // [streams, B, S_k] by strides
 @group(0) @binding(21) var<storage, read> key_position_ids: array<u32>;
 

@@ -3,7 +3,7 @@
 // A row that sees no key has a log-sum-exp of −∞: it is given one that makes every weight 0.
 
 @group(0) @binding(6) var<storage, read_write> workspace: array<u32>;
-@group(0) @binding(7) var<storage, read> lse: array<f32>;   // [B, H_out, S_q] or [H_out, rows], natural log
+@group(0) @binding(7) var<storage, read> lse: array<f32>;   // [B, H_out, S_q], [H_out, rows]
 @group(0) @binding(18) var<storage, read> d_lse: array<f32>; // likewise
 
 override WORKGROUP: u32;

@@ -1,15 +1,17 @@
 // The same gradients as attention_backward.wgsl for adapters where workgroup memory is slow and a
-// subgroup always has the same size: software adapters, whose lanes take turns to read and write it.
+// subgroup always has the same size: software adapters, whose lanes take turns to read and write
+// it.
 //
-// One workgroup is one subgroup of TY lanes, and a lane owns ROWS rows for good. Every lane loads one
-// walked row, and the lanes pass them round, so that a load serves TY · ROWS rows. Own rows and sums
-// lie in workgroup memory for want of another place that a loop may index; no lane reads what another
-// wrote, and there are no barriers.
+// One workgroup is one subgroup of TY lanes, and a lane owns ROWS rows for good. Every lane loads
+// one walked row, and the lanes pass them round, so that a load serves TY · ROWS rows. Own rows and
+// sums lie in workgroup memory for want of another place that a loop may index; no lane reads what
+// another wrote, and there are no barriers.
 //
 //     own     [unit, row, lane]  four pairs: first members, second members; sums likewise
 //     values  [column, stream of dO, row, lane]  four channels; sums without streams
 //
-// Loops over units and columns have bounds that the compiler does not know, and so are never unrolled.
+// Loops over units and columns have bounds that the compiler does not know, and so are never
+// unrolled.
 
 const ROUNDS: u32 = BLOCK_C / TY;                       // walked rows a lane and step
 const OWN_STREAMS: u32 = select(STREAMS, 1u, KEYS_OWN); // tiles of own values

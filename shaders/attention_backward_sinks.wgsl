@@ -1,5 +1,5 @@
-// The gradients of the sinks, one workgroup an output head: −Σ exp(sink − lse) δ over all rows, in an
-// order that the sizes alone decide.
+// The gradients of the sinks, one workgroup an output head: −Σ exp(sink − lse) δ over all rows, in
+// an order that the sizes alone decide.
 
 @group(0) @binding(6) var<storage, read> workspace: array<u32>;
 @group(0) @binding(19) var<storage, read_write> d_sinks: array<f32>; // [H_out]

@@ -24,7 +24,7 @@ struct Params {
     first_group: u32,      // of this part of the call
     part_groups: u32,
     head_rows: u32,         // rows of the table of head rows in use
-    causal_offset: i32,    // query i sees keys up to i + causal_offset; far past all where not causal
+    causal_offset: i32,    // query i sees keys up to i + causal_offset; past all if not causal
     align_last: u32,       // 1: the last query of a sequence stands at its last key
     window: i32,           // query i sees keys after i + causal_offset - window
     causal: u32,

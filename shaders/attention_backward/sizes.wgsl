@@ -1,7 +1,7 @@
-// What follows from the constants of a plan. A workgroup owns BLOCK_R rows and walks over BLOCK_C of
-// the other side at a time.
+// What follows from the constants of a plan. A workgroup owns BLOCK_R rows and walks over BLOCK_C
+// of the other side at a time.
 
-override WORKGROUP: u32;                     // THREADS; an override so that wgpu heeds the checks asked for
+override WORKGROUP: u32;                     // THREADS; overridable: wgpu then heeds the checks
 const THREADS: u32 = TX * TY;
 const ROWS: u32 = 2u * ROW_PAIRS;            // own rows an invocation
 const BLOCK_RP: u32 = ROW_PAIRS * TY;        // row pairs a tile

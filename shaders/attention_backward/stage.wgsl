@@ -119,7 +119,8 @@ fn stage_values_by_row(tid: u32, work: Work, stream: u32, first: u32, quad0: u32
 }
 
 // Weights of an invocation, for all to multiply by: a group is four walked rows of a row pair,
-// (re 0, re 1, im 0, im 1); with one stream of two row pairs, (0, 1 of rows 0 and 1), (0, 1 of 2 and 3).
+// (re 0, re 1, im 0, im 1); with one stream of two row pairs, (0, 1 of rows 0 and 1), (0, 1 of 2
+// and 3).
 fn put_weights(at: u32, r: u32, x: vec4<f32>, y: vec4<f32>, z: vec4<f32>, w: vec4<f32>) {
     if (STREAMS == 2u) {
         shared_tile[at][0] = vec4(x.x, y.x, z.x, w.x);

@@ -6,8 +6,8 @@ use super::shader::{BindingType, Shader};
 ///
 /// WebGPU takes one use of a buffer within a dispatch: read-only, or writable. Hosts that cut all
 /// tensors out of one pool declare everything writable, and so does a plan that is made for them.
-/// It costs what a compiler makes of `readonly`: on lavapipe 3 % at most, in Mesa's compilers for two
-/// GPUs nothing (`docs/measurements.md`); no GPU was timed.
+/// It costs what a compiler makes of `readonly`: on lavapipe 3 % at most, in Mesa's compilers for
+/// two GPUs nothing (`docs/measurements.md`); no GPU was timed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Sharing {
