@@ -71,7 +71,7 @@ fn attention(
         outputs[i * TY + tid] = x;
     }
     for (var i = 0u; i < (UNITS + params.zero) * ROWS; i++) {
-        let x = query_unit(work, row0 + i % ROWS, i / ROWS);
+        let x = query_unit(work, row0 + i % ROWS, i / ROWS, params.q_scale);
         queries[2u * i * TY + tid] = x.a;
         queries[(2u * i + 1u) * TY + tid] = x.b;
     }

@@ -174,6 +174,9 @@ pub enum Error {
         /// What asks for it.
         what: &'static str,
     },
+    /// Products on matrix units were asked for, and there are none to be had.
+    #[error("matrix units: {0}")]
+    NoMatrices(crate::plan::NoMatrices),
     /// A kernel, tile or storage that the device was seen to get wrong.
     #[error("{suspect} is quarantined: {reason}")]
     Quarantined {

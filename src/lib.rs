@@ -50,7 +50,8 @@ pub use layout::Layout;
 pub use phase::{OutputHead, Phase};
 pub use plan::rules::Bias;
 pub use plan::{
-    Budget, Capabilities, Cost, KernelKind, MaskHook, Quarantine, ScoreHook, Sharing, Suspect,
+    Budget, Capabilities, Cost, KernelKind, MaskHook, Matrices, MatrixSide, NoMatrices, Precision,
+    Quarantine, ScoreHook, Sharing, Suspect, Trust,
 };
 #[cfg(all(feature = "wgpu", not(target_arch = "wasm32")))]
 pub use selftest::selftest;
@@ -68,7 +69,7 @@ pub mod attention {
     pub use crate::gpu::{Attention, AttentionBindings, BlockList};
     pub use crate::plan::attention::{
         Alignment, AttentionPlan, AttentionProblem, AttentionShape, BlockedTile, Cut, CutPart,
-        Keys, Outputs, Queries, ShuffledTile, Tile,
+        Keys, MatrixTile, Outputs, Queries, ShuffledTile, Tile,
     };
 }
 

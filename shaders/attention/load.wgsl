@@ -56,8 +56,8 @@ fn in_members(is_k: bool, u: u32, x: vec4<f32>, y: vec4<f32>) -> Pairs {
     return Pairs(x, y);
 }
 
-// Unit u of query s, rotated, scaled, and with one stream turned by its phase.
-fn query_unit(work: Work, s: u32, u: u32) -> Pairs {
+// Unit u of query s, rotated, times scale, and where the shader says so turned by the first phase.
+fn query_unit(work: Work, s: u32, u: u32, scale: f32) -> Pairs {
     let head_row = work.head_row;
     // Queries past the last one repeat it; they are never stored.
     let inside = min(s, work.rows.count - 1u);
@@ -67,10 +67,10 @@ fn query_unit(work: Work, s: u32, u: u32) -> Pairs {
     if (u < PAIR_QUADS) {
         x = rotate_query(x, work, inside, u);
     }
-    var c = params.q_scale;
+    var c = scale;
     if (TURN) {
         c *= head_row.phases.x;
-        let t = params.q_scale * head_row.phases.y;
+        let t = scale * head_row.phases.y;
         if (u < PAIR_QUADS) {
             return Pairs(x.a * c + x.b * t, x.b * c - x.a * t);
         }

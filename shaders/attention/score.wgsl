@@ -4,7 +4,7 @@
 
 // Keys of the quad whose first key is this one.
 fn tile_keys(key: u32) -> vec4<u32> {
-    return vec4(key) + vec4(0u, BLOCK_KQ, 2u * BLOCK_KQ, 3u * BLOCK_KQ);
+    return vec4(key) + KEY_STEP * vec4(0u, 1u, 2u, 3u);
 }
 
 // Where a score of the tile stands. Rows and keys past the last one repeat it; they do not count.

@@ -6,8 +6,8 @@ fn stage_q(tid: u32, work: Work, first: u32, unit0: u32, units: u32) {
     for (var i = tid; i < BLOCK_QP * units; i += THREADS) {
         let rp = i % BLOCK_QP;
         let u = i / BLOCK_QP;
-        let x = query_unit(work, first + 2u * rp, unit0 + u);
-        let y = query_unit(work, first + 2u * rp + 1u, unit0 + u);
+        let x = query_unit(work, first + 2u * rp, unit0 + u, params.q_scale);
+        let y = query_unit(work, first + 2u * rp + 1u, unit0 + u, params.q_scale);
         let at = Q_AT + u * BLOCK_QP + rp;
         shared_tile[at][0] = vec4(x.a.x, y.a.x, x.b.x, y.b.x);
         shared_tile[at][1] = vec4(x.a.y, y.a.y, x.b.y, y.b.y);

@@ -7,7 +7,7 @@ struct Pairs {
 
 // Unit u of query s, rotated, scaled by softmax_scale · log2 e, and with one stream turned.
 fn query_pairs(work: Work, s: u32, u: u32) -> Pairs {
-    let x = query_unit(work, s, u);
+    let x = query_unit(work, s, u, params.q_scale);
     let exists = s < work.rows.count;
     return Pairs(select(vec4(0.0), x.a, exists), select(vec4(0.0), x.b, exists));
 }

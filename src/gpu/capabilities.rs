@@ -1,6 +1,6 @@
 //! Reads [`Capabilities`] off a device.
 
-use crate::plan::{Capabilities, Sharing};
+use crate::plan::{Capabilities, Matrices, MatrixSide, Sharing, Trust};
 
 impl Capabilities {
     /// What `device` offers: the limits and features it was created with, not all that its
@@ -26,8 +26,52 @@ impl Capabilities {
             storage_alignment: limits.min_storage_buffer_offset_alignment,
             uniform_alignment: limits.min_uniform_buffer_offset_alignment,
             subgroup: subgroup.then_some((info.subgroup_min_size, info.subgroup_max_size)),
+            matrices: match device.features().contains(Self::MATRIX_FEATURES) {
+                true => Matrices::Unlisted,
+                false => Matrices::Off,
+            },
+            probed: Vec::new(),
             quarantined: Vec::new(),
             sharing: Sharing::Apart,
         }
+    }
+    /// What a device has to be created with for [`Precision::F16Products`](crate::Precision); wgpu
+    /// asks for `experimental_features: unsafe { ExperimentalFeatures::enabled() }` beside them.
+    pub const MATRIX_FEATURES: wgpu::Features =
+        wgpu::Features::SHADER_F16.union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+
+    /// The same, with the matrix shapes that the adapter of the device lists. They are used where a
+    /// problem asks for them, once a self-test has passed.
+    #[must_use]
+    pub fn with_adapter(self, adapter: &wgpu::Adapter) -> Self {
+        if self.matrices == Matrices::Off {
+            return self;
+        }
+        let info = adapter.get_info();
+        let sides = adapter.cooperative_matrix_properties();
+        let sides = sides.into_iter().filter_map(|shape| {
+            let types = (shape.ab_type, shape.cr_type);
+            let square = shape.m_size == shape.n_size && shape.n_size == shape.k_size;
+            let f16 = wgpu::CooperativeScalarType::F16;
+            match (square && types == (f16, wgpu::CooperativeScalarType::F32), shape.m_size) {
+                (true, 16) => Some(MatrixSide::M16),
+                (true, 8) => Some(MatrixSide::M8),
+                _ => None,
+            }
+        });
+        let lanes = info.subgroup_max_size;
+        let matrices = match sides.max() {
+            Some(side) => Matrices::Listed { side, lanes, trust: trust(&info) },
+            None => Matrices::Absent,
+        };
+        Self { matrices, ..self }
+    }
+}
+
+/// Drivers whose matrix units have run kernels of this crate: see `docs/adapters.md`.
+fn trust(info: &wgpu::AdapterInfo) -> Trust {
+    match (info.backend, info.driver.as_str()) {
+        (wgpu::Backend::Vulkan, "llvmpipe") => Trust::Known,
+        _ => Trust::Unknown,
     }
 }

@@ -20,6 +20,7 @@
 
 mod attention;
 mod attention_backward;
+mod attention_f16;
 mod cache;
 mod linear_attention;
 mod linear_attention_backward;
@@ -34,6 +35,7 @@ pub use attention::{
     Attended, AttentionInputs, Place, attention, attention_with, probabilities, scores,
 };
 pub use attention_backward::{AttentionGradients, Upstream, attention_backward};
+pub use attention_f16::attention_f16;
 pub use cache::{decode_rows, encode_rows};
 pub use linear_attention::{
     LinearInputs, LinearState, Side, elu_plus_one, favor, linear_attention, linear_recurrence,

@@ -1,6 +1,6 @@
 //! What a device offers, as far as plans depend on it.
 
-use super::{Quarantine, Shader, Sharing};
+use super::{Matrices, NoMatrices, Quarantine, Shader, Sharing, Suspect};
 use crate::{Error, Result};
 
 /// The limits and traits of a device that plans are made from. Take them from a device with
@@ -36,6 +36,10 @@ pub struct Capabilities {
     pub uniform_alignment: u32,
     /// Smallest and largest subgroup, where the device was created with subgroup operations.
     pub subgroup: Option<(u32, u32)>,
+    /// Matrix units.
+    pub matrices: Matrices,
+    /// What plans take only where a self-test found it right on this device: tiles of matrices.
+    pub probed: Vec<Suspect>,
     /// What plans leave out, since the device was seen to get it wrong: see
     /// [`selftest`](crate::selftest()) and [`Capabilities::without`].
     pub quarantined: Vec<Quarantine>,
@@ -61,6 +65,8 @@ impl Capabilities {
             storage_alignment: 256,
             uniform_alignment: 256,
             subgroup: None,
+            matrices: Matrices::Off,
+            probed: Vec::new(),
             quarantined: Vec::new(),
             sharing: Sharing::Apart,
         }
@@ -131,6 +137,9 @@ impl Capabilities {
         ] {
             Self::need(limit, what, needed, available)?;
         }
+        if shader.matrices.is_some() && self.matrices == Matrices::Off {
+            return Err(Error::NoMatrices(NoMatrices::FeatureOff));
+        }
         shader.subgroup.map_or(Ok(()), |size| self.need_subgroup(what, size))
     }
 
@@ -142,7 +151,13 @@ impl Capabilities {
         shaders: impl IntoIterator<Item = &'a Shader>,
     ) -> Result<Self> {
         shaders.into_iter().try_for_each(|shader| self.admit(shader))?;
-        Ok(Self { quarantined: planned.quarantined.clone(), sharing: planned.sharing, ..self })
+        Ok(Self {
+            matrices: planned.matrices,
+            probed: planned.probed.clone(),
+            quarantined: planned.quarantined.clone(),
+            sharing: planned.sharing,
+            ..self
+        })
     }
 
     /// Spreads `groups` workgroups over two dimensions, each within the limit. The shader folds

@@ -83,6 +83,11 @@ impl Channels {
         self.pair_quads + self.tail_quads
     }
 
+    /// Groups of four pairs, and of eight channels of the tail.
+    pub(crate) fn quads(&self) -> [u32; 2] {
+        [self.pair_quads, self.tail_quads]
+    }
+
     /// What the shaders call them.
     pub(crate) fn numbers(&self) -> [(&'static str, u32); 4] {
         [

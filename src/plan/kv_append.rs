@@ -134,6 +134,7 @@ impl KvAppendPlan {
             storage_buffers: 5 + u32::from(cache.paged) + 2 * u32::from(problem.rotate),
             table_bytes: 0,
             subgroup: None,
+            matrices: None,
         };
         let shader = shader.shared(caps.sharing);
         caps.admit(&shader)?;

@@ -209,6 +209,7 @@ impl KvMovePlan {
             storage_buffers: 3 + u32::from(cache.paged) + 2 * u32::from(problem.rotate),
             table_bytes: 0,
             subgroup: None,
+            matrices: None,
         };
         let shader = shader.shared(caps.sharing);
         caps.admit(&shader)?;

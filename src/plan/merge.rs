@@ -156,6 +156,7 @@ impl MergePlan {
             storage_buffers: 4,
             table_bytes: 16 * u64::from(sink_quads),
             subgroup: None,
+            matrices: None,
         };
         let shader = shader.shared(caps.sharing);
         caps.admit(&shader)?;

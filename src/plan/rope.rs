@@ -218,6 +218,7 @@ impl RopePlan {
             storage_buffers: if p.in_place { 4 } else { 6 },
             table_bytes: 0,
             subgroup: None,
+            matrices: None,
         };
         let shader = shader.shared(capabilities.sharing);
         capabilities.admit(&shader)?;

@@ -311,5 +311,6 @@ fn shader(problem: &ScoresProblem, tile: [u32; 4]) -> Shader {
         storage_buffers: if statistics { 4 } else { 5 },
         table_bytes: 0,
         subgroup: None,
+        matrices: None,
     }
 }

@@ -2,7 +2,7 @@
 
 use core::fmt::Write as _;
 
-use crate::plan::KernelKind;
+use super::{KernelKind, MatrixSide};
 use crate::plan::cache::CacheType;
 
 /// The text of a file of `shaders/`, by its name without `.wgsl`, in parts if need be.
@@ -55,6 +55,11 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new() -> Self {
         Self::default()
+    }
+
+    /// Constants and files that come behind this file.
+    pub(crate) fn behind(file: &str) -> Self {
+        Self { text: file.to_owned() }
     }
 
     /// `const NAME: u32 = …;` for each.
@@ -159,6 +164,9 @@ pub struct Shader {
     /// The size that every subgroup must have, where it uses subgroup operations (the feature
     /// `SUBGROUP`).
     pub subgroup: Option<u32>,
+    /// The side of its matrices, where it multiplies them on matrix units (the features
+    /// `SHADER_F16` and `EXPERIMENTAL_COOPERATIVE_MATRIX`).
+    pub matrices: Option<MatrixSide>,
 }
 
 impl Shader {
@@ -171,8 +179,8 @@ impl Shader {
 impl Shader {
     /// The shader as a JSON object, for programs in other languages that compile or run it:
     /// `kernel`, `label`, `source` (WGSL), `entry`, `overrides` (an object), `workgroup_size`,
-    /// `workgroup_bytes`, `storage_buffers`, `table_bytes` and `subgroup` (a number, or null), as
-    /// the fields of the same names. Bindings are those of the WGSL, all in group 0.
+    /// `workgroup_bytes`, `storage_buffers`, `table_bytes`, `subgroup` and `matrices` (numbers, or
+    /// null), as the fields of the same names. Bindings are those of the WGSL, all in group 0.
     pub fn to_json(&self) -> serde_json::Value {
         let overrides: serde_json::Map<_, _> =
             self.overrides.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect();
@@ -187,6 +195,7 @@ impl Shader {
             "storage_buffers": self.storage_buffers,
             "table_bytes": self.table_bytes,
             "subgroup": self.subgroup,
+            "matrices": self.matrices.map(MatrixSide::rows),
         })
     }
 }

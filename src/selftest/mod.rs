@@ -44,7 +44,14 @@ const MOST_ROUNDS: usize = 16;
 /// Errors of wgpu's on the way, a lost device included, are findings like others.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn selftest(device: &wgpu::Device, queue: &wgpu::Queue) -> Report {
-    let mut caps = Capabilities::of(device);
+    selftest_with(device, queue, Capabilities::of(device))
+}
+
+/// [`selftest`] of a device of which more is known than it says itself: with
+/// [`Capabilities::with_adapter`] it probes tiles on matrix units too, where these may be trusted,
+/// and plans then take those that passed.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn selftest_with(device: &wgpu::Device, queue: &wgpu::Queue, mut caps: Capabilities) -> Report {
     let mut whole = Report::new(&caps);
     for _ in 0..MOST_ROUNDS {
         let mut round = SelfTest::start(device, queue, &caps);

@@ -19,7 +19,7 @@ use crate::plan::kv_move::{KvMoveProblem, KvMoveShape, Move};
 use crate::plan::linear_attention::{LinearAttentionProblem, LinearAttentionShape};
 use crate::plan::rope::{RopeProblem, RopeShape};
 use crate::plan::scores::{ScoresProblem, ScoresShape};
-use crate::plan::{KernelKind, Suspect};
+use crate::plan::{KernelKind, Matrices, Precision, Suspect, Trust};
 use crate::rope::{Rope, RopeBindings};
 use crate::rotary::Pairing;
 use crate::scores::{Scores, ScoresBindings};
@@ -111,24 +111,38 @@ pub(super) fn all(caps: &Capabilities) -> Vec<Probe> {
             linear_backward,
         ),
     ];
-    let mut tiles = Vec::new();
+    probes.extend(tiles(caps, Precision::F32));
+    if matches!(caps.matrices, Matrices::Listed { trust: Trust::Known | Trust::Insisted, .. }) {
+        // These probes are what plans wait for.
+        probes.extend(tiles(&caps.clone().insist_on_matrices(), Precision::F16Products));
+    }
+    probes.retain(|probe| probe.suspects.iter().any(|&suspect| caps.quarantine(suspect).is_none()));
+    probes
+}
+
+/// The tiles of attention that plans choose.
+fn tiles(caps: &Capabilities, precision: Precision) -> Vec<Probe> {
+    let (mut tiles, mut probes) = (Vec::new(), Vec::new());
     let dims: &[u32] = if caps.software { &[64] } else { &[64, 128, 256] };
     for &dim in dims {
         for heads in [HeadMap::ropepp(1), HeadMap::plain(1)] {
             let Ok(heads) = heads else { continue };
-            let problem = AttentionProblem { lse: true, ..AttentionProblem::new(heads, 1, dim) };
+            let problem = AttentionProblem::new(heads, 1, dim);
+            let problem = AttentionProblem { lse: true, precision, ..problem };
             let Ok(plan) = problem.plan(caps) else { continue };
             let (tile, streams) = (*plan.tile(), plan.streams());
             if tiles.contains(&tile) {
                 continue;
             }
             tiles.push(tile);
-            let name = format!("attention, streams {streams}, D {dim}");
+            let name = match precision {
+                Precision::F32 => format!("attention, streams {streams}, D {dim}"),
+                _ => format!("attention on matrix units, streams {streams}, D {dim}"),
+            };
             let ready = Box::new(move |device: &wgpu::Device| attention(device, &plan));
             probes.push(Probe { name, suspects: vec![Suspect::Tile(tile)], ready });
         }
     }
-    probes.retain(|probe| probe.suspects.iter().any(|&suspect| caps.quarantine(suspect).is_none()));
     probes
 }
 
@@ -189,11 +203,21 @@ pub(super) fn attention_inputs<'a, R>(
     }
 }
 
-/// What `[out, lse]` should be of queries over keys.
-fn attended(x: [&[f32]; 3], sizes: [u32; 2], dim: u32, heads: &HeadMap) -> Result<[Expected; 2]> {
+/// What `[out, lse]` should be of queries over keys, in so many keys a step where products are f16.
+fn attended(
+    x: [&[f32]; 3],
+    sizes: [u32; 2],
+    dim: u32,
+    heads: &HeadMap,
+    f16_steps: Option<u32>,
+) -> Result<[Expected; 2]> {
     let [q, k, v] = x.map(wide::<f64>);
     let truth = oracle::attention(&attention_inputs([&q, &k, &v], sizes, dim, heads))?;
-    let naive = oracle::attention(&attention_inputs(x, sizes, dim, heads))?;
+    let inputs = attention_inputs(x, sizes, dim, heads);
+    let naive = match f16_steps {
+        Some(keys) => oracle::attention_f16(&inputs, &|_, score| Some(score), None, keys)?,
+        None => oracle::attention(&inputs)?,
+    };
     Ok([
         Expected::new("out", DType::F32, truth.out, &naive.out),
         Expected::new("lse", DType::F32, truth.lse, &naive.lse),
@@ -206,7 +230,10 @@ fn attention(device: &wgpu::Device, plan: &AttentionPlan) -> Result<Ready> {
     let rows = plan.tile().block_q() + 3;
     let keys = rows + plan.tile().block_k();
     let x = [numbers(rows * dim, 1), numbers(keys * dim, 2), numbers(keys * dim, 3)];
-    let [out_is, lse_is] = attended(x.each_ref().map(Vec::as_slice), [rows, keys], dim, heads)?;
+    let f16 = plan.problem().precision == Precision::F16Products;
+    let steps = f16.then_some(plan.tile().block_k());
+    let inputs = x.each_ref().map(Vec::as_slice);
+    let [out_is, lse_is] = attended(inputs, [rows, keys], dim, heads, steps)?;
     let mut contents = Contents::new(&plan.capabilities);
     let [q, k, v] = x.map(|x| contents.numbers(&x, DType::F32));
     let out = contents.output(out_is.truth.len(), DType::F32);
@@ -268,7 +295,7 @@ fn chunk(device: &wgpu::Device, caps: &Capabilities, stored: [CacheType; 2]) -> 
     let (heads, cache) = (HeadMap::ropepp(1)?, Cached::new(100, stored)?);
     let q = numbers(ROWS * 64, 1);
     let sizes = [ROWS, cache.keys];
-    let [out_is, lse_is] = attended([&q, &cache.read[0], &cache.read[1]], sizes, 64, &heads)?;
+    let [out_is, lse_is] = attended([&q, &cache.read[0], &cache.read[1]], sizes, 64, &heads, None)?;
     let problem = AttentionProblem { lse: true, ..AttentionProblem::over(heads, cache.format) };
     let kernel = Attention::new(device, &problem.plan(caps)?)?;
     let mut contents = Contents::new(caps);
@@ -295,7 +322,7 @@ fn decode(device: &wgpu::Device, caps: &Capabilities, stored: [CacheType; 2]) ->
     let (heads, cache) = (HeadMap::ropepp(1)?, Cached::new(100, stored)?);
     let q = numbers(64, 1);
     let sizes = [1, cache.keys];
-    let [out_is, lse_is] = attended([&q, &cache.read[0], &cache.read[1]], sizes, 64, &heads)?;
+    let [out_is, lse_is] = attended([&q, &cache.read[0], &cache.read[1]], sizes, 64, &heads, None)?;
     // Room for many keys, so that they are split over workgroups.
     let problem = DecodeProblem { lse: true, ..DecodeProblem::new(heads, cache.format, 1, 4096) };
     let kernel = Decode::new(device, &problem.plan(caps)?)?;

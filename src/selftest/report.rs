@@ -78,7 +78,14 @@ impl Report {
     pub fn apply(&self, mut caps: Capabilities) -> Capabilities {
         let passed = self.findings.iter().any(|f| matches!(f.outcome, Outcome::Passed { .. }));
         for finding in &self.findings {
-            let Outcome::Failed { reason } = &finding.outcome else { continue };
+            let reason = match &finding.outcome {
+                Outcome::Failed { reason } => reason,
+                Outcome::Passed { .. } => {
+                    caps.add_probed(&finding.suspects);
+                    continue;
+                }
+                Outcome::NotRun { .. } => continue,
+            };
             if !passed {
                 let reason = format!("no probe came out right ({}: {reason})", finding.probe);
                 return caps.without(Suspect::Device, reason);

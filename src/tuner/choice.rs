@@ -4,9 +4,9 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::plan::attention::{
-    AttentionPlan, AttentionProblem, AttentionShape, BlockedTile, ShuffledTile, Tile,
+    AttentionPlan, AttentionProblem, AttentionShape, BlockedTile, MatrixTile, ShuffledTile, Tile,
 };
-use crate::{Capabilities, Error, Result};
+use crate::{Capabilities, Error, MatrixSide, Result};
 
 /// The tile that won, and what it may be used for. `to_string` and `parse` are each other's
 /// inverse.
@@ -155,6 +155,10 @@ fn spelled(tile: &Tile) -> String {
         Tile::Shuffled(ShuffledTile { lanes, row_pairs, key_quads }) => {
             format!("{lanes},{row_pairs},{key_quads}")
         }
+        Tile::Matrices(t) => {
+            let side = t.side.rows();
+            format!("{side},{},{},{},{}", t.lanes, t.subgroups, t.block_k, t.value_turned)
+        }
     }
 }
 
@@ -177,6 +181,13 @@ fn read_tile(text: &str) -> Option<Tile> {
             lanes: number(0)?,
             row_pairs: number(1)?,
             key_quads: number(2)?,
+        })),
+        5 => Some(Tile::Matrices(MatrixTile {
+            side: MatrixSide::of(number(0)?)?,
+            lanes: number(1)?,
+            subgroups: number(2)?,
+            block_k: number(3)?,
+            value_turned: flag(4)?,
         })),
         _ => None,
     }

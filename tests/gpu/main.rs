@@ -17,6 +17,7 @@ mod layers;
 mod limits;
 mod linear_attention;
 mod linear_attention_backward;
+mod matrix;
 mod merge;
 mod mutated;
 mod pipeline_cache;

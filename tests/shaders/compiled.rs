@@ -17,18 +17,23 @@ pub struct Compiled {
     pub info: ModuleInfo,
     /// Whether it uses subgroup operations.
     pub subgroup: bool,
+    /// Whether it multiplies matrices on matrix units, which neither HLSL nor GLSL have.
+    pub matrices: bool,
 }
 
 impl Compiled {
     pub fn new(variant: &Variant) -> Result<Self, String> {
         let source = &variant.shader.source;
         let parsed = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
-        // No optional feature of a device but subgroups, where the plan says so. Storage in f16
-        // needs pack2x16float alone, which all backends have but Vulkan on an llvmpipe without f16.
+        // No optional feature of a device but subgroups and matrices, where the plan says so.
+        // Storage in f16 needs pack2x16float alone, which all backends have but Vulkan on an
+        // llvmpipe without f16.
         let subgroup = variant.shader.subgroup.is_some();
         let mut claimed = Capabilities::empty();
         claimed.set(Capabilities::SHADER_FLOAT16_IN_FLOAT32, variant.f16);
         claimed.set(Capabilities::SUBGROUP, subgroup);
+        let matrices = variant.shader.matrices.is_some();
+        claimed.set(Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16, matrices);
         let mut validator = Validator::new(ValidationFlags::all(), claimed);
         if subgroup {
             validator.subgroup_stages(ShaderStages::COMPUTE);
@@ -41,7 +46,8 @@ impl Compiled {
         let entry = Some((ShaderStage::Compute, variant.shader.entry));
         let (module, info) = process_overrides(&parsed, &info, entry, &values)
             .map_err(|e| format!("overrides: {e}"))?;
-        Ok(Self { overrides, module: module.into_owned(), info: info.into_owned(), subgroup })
+        let (module, info) = (module.into_owned(), info.into_owned());
+        Ok(Self { overrides, module, info, subgroup, matrices })
     }
 
     pub fn entry_point(&self) -> (&naga::EntryPoint, &FunctionInfo) {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::compiled::Compiled;
 use crate::variants::Variant;
-use crate::{COMPILED, in_parallel};
+use crate::{COMPILED, NO_MATRICES, in_parallel};
 
 /// What one target makes of one variant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +107,9 @@ pub fn tint() -> Column {
     COMPILED
         .iter()
         .map(|(variant, _)| {
+            if variant.shader.matrices.is_some() {
+                return Ok(Cell::TooLarge(NO_MATRICES.into()));
+            }
             if let Some(why) = beyond(variant, has) {
                 return Ok(Cell::TooLarge(why));
             }

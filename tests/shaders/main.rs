@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use naga::AddressSpace;
 use naga::back::hlsl::ShaderModel;
 use phasor::shader::Shader;
-use phasor::{Error, KernelKind};
+use phasor::{Error, KernelKind, MatrixSide};
 
 use compiled::Compiled;
 use variants::{Refusal, Variant};
@@ -46,6 +46,23 @@ fn every_cell(check: impl Fn(&Compiled) -> Result<(), String>) -> external::Colu
     };
     Ok(COMPILED.iter().map(|(_, compiled)| cell(compiled).into()).collect())
 }
+
+/// The same of a target that has no matrix units.
+fn every_cell_but_matrices(check: impl Fn(&Compiled) -> Result<(), String>) -> external::Column {
+    let mut column = every_cell(|compiled| match compiled.matrices {
+        true => Ok(()),
+        false => check(compiled),
+    })?;
+    for (cell, (_, compiled)) in column.iter_mut().zip(COMPILED.iter()) {
+        if compiled.as_ref().is_ok_and(|compiled| compiled.matrices) {
+            *cell = external::Cell::TooLarge(NO_MATRICES.into());
+        }
+    }
+    Ok(column)
+}
+
+/// Why a target is not asked for a variant on matrix units.
+const NO_MATRICES: &str = "it multiplies matrices, which the target does not have";
 
 /// Runs `check` on every variant, and fails with the names of those that did not pass.
 fn every_variant(check: impl Fn(&Variant, &Compiled) -> Result<(), String>) {
@@ -225,17 +242,48 @@ fn translates_to_msl() {
     every_variant(|_, compiled| translate::msl(compiled, (2, 0)).map(drop));
 }
 
+/// But for matrices, which Direct3D's language of wgpu does not have.
 #[test]
 fn translates_to_hlsl() {
     every_variant(|_, compiled| {
+        if compiled.matrices {
+            return Ok(());
+        }
         translate::hlsl(compiled, ShaderModel::V5_1)?;
         translate::hlsl(compiled, ShaderModel::V6_0).map(drop)
     });
 }
 
+/// But for matrices, which OpenGL ES does not have.
 #[test]
 fn translates_to_glsl_es() {
-    every_variant(|_, compiled| translate::glsl(compiled, 310).map(drop));
+    every_variant(|_, compiled| match compiled.matrices {
+        true => Ok(()),
+        false => translate::glsl(compiled, 310).map(drop),
+    });
+}
+
+/// Kernels on matrix units keep clear of what drivers crash over or get wrong, and of what naga
+/// translates to another program than was written: see `docs/adapters.md`.
+#[test]
+fn matrices_keep_clear_of_traps() {
+    let sides = std::sync::Mutex::new(BTreeSet::new());
+    every_variant(|variant, compiled| {
+        let Some(side) = variant.shader.matrices else { return Ok(()) };
+        sides.lock().unwrap().insert(side);
+        let source = &variant.shader.source;
+        same("subgroup operations", source.contains("subgroup") && compiled.subgroup, false)?;
+        let entry = source.split("fn attention(").nth(1).ok_or("no kernel")?;
+        same("early returns", entry.contains("return"), false)?;
+        // Tiles come first, at multiples of 16 bytes; Metal has no product of a matrix and a
+        // number.
+        let shared = source.lines().find(|line| line.starts_with("var<workgroup>"));
+        same("first tile", shared.is_some_and(|line| line.contains("half_tile")), true)?;
+        let product = source.contains("q * f16(-1.0)");
+        same("a product that Metal lacks", product && side == MatrixSide::M8, false)
+    });
+    let sides = sides.into_inner().unwrap();
+    assert_eq!(sides, BTreeSet::from([MatrixSide::M8, MatrixSide::M16]));
 }
 
 #[test]

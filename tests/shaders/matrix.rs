@@ -11,7 +11,7 @@ use naga::back::hlsl::ShaderModel;
 
 use crate::compiled::Compiled;
 use crate::external::{self, Cell, Column};
-use crate::{COMPILED, every_cell, translate};
+use crate::{COMPILED, NO_MATRICES, every_cell, every_cell_but_matrices, translate};
 
 struct Target {
     name: &'static str,
@@ -38,7 +38,9 @@ fn targets() -> Vec<Target> {
     add("SPIR-V 1.6", nothing, &|| every_cell(|c| translate::spirv(c, (1, 6), true).map(drop)));
     add("spirv-val, Vulkan 1.0", TOOLS, &|| spirv_val("vulkan1.0", (1, 0), false));
     add("spirv-val, Vulkan 1.3", TOOLS, &|| spirv_val("vulkan1.3", (1, 6), true));
-    add("HLSL 5.1", nothing, &|| every_cell(|c| translate::hlsl(c, ShaderModel::V5_1).map(drop)));
+    add("HLSL 5.1", nothing, &|| {
+        every_cell_but_matrices(|c| translate::hlsl(c, ShaderModel::V5_1).map(drop))
+    });
     add("HLSL 6.2, DXC", TOOLS, &|| {
         external::files(
             "dxc",
@@ -47,20 +49,26 @@ fn targets() -> Vec<Target> {
             |variant| ["-T", "cs_6_2", "-E", variant.shader.entry].map(str::to_owned).to_vec(),
             // All the workgroup memory that Direct3D has: plans for more never come to it.
             |variant| match variant.shader.workgroup_bytes {
+                _ if variant.shader.matrices.is_some() => Err(NO_MATRICES.into()),
                 bytes if bytes > 32 << 10 => Err(format!("{bytes} bytes of workgroup memory")),
                 _ => Ok(()),
             },
         )
     });
     add("MSL 2.0", nothing, &|| every_cell(|c| translate::msl(c, (2, 0)).map(drop)));
-    add("GLSL ES 3.10", nothing, &|| every_cell(|c| translate::glsl(c, 310).map(drop)));
+    add("GLSL ES 3.10", nothing, &|| {
+        every_cell_but_matrices(|c| translate::glsl(c, 310).map(drop))
+    });
     add("GLSL ES 3.10, glslang", TOOLS, &|| {
         external::files(
             "glslangValidator",
             "comp",
             |compiled| translate::glsl(compiled, 310).map(String::into_bytes),
             |_| Vec::new(),
-            |_| Ok(()),
+            |variant| match variant.shader.matrices {
+                Some(_) => Err(NO_MATRICES.into()),
+                None => Ok(()),
+            },
         )
     });
     add("Tint", TOOLS, &external::tint);
@@ -79,8 +87,9 @@ fn spirv_val(environment: &str, version: (u8, u8), robust: bool) -> Column {
         &format!("{environment}.spv"),
         |compiled: &Compiled| translate::spirv(compiled, version, robust).map(bytes),
         |variant| {
-            // Vulkan 1.0 has no subgroup operations.
-            let core = variant.shader.subgroup.is_some() && environment == "vulkan1.0";
+            // Vulkan 1.0 has no subgroup operations, and no matrices.
+            let late = variant.shader.subgroup.is_some() || variant.shader.matrices.is_some();
+            let core = late && environment == "vulkan1.0";
             let environment = if core { "vulkan1.1" } else { environment };
             vec!["--target-env".to_owned(), environment.to_owned()]
         },

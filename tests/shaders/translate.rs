@@ -24,18 +24,26 @@ pub fn spirv(
 ) -> Result<Vec<u32>, String> {
     let buffer =
         if robust_buffers { BoundsCheckPolicy::Unchecked } else { BoundsCheckPolicy::Restrict };
-    // Subgroups came with SPIR-V 1.3.
-    let lang_version = if compiled.subgroup { version.max((1, 3)) } else { version };
+    // Subgroups came with SPIR-V 1.3, and no older one has matrices.
+    let least = if compiled.subgroup || compiled.matrices { (1, 3) } else { (1, 0) };
+    let lang_version = version.max(least);
     let subgroup = [
         spv::Capability::GroupNonUniform,
         spv::Capability::GroupNonUniformVote,
         spv::Capability::GroupNonUniformShuffle,
     ];
-    let claimed = if compiled.subgroup { &subgroup[..] } else { &[] };
+    let matrices = [
+        spv::Capability::CooperativeMatrixKHR,
+        spv::Capability::VulkanMemoryModel,
+        spv::Capability::Float16,
+    ];
+    let mut claimed = vec![spv::Capability::Shader];
+    claimed.extend(subgroup.into_iter().filter(|_| compiled.subgroup));
+    claimed.extend(matrices.into_iter().filter(|_| compiled.matrices));
     let options = spv::Options {
         lang_version,
         flags: spv::WriterFlags::empty(),
-        capabilities: Some([spv::Capability::Shader].iter().chain(claimed).copied().collect()),
+        capabilities: Some(claimed.into_iter().collect()),
         bounds_check_policies: checked(BoundsCheckPolicy::Restrict, buffer),
         zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
         force_loop_bounding: false,
@@ -48,8 +56,10 @@ pub fn spirv(
         .map_err(|e| e.to_string())
 }
 
-/// Metal's language, every buffer in a slot of its own and their sizes in the last.
+/// Metal's language, every buffer in a slot of its own and their sizes in the last. Matrices came
+/// with 2.3.
 pub fn msl(compiled: &Compiled, version: (u8, u8)) -> Result<String, String> {
+    let version = if compiled.matrices { version.max((2, 3)) } else { version };
     let entry = compiled.entry_point().0.name.clone();
     let mut resources = msl::EntryPointResources::default();
     for (slot, (binding, space)) in (0u8..).zip(compiled.bound()) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use phasor::attention::{Alignment, AttentionProblem, Keys, Outputs, Queries};
+use phasor::attention::{Alignment, AttentionPlan, AttentionProblem, Keys, Outputs, Queries, Tile};
 use phasor::attention_backward::AttentionBackwardProblem;
 use phasor::cache::{CacheFormat, CacheType::*};
 use phasor::linear_attention::{FeatureHook, FeatureMap, LinearAttentionProblem};
@@ -11,7 +11,10 @@ use phasor::rope::{Direction, RopeProblem};
 use phasor::rotary::Pairing;
 use phasor::scores::{ComponentOrder, Output, ScoresProblem};
 use phasor::shader::Shader;
-use phasor::{Bias, Capabilities, DType, Error, HeadMap, MaskHook, OutputHead, Phase, ScoreHook};
+use phasor::{
+    Bias, Capabilities, DType, Error, HeadMap, MaskHook, Matrices, MatrixSide, OutputHead, Phase,
+    Precision, ScoreHook, Trust,
+};
 
 use crate::serving;
 
@@ -135,7 +138,46 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
             }
         }
     }
+    for device in matrix_devices() {
+        for problem in attention_sizes().into_iter().chain(attention_choices()) {
+            let problem = AttentionProblem { precision: Precision::F16Products, ..problem };
+            let name = format!("{problem:?}");
+            match problem.plan(&device) {
+                Ok(plan) => add(&mut variants, &device, true, &name, plan.shader()),
+                // What the kernel does not do is refused by name.
+                Err(Error::Invalid { what: "resumable" | "head_dim and value_dim", .. })
+                    if problem.resumable || problem.head_dim.max(problem.value_dim) > 128 => {}
+                Err(error) => panic!("{name} on {}: {error}", device.adapter),
+            }
+        }
+        // Every tile that a tuner tries.
+        for heads in [HeadMap::plain(3), HeadMap::ropepp(3)] {
+            let problem = attention(&heads.unwrap(), 72);
+            let problem = AttentionProblem { precision: Precision::F16Products, ..problem };
+            for tile in Tile::candidates(&problem, &device).expect("tiles for matrices") {
+                let plan = AttentionPlan::with_tile(&problem, &device, tile);
+                let plan = plan.expect("a tile that fits");
+                add(&mut variants, &device, true, &format!("{problem:?} {tile}"), plan.shader());
+            }
+        }
+    }
     (variants.into_values().collect(), refusals)
+}
+
+/// A subgroup of each side and width that GPUs have, and lavapipe's.
+fn matrix_devices() -> Vec<Capabilities> {
+    let device = |adapter: &str, software, kib: u32, side, lanes| {
+        let mut device = Capabilities::webgpu_default();
+        device.adapter = adapter.into();
+        device.software = software;
+        (device.max_workgroup_bytes, device.max_storage_buffers) = (kib << 10, 64);
+        device.matrices = Matrices::Listed { side, lanes, trust: Trust::Insisted };
+        device
+    };
+    vec![
+        device("GPU, 16 x 16, subgroups of 32, 48 KiB", false, 48, MatrixSide::M16, 32),
+        device("lavapipe, 8 x 8", true, 32, MatrixSide::M8, 8),
+    ]
 }
 
 /// Buffers that an attention call binds at least: q, k, v, out, one of lengths and tables, and

@@ -1,10 +1,10 @@
 //! Tiles worth measuring on a device.
 
 use super::memory::Memory;
-use super::{AttentionProblem, BlockedTile, Tile};
+use super::{AttentionProblem, BlockedTile, MatrixTile, Tile};
 use crate::Result;
 use crate::plan::head_rows::HeadRows;
-use crate::plan::{Capabilities, Suspect};
+use crate::plan::{Capabilities, Precision, Suspect};
 
 /// Registers that an invocation may spend on scores and outputs; beyond it every known compiler
 /// spills.
@@ -23,6 +23,9 @@ impl Tile {
     ) -> Result<Vec<Self>> {
         problem.check()?;
         let head_rows = problem.head_rows();
+        if problem.precision == Precision::F16Products {
+            return MatrixTile::candidates(problem, head_rows.streams, capabilities);
+        }
         let default = Self::choose(problem, &head_rows, capabilities)?;
         let mut tiles = shapes(problem, &head_rows, capabilities);
         tiles.retain(|tile| {

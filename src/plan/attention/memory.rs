@@ -66,6 +66,7 @@ impl Memory {
     pub(super) fn bytes(problem: &AttentionProblem, head_rows: &HeadRows, tile: &Tile) -> u32 {
         let blocked = match tile {
             Tile::Blocked(tile) => tile,
+            Tile::Matrices(tile) => return tile.bytes(problem, head_rows.streams),
             Tile::Shuffled(_) => {
                 let q = 2 * u64::from(problem.channels().units());
                 let out = u64::from(head_rows.streams) * u64::from(problem.value_dim / 4);

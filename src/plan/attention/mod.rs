@@ -3,6 +3,8 @@
 mod candidates;
 mod cost;
 mod cut;
+mod matrix_shader;
+mod matrix_tile;
 mod memory;
 mod order;
 mod problem;
@@ -11,6 +13,7 @@ mod tile;
 
 pub use cost::AttentionShape;
 pub use cut::{Cut, CutPart};
+pub use matrix_tile::MatrixTile;
 pub use problem::{Alignment, AttentionProblem, Keys, Outputs, Queries};
 pub use tile::{BlockedTile, ShuffledTile, Tile};
 
@@ -64,6 +67,11 @@ impl AttentionPlan {
         tile: Tile,
     ) -> Result<Self> {
         tile.check(problem)?;
+        if let Tile::Matrices(matrix) = &tile {
+            MatrixTile::admit(problem, head_rows.streams)?;
+            matrix.allow(capabilities)?;
+            capabilities.allow_matrices(tile)?;
+        }
         capabilities.allow_stored(KernelKind::Attention, problem.stored())?;
         capabilities.allow(Suspect::Tile(tile))?;
         let bound = Bound::new(problem, capabilities.max_storage_buffers);
@@ -109,9 +117,17 @@ impl AttentionPlan {
 
     /// Tiles that would suit the device better, and were left out because it gets them wrong.
     pub fn left_out(&self) -> Vec<&Quarantine> {
-        Tile::preferred(&self.problem, &self.head_rows, &self.capabilities)
+        let (problem, caps) = (&self.problem, &self.capabilities);
+        let preferred: Box<dyn Iterator<Item = Tile>> = match self.tile.matrices() {
+            None => Box::new(Tile::preferred(problem, &self.head_rows, caps)),
+            Some(_) => {
+                let tiles = MatrixTile::preferred(problem, self.head_rows.streams, caps);
+                Box::new(tiles.into_iter().flatten().map(Tile::Matrices))
+            }
+        };
+        preferred
             .take_while(|tile| *tile != self.tile)
-            .filter_map(|tile| self.capabilities.quarantine(Suspect::Tile(tile)))
+            .filter_map(|tile| caps.quarantine(Suspect::Tile(tile)))
             .collect()
     }
 
@@ -143,7 +159,7 @@ impl core::fmt::Display for AttentionPlan {
         )?;
         writeln!(
             f,
-            "  path: tiled, {} stream{} a pass, {}, query {}, storage q {} k {} v {} out {}, arithmetic f32{}",
+            "  path: tiled, {} stream{} a pass, {}, query {}, storage q {} k {} v {} out {}, arithmetic {}{}",
             self.head_rows.streams,
             if self.head_rows.streams == 1 { "" } else { "s" },
             match p.keys {
@@ -160,6 +176,7 @@ impl core::fmt::Display for AttentionPlan {
             k,
             v,
             out,
+            p.precision,
             if p.resumable { ", resumable between key tiles" } else { "" },
         )?;
         writeln!(f, "  tile: {}", self.tile)?;

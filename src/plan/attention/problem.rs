@@ -6,7 +6,7 @@ use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::channels::Channels;
 use crate::plan::head_rows::HeadRows;
 use crate::plan::rules::{Bias, ScoreRules};
-use crate::plan::{Capabilities, MaskHook, ScoreHook};
+use crate::plan::{Capabilities, MaskHook, Precision, ScoreHook};
 use crate::rotary::Pairing;
 use crate::{DType, Error, HeadMap, Result};
 
@@ -139,13 +139,15 @@ pub struct AttentionProblem {
     /// workspace where a [cut](super::AttentionPlan::cut) makes use of it. Cuts between query tiles
     /// need nothing.
     pub resumable: bool,
+    /// How products are computed.
+    pub precision: Precision,
 }
 
 eq_by_bits! {
     AttentionProblem {
         heads, kv_heads, head_dim, value_dim, rotary_dim, pairing, rotate_q, causal, window,
         bias, score_mod, mask_mod, block_list, prefix, q_dtype, kv_dtype, out_dtype, queries,
-        keys, alignment, outputs, lse, resumable;
+        keys, alignment, outputs, lse, resumable, precision;
         softmax_scale, softcap, alibi_slopes, sinks,
     }
 }
@@ -182,6 +184,7 @@ impl AttentionProblem {
             outputs: Outputs::Merged,
             lse: false,
             resumable: false,
+            precision: Precision::F32,
         }
     }
 

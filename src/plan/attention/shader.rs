@@ -1,6 +1,7 @@
 //! Joins the WGSL files of an attention kernel and fills in its constants.
 
 use super::cut::state_len;
+use super::matrix_shader;
 use super::memory::Memory;
 use super::{AttentionProblem, BlockedTile, Keys, Outputs, Queries, Tile};
 use crate::plan::head_rows::HeadRows;
@@ -59,15 +60,20 @@ pub(super) fn shader(
             head_rows.streams,
             tile.block_q(),
             tile.block_k(),
-            if tile.subgroup().is_some() { " shuffled" } else { "" },
+            match tile {
+                Tile::Blocked(_) => "",
+                Tile::Shuffled(_) => " shuffled",
+                Tile::Matrices(_) => " matrices",
+            },
         ),
-        source: constants(problem, head_rows, tile).files(files(problem, tile, bound)),
+        source: constants(problem, head_rows, tile).files(files(problem, head_rows, tile, bound)),
         entry: "attention",
         overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
         workgroup_size: tile.threads(),
         workgroup_bytes: Memory::bytes(problem, head_rows, tile),
         table_bytes: head_rows.bytes(),
         subgroup: tile.subgroup(),
+        matrices: tile.matrices().map(|tile| tile.side),
         storage_buffers: bound.storage_buffers(problem),
     }
 }
@@ -75,11 +81,44 @@ pub(super) fn shader(
 /// Private arrays need lengths that are constants, and what those depend on is constant as well.
 fn constants(problem: &AttentionProblem, head_rows: &HeadRows, tile: &Tile) -> Source {
     let channels = problem.channels();
-    let [tx, ty, row_pairs, key_quads] = tile.grid();
-    let dims = [("HEAD_DIM", problem.head_dim), ("VALUE_DIM", problem.value_dim)];
     let numbers = [
+        ("HEAD_DIM", problem.head_dim),
+        ("VALUE_DIM", problem.value_dim),
         ("HEAD_ROWS", head_rows.slots()),
         ("STREAMS", head_rows.streams),
+    ];
+    let flags = [
+        ("SOFTCAP", problem.softcap.is_some()),
+        ("BLOCKS", problem.block_list),
+        ("SPLIT", problem.outputs == Outputs::Split),
+        ("SINKS", !problem.sinks.is_empty()),
+        ("RESUMABLE", problem.resumable),
+    ];
+    let source = match tile {
+        Tile::Blocked(blocked) => {
+            let source = invocations(Source::new(), problem, head_rows, tile);
+            staging(source, problem, head_rows, blocked)
+        }
+        Tile::Shuffled(_) => invocations(Source::new(), problem, head_rows, tile),
+        Tile::Matrices(tile) => matrix_shader::constants(problem, head_rows, tile),
+    };
+    source
+        .numbers(numbers)
+        .numbers(channels.numbers())
+        .flags(channels.flags())
+        .flags(problem.rules().flags())
+        .flags(flags)
+}
+
+/// What tiles add whose invocations own queries.
+fn invocations(
+    source: Source,
+    problem: &AttentionProblem,
+    head_rows: &HeadRows,
+    tile: &Tile,
+) -> Source {
+    let [tx, ty, row_pairs, key_quads] = tile.grid();
+    let numbers = [
         ("TX", tx),
         ("TY", ty),
         ("ROW_PAIRS", row_pairs),
@@ -87,27 +126,7 @@ fn constants(problem: &AttentionProblem, head_rows: &HeadRows, tile: &Tile) -> S
         ("COLS", tile.cols(problem.value_dim)),
         ("STATE_LEN", state_len(head_rows, tile, problem)),
     ];
-    let flags = [
-        ("SOFTCAP", problem.softcap.is_some()),
-        ("BLOCKS", problem.block_list),
-        ("SPLIT", problem.outputs == Outputs::Split),
-        ("SINKS", !problem.sinks.is_empty()),
-        ("MIX", head_rows.mix),
-        ("TURN", head_rows.turn),
-        ("RESUMABLE", problem.resumable),
-    ];
-    let source = Source::new();
-    let source = match tile {
-        Tile::Blocked(tile) => staging(source, problem, head_rows, tile),
-        Tile::Shuffled(_) => source,
-    };
-    source
-        .numbers(dims)
-        .numbers(channels.numbers())
-        .numbers(numbers)
-        .flags(channels.flags())
-        .flags(problem.rules().flags())
-        .flags(flags)
+    source.numbers(numbers).flags([("MIX", head_rows.mix), ("TURN", head_rows.turn)])
 }
 
 /// What a tile in workgroup memory adds.
@@ -162,6 +181,7 @@ fn lists(problem: &AttentionProblem, bound: Bound) -> Vec<&'static str> {
 
 fn files<'a>(
     problem: &'a AttentionProblem,
+    head_rows: &HeadRows,
     tile: &Tile,
     bound: Bound,
 ) -> impl Iterator<Item = &'a str> {
@@ -190,16 +210,20 @@ fn files<'a>(
             keys.extend([slots, wgsl!("attention/keys_cache")]);
         }
     }
+    let sizes = match tile {
+        Tile::Matrices(_) => wgsl!("attention_matrix/sizes"),
+        Tile::Blocked(_) | Tile::Shuffled(_) => wgsl!("attention/sizes"),
+    };
+    let places = match problem.has_slots() {
+        true => wgsl!("attention/places_staged"),
+        false => wgsl!("attention/places_computed"),
+    };
     // The tile is declared before the kernel's flag: the first variable of workgroup memory begins
     // at a multiple of 16 bytes.
-    let kernel = match (tile, problem.has_slots()) {
-        (Tile::Shuffled(_), _) => vec![wgsl!("attention_shuffled")],
-        (Tile::Blocked(_), false) => {
-            vec![wgsl!("attention/places_computed"), wgsl!("attention/stage"), wgsl!("attention")]
-        }
-        (Tile::Blocked(_), true) => {
-            vec![wgsl!("attention/places_staged"), wgsl!("attention/stage"), wgsl!("attention")]
-        }
+    let kernel = match tile {
+        Tile::Shuffled(_) => vec![wgsl!("attention_shuffled")],
+        Tile::Blocked(_) => vec![places, wgsl!("attention/stage"), wgsl!("attention")],
+        Tile::Matrices(tile) => matrix_shader::files(head_rows, tile, places),
     };
     let [bias, score_mod, mask_mod] = problem.rules().files();
     let blocks = if problem.block_list {
@@ -221,7 +245,7 @@ fn files<'a>(
         wgsl!("cache/rows"),
         wgsl!("head_rows"),
         wgsl!("attention/bindings"),
-        wgsl!("attention/sizes"),
+        sizes,
         wgsl!("finite"),
         wgsl!("softmax"),
         wgsl!("attention/load"),

@@ -3,9 +3,10 @@
 mod table;
 
 use super::AttentionProblem;
+use super::matrix_tile::MatrixTile;
 use super::memory::Memory;
 use crate::plan::head_rows::HeadRows;
-use crate::plan::{Capabilities, Suspect};
+use crate::plan::{Capabilities, Precision, Suspect};
 use crate::{Error, Result};
 use table::Row;
 
@@ -16,6 +17,8 @@ pub enum Tile {
     Blocked(BlockedTile),
     /// A workgroup is one subgroup, whose invocations pass keys and values round by shuffles.
     Shuffled(ShuffledTile),
+    /// Products run on matrix units.
+    Matrices(MatrixTile),
 }
 
 /// A tile in workgroup memory: `tx · ty` invocations; a row of `tx` shares its queries.
@@ -54,6 +57,12 @@ pub struct ShuffledTile {
 impl From<BlockedTile> for Tile {
     fn from(tile: BlockedTile) -> Self {
         Self::Blocked(tile)
+    }
+}
+
+impl From<MatrixTile> for Tile {
+    fn from(tile: MatrixTile) -> Self {
+        Self::Matrices(tile)
     }
 }
 
@@ -142,24 +151,36 @@ impl ShuffledTile {
 }
 
 impl Tile {
-    /// Invocations along keys and along queries, pairs of queries and groups of four keys of each.
+    /// Invocations along keys and along queries, pairs of queries and groups of four keys of each;
+    /// on matrix units, where no invocation owns any, lanes and subgroups.
     pub(super) const fn grid(&self) -> [u32; 4] {
         match self {
             Self::Blocked(tile) => [tile.tx, tile.ty, tile.row_pairs, tile.key_quads],
             Self::Shuffled(tile) => [1, tile.lanes, tile.row_pairs, tile.key_quads],
+            Self::Matrices(tile) => [tile.lanes, tile.subgroups, 0, 0],
         }
     }
 
     /// Queries of a workgroup.
     pub const fn block_q(&self) -> u32 {
-        let [_, ty, row_pairs, _] = self.grid();
-        2 * row_pairs * ty
+        match self {
+            Self::Matrices(tile) => tile.block_q(),
+            _ => {
+                let [_, ty, row_pairs, _] = self.grid();
+                2 * row_pairs * ty
+            }
+        }
     }
 
     /// Keys of a step.
     pub const fn block_k(&self) -> u32 {
-        let [tx, _, _, key_quads] = self.grid();
-        4 * key_quads * tx
+        match self {
+            Self::Matrices(tile) => tile.block_k,
+            _ => {
+                let [tx, _, _, key_quads] = self.grid();
+                4 * key_quads * tx
+            }
+        }
     }
 
     /// Invocations of a workgroup.
@@ -177,15 +198,29 @@ impl Tile {
     /// The size that every subgroup must have, where it matters.
     pub(super) const fn subgroup(&self) -> Option<u32> {
         match self {
-            Self::Blocked(_) => None,
+            Self::Blocked(_) | Self::Matrices(_) => None,
             Self::Shuffled(tile) => Some(tile.lanes),
         }
     }
 
     pub(super) fn check(&self, problem: &AttentionProblem) -> Result<()> {
+        let matrices = self.matrices().is_some();
+        if matrices != (problem.precision == Precision::F16Products) {
+            let needed = "of matrices where the problem's precision is F16Products, and only there";
+            return Err(Error::Invalid { what: "tile", needed, got: self.to_string() });
+        }
         match self {
             Self::Blocked(tile) => tile.check(problem),
             Self::Shuffled(tile) => tile.check(),
+            Self::Matrices(tile) => tile.check(),
+        }
+    }
+
+    /// As it is, where it is one on matrix units.
+    pub const fn matrices(&self) -> Option<MatrixTile> {
+        match self {
+            Self::Matrices(tile) => Some(*tile),
+            Self::Blocked(_) | Self::Shuffled(_) => None,
         }
     }
 
@@ -195,6 +230,9 @@ impl Tile {
         head_rows: &HeadRows,
         caps: &Capabilities,
     ) -> Result<Self> {
+        if problem.precision == Precision::F16Products {
+            return MatrixTile::choose(problem, head_rows.streams, caps);
+        }
         let candidates = || Self::preferred(problem, head_rows, caps);
         let allowed = |tile: &Tile| caps.allow(Suspect::Tile(*tile));
         if let Some(tile) = candidates().find(|tile| allowed(tile).is_ok()) {
@@ -240,6 +278,7 @@ impl core::fmt::Display for Tile {
         let (rows, keys) = (2 * row_pairs, 4 * key_quads);
         write!(f, "{} queries x {} keys, ", self.block_q(), self.block_k())?;
         match self {
+            Self::Matrices(tile) => tile.fmt(f),
             Self::Shuffled(_) => write!(
                 f,
                 "a subgroup of {ty} invocations of {rows} queries, keys and values shuffled"

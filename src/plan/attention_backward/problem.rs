@@ -1,10 +1,10 @@
 //! What the backward pass of an attention call computes.
 
 use super::AttentionBackwardPlan;
-use crate::plan::Capabilities;
 use crate::plan::attention::{AttentionProblem, Keys, Outputs};
 use crate::plan::channels::Channels;
 use crate::plan::rules::Bias;
+use crate::plan::{Capabilities, Precision};
 use crate::{Error, Phase, Result};
 
 /// The gradients of an attention call with respect to q, k and v, and of its sinks and bias where
@@ -97,6 +97,7 @@ impl AttentionBackwardProblem {
             ("head_dim", p.head_dim > 256, "at most 256: larger heads have no gradients"),
             ("value_dim", p.value_dim > 256, "at most 256: larger heads have no gradients"),
             ("score_mod", p.score_mod.is_some(), "none: its derivative is not known"),
+            ("precision", p.precision != Precision::F32, "F32: gradients have no f16 products"),
             ("block_list", p.block_list, "false: gradients of lists of tiles are missing"),
             (
                 "keys",

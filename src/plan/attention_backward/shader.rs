@@ -39,6 +39,7 @@ fn small(
         storage_buffers,
         table_bytes: if sums { head_rows.bytes() } else { 0 },
         subgroup: None,
+        matrices: None,
     }
 }
 
@@ -203,5 +204,6 @@ pub(super) fn gradients(
             + u32::from(d_bias),
         table_bytes: head_rows.bytes(),
         subgroup: tile.shuffled.then_some(tile.ty),
+        matrices: None,
     }
 }

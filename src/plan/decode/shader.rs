@@ -48,6 +48,7 @@ pub(super) fn shader(
         storage_buffers: storage_buffers(problem, partial),
         table_bytes: head_rows.bytes(),
         subgroup: tile.subgroup,
+        matrices: None,
     }
 }
 

@@ -116,6 +116,7 @@ pub(super) fn sums(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         storage_buffers: 3 + table_buffers(problem),
         table_bytes: 0,
         subgroup: None,
+        matrices: None,
     }
 }
 
@@ -135,6 +136,7 @@ pub(super) fn scan(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         storage_buffers: if problem.state { 3 } else { 1 },
         table_bytes: 0,
         subgroup: None,
+        matrices: None,
     }
 }
 
@@ -162,6 +164,7 @@ pub(super) fn outputs(problem: &LinearAttentionProblem, tile: &Tile) -> Shader {
         storage_buffers: 5 + table_buffers(problem),
         table_bytes: 16 * u64::from(head_slots(problem)),
         subgroup: None,
+        matrices: None,
     }
 }
 
@@ -183,5 +186,6 @@ pub(super) fn favor(problem: &LinearAttentionProblem, dtype: DType) -> Shader {
         storage_buffers: 3,
         table_bytes: 0,
         subgroup: None,
+        matrices: None,
     }
 }

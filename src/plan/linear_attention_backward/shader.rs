@@ -107,5 +107,6 @@ pub(super) fn shader(p: &LinearAttentionProblem, tile: &Tile, pass: Pass) -> Sha
         storage_buffers: buffers + if rotates { 2 } else { 0 },
         table_bytes: if heads { 16 * u64::from(head_slots(p)) } else { 0 },
         subgroup: None,
+        matrices: None,
     }
 }

@@ -8,10 +8,10 @@ use phasor::attention::{
 use phasor::cache::CacheType::{self, F16, F32, Int8, Q4};
 use phasor::cache::{BlockTable, CacheBindings};
 use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
-use phasor::{Bias, DType, Error, HeadMap, Layout, MaskHook, wgpu};
+use phasor::{Bias, DType, Error, HeadMap, Layout, MaskHook, Precision, oracle, wgpu};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
-use super::{quick_tile, small_blocks, small_tile, variants::STRIPES};
+use super::{precision, quick_tile, small_blocks, small_tile, variants::STRIPES};
 use crate::decode::{Case, Inputs, Outcome, small};
 use crate::harness::{Lab, Place, Placed, Result, Slots, lab, narrow, run_table};
 
@@ -58,9 +58,10 @@ impl Chunk {
             sinks: p.sinks.clone(),
             queries: if self.rows.is_some() { Queries::Ragged } else { Queries::Batched },
             lse: true,
+            precision: precision(),
             ..AttentionProblem::over(p.heads.clone(), self.case.format())
         };
-        let caps = (self.lab)().gpu.capabilities();
+        let caps = (self.lab)().gpu.capabilities().insist_on_matrices();
         Ok(match self.tile {
             Some(tile) => AttentionPlan::with_tile(&problem, &caps, tile)?,
             None => problem.plan(&caps)?,
@@ -167,7 +168,15 @@ impl Chunk {
     fn reference(&self, inputs: &Inputs) -> Result<[(Vec<f32>, Bound); 2]> {
         let p = &self.case.problem;
         let truth = self.case.reference::<f64>(inputs)?;
-        let naive = self.case.reference::<f32>(inputs)?;
+        let naive = match precision() {
+            Precision::F16Products => {
+                let step = self.plan()?.tile().block_k();
+                self.case.reference_by(inputs, |inputs, modify, sinks| {
+                    oracle::attention_f16(inputs, modify, sinks, step)
+                })?
+            }
+            _ => self.case.reference::<f32>(inputs)?,
+        };
         let heads = p.heads.heads().len() as u32;
         let narrow = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
         Ok([

@@ -1,21 +1,25 @@
 //! Head dimensions of queries and keys, and of values.
 
-use phasor::HeadMap;
 use phasor::attention::AttentionProblem;
+use phasor::{HeadMap, Precision};
 
-use super::{Case, control};
+use super::{Case, control, precision};
 use crate::harness::{Result, run_table};
 
 fn dims(head_dim: u32, value_dim: u32) -> AttentionProblem {
     let heads = control().heads;
-    AttentionProblem { value_dim, ..AttentionProblem::new(heads, 1, head_dim) }
+    let precision = precision();
+    AttentionProblem { value_dim, precision, ..AttentionProblem::new(heads, 1, head_dim) }
 }
 
 #[test]
 fn head_dims() {
     let case = |(d, dv)| Ok((format!("D {d}, D_v {dv}"), Case::small(&dims(d, dv))?));
     let dims = [(8, 8), (8, 136), (40, 40), (72, 80), (80, 72), (96, 24), (112, 112), (256, 256)];
-    run_table(&dims.into_iter().map(case).collect::<Result<Vec<_>>>().unwrap(), Case::check);
+    // Two streams of wider heads do not fit the registers of matrix units.
+    let fits = |(d, dv): &(u32, u32)| precision() == Precision::F32 || *d.max(dv) <= 128;
+    let cases = dims.into_iter().filter(fits).map(case).collect::<Result<Vec<_>>>();
+    run_table(&cases.unwrap(), Case::check);
 }
 
 /// As models have them, with the tile that the device gets.

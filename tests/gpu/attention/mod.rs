@@ -16,10 +16,10 @@ pub mod variants;
 
 use phasor::attention::{
     AttentionBindings, AttentionPlan, AttentionProblem, AttentionShape, BlockList, BlockedTile,
-    Outputs, ShuffledTile, Tile,
+    MatrixTile, Outputs, ShuffledTile, Tile,
 };
 use phasor::oracle::{self, AttentionInputs};
-use phasor::{Budget, DType, HeadMap, Layout, Tensor};
+use phasor::{Budget, Capabilities, DType, HeadMap, Layout, Matrices, Precision, Tensor};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
 use crate::harness::{Lab, Place, Placed, Result, Rotation, execute, lab, random, widened};
@@ -91,13 +91,16 @@ pub struct Reference {
 /// it quick where D does not matter.
 pub fn control() -> AttentionProblem {
     let heads = HeadMap::ropepp(2).expect("two heads");
-    AttentionProblem { lse: true, ..AttentionProblem::new(heads, 1, 16) }
+    AttentionProblem { lse: true, precision: precision(), ..AttentionProblem::new(heads, 1, 16) }
 }
 
 /// A tile of 8 queries and 16 keys, and all channels of D at once. A software adapter takes many
 /// seconds to compile a large tile or one with many steps, so the tables use this one wherever the
 /// tile is not what they are about.
 pub fn small_tile(head_dim: u32) -> Tile {
+    if precision() == Precision::F16Products {
+        return matrix_tile().into();
+    }
     small_blocks(head_dim).into()
 }
 
@@ -120,17 +123,42 @@ pub fn small_blocks(head_dim: u32) -> BlockedTile {
 /// what both kernels share take it: rotations, sequences, masks, hooks, storage.
 pub fn quick_tile(head_dim: u32) -> Tile {
     match lab().gpu.capabilities().subgroup {
-        Some((lanes, most)) if lanes == most && lanes <= 8 => {
+        Some((lanes, most)) if lanes == most && lanes <= 8 && precision() == Precision::F32 => {
             ShuffledTile { lanes, row_pairs: 1, key_quads: (lanes / 4).max(4) }.into()
         }
         _ => small_tile(head_dim),
     }
 }
 
+/// How products are computed in these tables: on matrix units where `PRECISION=f16` says so. What
+/// the kernel on matrix units does not do is not in the tables that `scripts/adapter-matrix.sh`
+/// runs so.
+pub fn precision() -> Precision {
+    match std::env::var("PRECISION").as_deref() {
+        Err(_) | Ok("f32") => Precision::F32,
+        Ok("f16") => Precision::F16Products,
+        Ok(other) => panic!("PRECISION={other}: f32 or f16"),
+    }
+}
+
+/// What the device offers; these tests are what says whether its matrix units may be trusted.
+pub fn capabilities() -> Capabilities {
+    lab().gpu.capabilities().insist_on_matrices()
+}
+
+/// A tile of two subgroups on matrix units, with the fewest keys that it can have.
+pub fn matrix_tile() -> MatrixTile {
+    let Matrices::Listed { side, lanes, .. } = lab().gpu.capabilities().matrices else {
+        panic!("{}: {:?}", lab().gpu.info.name, lab().gpu.capabilities().matrices);
+    };
+    let block_k = side.rows().max(4 * lanes / side.rows());
+    MatrixTile { side, lanes, subgroups: 2, block_k, value_turned: false }
+}
+
 impl Case {
     /// A case with the plan that the device gets. Sizes that neither tiles nor vectors divide.
     pub fn new(problem: &AttentionProblem) -> phasor::Result<Self> {
-        Ok(Self::planned(problem.plan(&lab().gpu.capabilities())?))
+        Ok(Self::planned(problem.plan(&capabilities())?))
     }
 
     /// The same in [small tiles](small_tile).
@@ -144,7 +172,7 @@ impl Case {
     }
 
     pub fn tiled(problem: &AttentionProblem, tile: impl Into<Tile>) -> phasor::Result<Self> {
-        AttentionPlan::with_tile(problem, &lab().gpu.capabilities(), tile).map(Self::planned)
+        AttentionPlan::with_tile(problem, &capabilities(), tile).map(Self::planned)
     }
 
     pub fn planned(plan: AttentionPlan) -> Self {
@@ -253,7 +281,7 @@ impl Case {
         let storage = self.plan.problem().out_dtype;
         let truth = variants::attend(self, &self.oracle_inputs(q, k, v))?;
         let naive = self.oracle_inputs(&naive.q, &naive.k, &naive.v);
-        let naive = variants::attend(self, &naive)?;
+        let naive = variants::attend_rounded(self, &naive)?;
         Ok(Reference {
             out: Bound::computed(&stored(&naive.out, storage), &truth.out, storage),
             lse: Bound::computed(&naive.lse, &truth.lse, DType::F32),

@@ -4,13 +4,15 @@ use phasor::HeadMap;
 use phasor::attention::AttentionProblem;
 use phasor::rotary::{Axial2d, Pairing, PositionAxes, RopeConfig, RopeRule, Xpos};
 
-use super::{Case, control};
+use super::{Case, control, precision};
 use crate::harness::{Ids, Rotation, run_table};
 
 /// D and r, and how pairs lie.
 fn paired(head_dim: u32, rotary_dim: u32, pairing: Pairing) -> AttentionProblem {
     let heads = control().heads;
-    AttentionProblem { rotary_dim, pairing, ..AttentionProblem::new(heads, 1, head_dim) }
+    let precision = precision();
+    let problem = AttentionProblem::new(heads, 1, head_dim);
+    AttentionProblem { rotary_dim, pairing, precision, ..problem }
 }
 
 #[test]

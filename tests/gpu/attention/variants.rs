@@ -2,7 +2,7 @@
 
 use phasor::attention::{AttentionProblem, AttentionShape};
 use phasor::oracle::{self, Attended, AttentionInputs, Place, Real};
-use phasor::{Bias, DType, Layout, MaskHook, ScoreHook};
+use phasor::{Bias, DType, Layout, MaskHook, Precision, ScoreHook};
 
 use super::{Case, control};
 use crate::harness::{lab, random, run_table};
@@ -85,6 +85,33 @@ pub fn attend<R: Real>(
     case: &Case,
     inputs: &AttentionInputs<'_, R>,
 ) -> phasor::Result<Attended<R>> {
+    attend_by(case, inputs, |inputs, modify, sinks| oracle::attention_with(inputs, modify, sinks))
+}
+
+/// The same in f32, rounded where the case's kernel rounds.
+pub fn attend_rounded(
+    case: &Case,
+    inputs: &AttentionInputs<'_, f32>,
+) -> phasor::Result<Attended<f32>> {
+    match case.plan.problem().precision {
+        Precision::F16Products => attend_by(case, inputs, |inputs, modify, sinks| {
+            oracle::attention_f16(inputs, modify, sinks, case.plan.tile().block_k())
+        }),
+        _ => attend(case, inputs),
+    }
+}
+
+type Modify<'a, R> = &'a dyn Fn(Place, R) -> Option<R>;
+
+fn attend_by<R: Real>(
+    case: &Case,
+    inputs: &AttentionInputs<'_, R>,
+    attention: impl Fn(
+        &AttentionInputs<'_, R>,
+        Modify<'_, R>,
+        Option<&[f64]>,
+    ) -> phasor::Result<Attended<R>>,
+) -> phasor::Result<Attended<R>> {
     let problem = case.plan.problem();
     let sinks: Vec<f64> = problem.sinks.iter().map(|&sink| f64::from(sink)).collect();
     let bias = problem.bias.map(|kind| Scores::of(case, kind));
@@ -121,7 +148,7 @@ pub fn attend<R: Real>(
         (in_window && causal || in_prefix).then_some(score)
     };
     let inputs = AttentionInputs { causal: problem.causal && !problem.prefix, ..*inputs };
-    oracle::attention_with(&inputs, &modify, (!sinks.is_empty()).then_some(&sinks))
+    attention(&inputs, &modify, (!sinks.is_empty()).then_some(&sinks))
 }
 
 /// 1 − 2 / (e^2x + 1), which does not overflow.

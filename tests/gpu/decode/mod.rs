@@ -262,6 +262,21 @@ impl Case {
 
     /// What the formula gives, sequence by sequence.
     pub fn reference<R: Real>(&self, inputs: &Inputs) -> Result<Attended<R>> {
+        self.reference_by(inputs, |inputs, modify, sinks| {
+            oracle::attention_with(inputs, modify, sinks)
+        })
+    }
+
+    /// The same by another oracle's attention.
+    pub fn reference_by<R: Real>(
+        &self,
+        inputs: &Inputs,
+        attention: impl Fn(
+            &AttentionInputs<'_, R>,
+            &dyn Fn(oracle::Place, R) -> Option<R>,
+            Option<&[f64]>,
+        ) -> phasor::Result<Attended<R>>,
+    ) -> Result<Attended<R>> {
         let p = &self.problem;
         let narrow = |x: &[f32]| x.iter().map(|&x| R::from_f64(f64::from(x))).collect::<Vec<R>>();
         let [_, q_heads, seq_q, dim] = self.q_shape();
@@ -290,7 +305,7 @@ impl Case {
             }
             let (k, v) = (narrow(&inputs.k[b]), narrow(&inputs.v[b]));
             let rotary_dim = if self.needs_pairs() { p.rotary_dim } else { 0 };
-            let attention = AttentionInputs {
+            let call = AttentionInputs {
                 q: &q,
                 q_shape,
                 k: &k,
@@ -341,7 +356,7 @@ impl Case {
             };
             let sinks: Vec<f64> = p.sinks.iter().map(|&sink| f64::from(sink)).collect();
             let sinks = (!sinks.is_empty()).then_some(sinks.as_slice());
-            let mut one = oracle::attention_with(&attention, &modify, sinks)?;
+            let mut one = attention(&call, &modify, sinks)?;
             whole.out.append(&mut one.out);
             whole.lse.append(&mut one.lse);
         }

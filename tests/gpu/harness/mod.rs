@@ -21,7 +21,7 @@ use phasor::linear_attention::{LinearAttention, LinearAttentionProblem};
 use phasor::linear_attention_backward::{LinearAttentionBackward, LinearAttentionBackwardProblem};
 use phasor::rope::{Rope, RopeProblem};
 use phasor::scores::{Scores, ScoresProblem};
-use phasor::{DType, KernelKind, wgpu};
+use phasor::{Capabilities, DType, KernelKind, wgpu};
 use phasor_kit::{gpu::Gpu, tolerance};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
@@ -128,7 +128,9 @@ pub fn narrow() -> &'static Lab {
             min_storage_buffer_offset_alignment: least.min_storage_buffer_offset_alignment,
             ..all
         };
-        Lab::new(Gpu::with(|adapter| (limits(adapter.limits()), wgpu::Features::empty())))
+        Lab::new(Gpu::with(|adapter| {
+            (limits(adapter.limits()), adapter.features() & Capabilities::MATRIX_FEATURES)
+        }))
     });
     take_turns(narrow)
 }

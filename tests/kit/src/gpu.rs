@@ -10,6 +10,7 @@ pub struct Gpu {
     pub instance: wgpu::Instance,
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
+    pub adapter: wgpu::Adapter,
     pub info: wgpu::AdapterInfo,
 }
 
@@ -20,16 +21,30 @@ fn instance(memory_budget_thresholds: wgpu::MemoryBudgetThresholds) -> wgpu::Ins
     })
 }
 
+/// What wgpu calls experimental, where a device is to have it.
+#[expect(unsafe_code, reason = "wgpu's opt-in; what it asks for is stated here")]
+fn experiments(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
+    if !features.intersects(wgpu::Features::all_experimental_mask()) {
+        return wgpu::ExperimentalFeatures::disabled();
+    }
+    // SAFETY: wgpu asks for acceptance that unfinished code may be unsound. Of it these programs
+    // use matrices alone, in shaders whose every store and load of one lies within its array.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
 const NO_ADAPTER: &str = "no GPU adapter was found, not even a software one. On Linux run the \
     command through scripts/with-adapter.sh, which installs one where none is there; \
     on other systems install the GPU's driver";
 
 impl Gpu {
-    /// A device with all the limits of the adapter, subgroups and timestamps where it has them.
+    /// A device with all the limits of the adapter; subgroups, timestamps and matrix units where it
+    /// has them.
     /// `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` choose among several adapters.
     pub fn new() -> Result<Self, String> {
         Self::with(|adapter| {
-            let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+            let wanted = wgpu::Features::SUBGROUP
+                | wgpu::Features::TIMESTAMP_QUERY
+                | Capabilities::MATRIX_FEATURES;
             (adapter.limits(), adapter.features() & wanted)
         })
     }
@@ -69,17 +84,19 @@ impl Gpu {
                     label: Some("phasor-kit"),
                     required_limits,
                     required_features,
+                    experimental_features: experiments(required_features),
                     ..Default::default()
                 })
                 .await
                 .map_err(|e| e.to_string())?;
-            Ok(Self { device, queue, info: adapter.get_info(), instance: instance.clone() })
+            let (info, instance) = (adapter.get_info(), instance.clone());
+            Ok(Self { device, queue, adapter, info, instance })
         })
     }
 
     /// What the device offers to plans.
     pub fn capabilities(&self) -> Capabilities {
-        Capabilities::of(&self.device)
+        Capabilities::of(&self.device).with_adapter(&self.adapter)
     }
 
     /// A storage buffer with these elements, stored as `dtype`.

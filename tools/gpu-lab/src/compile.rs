@@ -5,9 +5,8 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use phasor::Capabilities;
-use phasor::KernelKind;
 use phasor::shader::Shader;
+use phasor::{Capabilities, KernelKind, MatrixSide};
 use serde::{Deserialize, Serialize};
 
 use crate::gpus::Gpu;
@@ -81,6 +80,7 @@ fn shader(line: &str) -> Result<Shader> {
         storage_buffers: u32,
         table_bytes: u64,
         subgroup: Option<u32>,
+        matrices: Option<u32>,
     }
     let given: Given = serde_json::from_str(line)?;
     let name = |name: String| -> &'static str { name.leak() };
@@ -98,10 +98,14 @@ fn shader(line: &str) -> Result<Shader> {
         storage_buffers: given.storage_buffers,
         table_bytes: given.table_bytes,
         subgroup: given.subgroup,
+        matrices: given.matrices.and_then(MatrixSide::of),
     })
 }
 
 fn too_large(shader: &Shader, caps: &Capabilities) -> Option<String> {
+    if shader.matrices.is_some() {
+        return Some("matrix units".into());
+    }
     let needs = [
         ("bytes of workgroup memory", shader.workgroup_bytes, caps.max_workgroup_bytes),
         ("invocations", shader.workgroup_size, caps.max_invocations),

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
+use phasor::selftest::selftest_with;
 use phasor_kit::gpu::Gpu;
 
 fn main() -> Result<ExitCode, String> {
     let gpu = Gpu::new()?;
     let start = Instant::now();
-    let report = phasor::selftest(&gpu.device, &gpu.queue);
+    let report = selftest_with(&gpu.device, &gpu.queue, gpu.capabilities());
     println!("{report}\nin {:.2} s", start.elapsed().as_secs_f64());
     let caps = report.apply(gpu.capabilities());
     for quarantine in &caps.quarantined {

@@ -1,0 +1,276 @@
+// The same attention as attention.wgsl with every product on matrix units: f16 operands, f32 sums.
+//
+// One workgroup is SUBGROUPS runs of LANES invocations, each a subgroup. A subgroup keeps M queries
+// as fragments for good, and the accumulators of their outputs. A step stages BLOCK_K keys and
+// values; K and V fragments are loaded once for both streams. Scores leave the matrix units through
+// single_tile, where invocations mask and weigh parts of rows; weights come back through half_tile.
+// Accumulators stay where they are until a maximum moves far (softmax.wgsl), which is rare.
+//
+// Neither subgroup operations nor early returns: drivers are reported to crash and to compute wrong
+// numbers where a module has them beside matrices. Of a store, the index is worked out before it:
+// naga panics over one that is not.
+//
+// work_of, out_row, store_*: attention/work.wgsl; any_hidden: attention/score.wgsl; sees:
+// attention/sees.wgsl; block_visited: attention/blocks_*.wgsl; with_sink: softmax.wgsl; stage_*,
+// too_large: attention_matrix/stage.wgsl; scores_of, weigh: attention_matrix/softmax.wgsl;
+// value_matrix: attention_matrix/value_*.wgsl; negative, second_query:
+// attention_matrix/query_*.wgsl
+
+const RUN_QUADS: u32 = K_FRAGMENTS * M4 / PARTS; // of a row of a run of o, of an invocation
+
+// What a workgroup works on. One too many, or past the end of a shorter sequence than the longest,
+// has nothing to walk over or store.
+fn work_or_none(in_part: u32) -> Work {
+    var work = work_of(min(in_part, params.part_groups - 1u));
+    if (in_part >= params.part_groups || work.tile * BLOCK_Q >= work.rows.count) {
+        work.end = work.start;
+        work.rows.count = 0u;
+    }
+    return work;
+}
+
+// What the values that f16 cannot hold add to four channels of a row.
+fn beyond_f16(work: Work, stream: u32, row: u32, column: u32) -> vec4<f32> {
+    var sum = vec4(0.0);
+    for (var key = work.start; key < work.end; key++) {
+        if (BLOCKS && !block_visited(work.batch, work.tile, key / BLOCK_K)) {
+            continue;
+        }
+        let x = value(work, key, rows_of_key(work, key).y, column);
+        let counts = too_large(x) & vec4(sees(work, stream, row, key));
+        sum += select(vec4(0.0), -params.minus_infinity * x, counts);
+    }
+    return sum;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn attention(
+    @builtin(workgroup_id) group_id: vec3<u32>,
+    @builtin(local_invocation_index) tid: u32,
+) {
+    let in_part = group_id.x + group_id.y * params.groups_x;
+    let work = work_or_none(in_part);
+    let q_first = work.tile * BLOCK_Q;
+    let head_row = work.head_row;
+    let subgroup = tid / LANES;
+    let row_in = subgroup * M + tid % LANES / PARTS;
+    let part = tid % PARTS;
+    let row = q_first + row_in;
+    let s_at = row_in * S_ROW;
+    let subgroup_s = subgroup * M * S_ROW;
+    let subgroup_q = subgroup * M * K_ROW;
+
+    stage_q(tid, work, q_first);
+    if (tid == 0u) {
+        atomicStore(&moved, 0u);
+        atomicStore(&non_finite, 0u);
+    }
+    workgroupBarrier(); // q is staged
+    var qa: array<MatA, Q_FRAGMENTS>; // first members
+    var qb: array<MatA, Q_FRAGMENTS>; // second members
+    for (var c = 0u; c < Q_FRAGMENTS; c++) {
+        qa[c] = coopLoadT<MatA>(&half_tile[subgroup_q + c * M4][0], 4u * K_ROW);
+        qb[c] = coopLoadT<MatA>(&half_tile[subgroup_q + HALF_QUADS + c * M4][0], 4u * K_ROW);
+    }
+    workgroupBarrier(); // q is read
+    var ra: array<MatA, OWN_FRAGMENTS>; // of the second stream
+    var rb: array<MatA, OWN_FRAGMENTS>;
+    if (QUERY_OWN) {
+        stage_q(tid, second_query(work), q_first);
+        workgroupBarrier(); // the second stream's q is staged
+        for (var c = 0u; c < OWN_FRAGMENTS; c++) {
+            ra[c] = coopLoadT<MatA>(&half_tile[subgroup_q + c * M4][0], 4u * K_ROW);
+            rb[c] = coopLoadT<MatA>(&half_tile[subgroup_q + HALF_QUADS + c * M4][0], 4u * K_ROW);
+        }
+        workgroupBarrier(); // and read
+    }
+
+    var m: array<f32, STREAMS>;       // what a row's scores are taken relative to, in base 2
+    var l: array<vec2<f32>, STREAMS>; // sums of this invocation's weights, as rounded and not
+    for (var t = 0u; t < STREAMS; t++) {
+        m[t] = MASKED;
+        l[t] = vec2(0.0);
+    }
+    var o: array<MatC, STREAMS * V_FRAGMENTS>;
+    for (var i = 0u; i < STREAMS * V_FRAGMENTS; i++) {
+        o[i] = MatC();
+    }
+
+    for (var first = work.start; first < work.end; first += BLOCK_K) {
+        if (BLOCKS && !block_visited(work.batch, work.tile, first / BLOCK_K)) {
+            continue;
+        }
+        if (PLACES_STAGED) {
+            stage_places(tid, work, first);
+            workgroupBarrier(); // places are staged
+        }
+        stage_k(tid, work, first);
+        stage_v(tid, work, first);
+        let hidden = any_hidden(work, first);
+        workgroupBarrier(); // k and v are staged
+
+        var s: array<MatC, STREAMS * K_FRAGMENTS>;
+        for (var i = 0u; i < STREAMS * K_FRAGMENTS; i++) {
+            s[i] = MatC();
+        }
+        for (var c = 0u; c < PAIR_FRAGMENTS; c++) {
+            for (var j = 0u; j < K_FRAGMENTS; j++) {
+                let at = j * M * K_ROW + c * M4;
+                let ka = coopLoad<MatB>(&half_tile[at][0], 4u * K_ROW);
+                let kb = coopLoad<MatB>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
+                s[j] = coopMultiplyAdd(qa[c], ka, s[j]);
+                s[j] = coopMultiplyAdd(qb[c], kb, s[j]);
+                if (STREAMS == 2u) {
+                    let i = K_FRAGMENTS + j;
+                    if (QUERY_OWN) {
+                        s[i] = coopMultiplyAdd(ra[c], ka, s[i]);
+                        s[i] = coopMultiplyAdd(rb[c], kb, s[i]);
+                    } else {
+                        s[i] = coopMultiplyAdd(qb[c], ka, s[i]);
+                        s[i] = coopMultiplyAdd(negative(qa[c]), kb, s[i]);
+                    }
+                }
+            }
+        }
+        // The tail that does not rotate is part of real scores alone.
+        for (var c = PAIR_FRAGMENTS; c < Q_FRAGMENTS; c++) {
+            for (var j = 0u; j < K_FRAGMENTS; j++) {
+                let at = j * M * K_ROW + c * M4;
+                let ka = coopLoad<MatB>(&half_tile[at][0], 4u * K_ROW);
+                let kb = coopLoad<MatB>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
+                s[j] = coopMultiplyAdd(qa[c], ka, s[j]);
+                s[j] = coopMultiplyAdd(qb[c], kb, s[j]);
+                if (QUERY_OWN) {
+                    let i = K_FRAGMENTS + j;
+                    s[i] = coopMultiplyAdd(ra[c], ka, s[i]);
+                    s[i] = coopMultiplyAdd(rb[c], kb, s[i]);
+                }
+            }
+        }
+
+        var sum: array<vec2<f32>, STREAMS>;
+        for (var t = 0u; t < STREAMS; t++) {
+            for (var j = 0u; j < K_FRAGMENTS; j++) {
+                let scores = s[t * K_FRAGMENTS + j];
+                let at = subgroup_s + j * M4;
+                let pitch = 4u * S_ROW;
+                coopStoreT(scores, &single_tile[at][0], pitch);
+            }
+            workgroupBarrier(); // scores are written; at t = 0, k is read
+            let x = scores_of(work, t, row, s_at, part, first, hidden);
+            if (top_of(x) > m[t] + LAZY) {
+                atomicStore(&moved, 1u);
+            }
+            sum[t] = weigh(x, m[t], (t * BLOCK_Q + row_in) * P_ROW, part);
+            workgroupBarrier(); // weights are written, scores are read
+        }
+        if (atomicLoad(&moved) != 0u) {
+            for (var t = 0u; t < STREAMS; t++) {
+                for (var j = 0u; j < K_FRAGMENTS; j++) {
+                    let scores = s[t * K_FRAGMENTS + j];
+                    let at = subgroup_s + j * M4;
+                    let pitch = 4u * S_ROW;
+                    coopStoreT(scores, &single_tile[at][0], pitch);
+                }
+                workgroupBarrier(); // scores are written again
+                let x = scores_of(work, t, row, s_at, part, first, hidden);
+                shares[tid] = vec2(top_of(x));
+                workgroupBarrier(); // maxima are written
+                let top = largest_share(tid);
+                var alpha = 1.0;
+                if (top > m[t] + LAZY) {
+                    alpha = exp2(m[t] - (top + LIFT));
+                    m[t] = top + LIFT;
+                }
+                l[t] *= alpha;
+                sum[t] = weigh(x, m[t], (t * BLOCK_Q + row_in) * P_ROW, part);
+                workgroupBarrier(); // weights are written; scores and maxima are read
+                for (var n = 0u; n < V_FRAGMENTS; n += K_FRAGMENTS) {
+                    for (var j = 0u; j < K_FRAGMENTS; j++) {
+                        let part_o = o[t * V_FRAGMENTS + n + j];
+                        let at = subgroup_s + j * M4;
+                        let pitch = 4u * S_ROW;
+                        coopStoreT(part_o, &single_tile[at][0], pitch);
+                    }
+                    workgroupBarrier(); // accumulators are written
+                    for (var i = 0u; i < RUN_QUADS; i++) {
+                        let at = s_at + i * PARTS + part;
+                        put_single(at, alpha * single(at));
+                    }
+                    workgroupBarrier(); // and rescaled
+                    for (var j = 0u; j < K_FRAGMENTS; j++) {
+                        let at = subgroup_s + j * M4;
+                        o[t * V_FRAGMENTS + n + j] =
+                            coopLoadT<MatC>(&single_tile[at][0], 4u * S_ROW);
+                    }
+                    workgroupBarrier(); // and read
+                }
+            }
+            if (tid == 0u) {
+                atomicStore(&moved, 0u);
+            }
+        }
+        for (var t = 0u; t < STREAMS; t++) {
+            l[t] += sum[t];
+        }
+
+        for (var i = 0u; i < K_FRAGMENTS; i++) {
+            var p: array<MatA, STREAMS>;
+            for (var t = 0u; t < STREAMS; t++) {
+                let at = (t * BLOCK_Q + subgroup * M) * P_ROW + i * M4;
+                p[t] = coopLoadT<MatA>(&half_tile[at][0], 4u * P_ROW);
+            }
+            for (var n = 0u; n < V_FRAGMENTS; n++) {
+                let v = value_matrix(i, n);
+                for (var t = 0u; t < STREAMS; t++) {
+                    o[t * V_FRAGMENTS + n] = coopMultiplyAdd(p[t], v, o[t * V_FRAGMENTS + n]);
+                }
+            }
+        }
+        workgroupBarrier(); // p and v are read
+    }
+
+    for (var t = 0u; t < STREAMS; t++) {
+        shares[tid] = l[t];
+        workgroupBarrier(); // sums are written
+        var total = sum_of_shares(tid);
+        var scale = 1.0;
+        if (SINKS) {
+            let sink = head_row.sinks[t];
+            let exact = with_sink(m[t], total.y, sink);
+            total = vec2(with_sink(m[t], total.x, sink).l, exact.l);
+            m[t] = exact.m;
+            scale = exact.scale;
+        }
+        // No visible key: the output is zero and the log-sum-exp minus infinity. A weight that is
+        // not a number may have been lost by rounding, but not in the other sum.
+        let sane = (bitcast<u32>(total.y) & 0x7f800000u) != 0x7f800000u;
+        scale = select(total.y - params.minus_infinity, scale / total.x, sane);
+        let stored = row < work.rows.count && t < head_row.streams;
+        let out_at = out_row(work, t, row);
+        for (var n = 0u; n < V_FRAGMENTS; n += K_FRAGMENTS) {
+            for (var j = 0u; j < K_FRAGMENTS; j++) {
+                let part_o = o[t * V_FRAGMENTS + n + j];
+                let at = subgroup_s + j * M4;
+                let pitch = 4u * S_ROW;
+                coopStoreT(part_o, &single_tile[at][0], pitch);
+            }
+            workgroupBarrier(); // accumulators are written
+            for (var i = 0u; i < RUN_QUADS; i++) {
+                let column = n * M4 + i * PARTS + part;
+                if (stored && column < VALUE_DIM / 4u) {
+                    var x = scale * single(s_at + i * PARTS + part);
+                    if (atomicLoad(&non_finite) != 0u) {
+                        x += beyond_f16(work, t, row, column);
+                    }
+                    store_quad(t, out_at + column, select(x, vec4(0.0), total.y == 0.0));
+                }
+            }
+            workgroupBarrier(); // and read
+        }
+        if (params.store_lse != 0u && stored && part == 0u) {
+            store_lse(work, t, row, m[t], total.y);
+        }
+        workgroupBarrier(); // sums are read
+    }
+}

@@ -1,0 +1,12 @@
+// The second stream has a query of its own, which is turned by its own phase when it is staged.
+const OWN_FRAGMENTS: u32 = Q_FRAGMENTS;
+
+fn second_query(work: Work) -> Work {
+    var second = work;
+    second.head_row.phases = work.head_row.phases.zwxy;
+    return second;
+}
+
+fn negative(q: MatA) -> MatA {
+    return q;
+}

@@ -1,0 +1,8 @@
+enable f16;
+enable wgpu_cooperative_matrix;
+
+// Matrices of 16 x 16.
+const M: u32 = 16u;
+alias MatA = coop_mat16x16<f16, A>;
+alias MatB = coop_mat16x16<f16, B>;
+alias MatC = coop_mat16x16<f32, C>;

@@ -1,0 +1,60 @@
+//! What the shader of attention on matrix units has of its own: constants and files.
+
+use super::{AttentionProblem, MatrixTile};
+use crate::plan::MatrixSide;
+use crate::plan::head_rows::HeadRows;
+use crate::plan::shader::{Source, wgsl};
+
+/// Whether the second stream has a query of its own: where the phases are not real and imaginary,
+/// and on Metal, which has matrices of 8 x 8 and no product of a matrix and a number.
+fn query_own(head_rows: &HeadRows, tile: &MatrixTile) -> bool {
+    head_rows.streams == 2 && (head_rows.mix || tile.side == MatrixSide::M8)
+}
+
+pub(super) fn constants(
+    problem: &AttentionProblem,
+    head_rows: &HeadRows,
+    tile: &MatrixTile,
+) -> Source {
+    let own = query_own(head_rows, tile);
+    // Extensions of WGSL, which come before all else, and the types of matrices.
+    let types = match tile.side {
+        MatrixSide::M8 => wgsl!("attention_matrix/side_8"),
+        MatrixSide::M16 => wgsl!("attention_matrix/side_16"),
+    };
+    Source::behind(types)
+        .numbers([
+            ("LANES", tile.lanes),
+            ("SUBGROUPS", tile.subgroups),
+            ("BLOCK_K", tile.block_k),
+            ("V_RUNS", tile.value_runs(problem)),
+        ])
+        .flags([
+            ("PLACES_STAGED", problem.has_slots()),
+            ("QUERY_OWN", own),
+            ("TURN", head_rows.turn || own),
+            ("VALUE_TURNED", tile.value_turned),
+        ])
+}
+
+/// The kernel and what it alone calls.
+pub(super) fn files(
+    head_rows: &HeadRows,
+    tile: &MatrixTile,
+    places: &'static str,
+) -> Vec<&'static str> {
+    vec![
+        places,
+        wgsl!("attention_matrix/stage"),
+        wgsl!("attention_matrix/softmax"),
+        match tile.value_turned {
+            true => wgsl!("attention_matrix/value_turned"),
+            false => wgsl!("attention_matrix/value_rows"),
+        },
+        match head_rows.streams == 2 && !query_own(head_rows, tile) {
+            true => wgsl!("attention_matrix/query_shared"),
+            false => wgsl!("attention_matrix/query_own"),
+        },
+        wgsl!("attention_matrix"),
+    ]
+}

@@ -1,0 +1,253 @@
+//! Attention on matrix units, where tables in general have nothing to say: shapes of tiles, the
+//! self-test that opens them, values that f16 cannot hold, faults, real activations. The tables of
+//! `attention/` run on matrix units with `PRECISION=f16`.
+//!
+//! These need an adapter with matrix units, and fail without one:
+//!
+//! ```sh
+//! ADAPTERS=lavapipe26-f16 scripts/adapter-matrix.sh     # all of it, on lavapipe 26.2
+//! cargo test --test gpu -- matrix:: --ignored --nocapture
+//! ```
+
+use std::path::Path;
+
+use phasor::attention::{AttentionPlan, AttentionProblem, AttentionShape, MatrixTile};
+use phasor::cache::CacheType;
+use phasor::oracle;
+use phasor::rotary::{Pairing, RopeConfig};
+use phasor::selftest::{Outcome, SelfTest};
+use phasor::{
+    Capabilities, DType, Error, HeadMap, KernelKind, Matrices, MatrixSide, NoMatrices, Precision,
+    Suspect, Trust, wgpu,
+};
+use phasor_kit::golden::File;
+use phasor_kit::tolerance::stored;
+
+use crate::attention::{Case, Inputs, control};
+use crate::harness::{lab, run_table, widened, with_fault};
+
+/// The adapter's side and lanes.
+fn units() -> (MatrixSide, u32) {
+    match lab().gpu.capabilities().matrices {
+        Matrices::Listed { side, lanes, .. } => (side, lanes),
+        other => panic!("{} has no matrix units for these tests: {other:?}", lab().gpu.info.name),
+    }
+}
+
+fn problem() -> AttentionProblem {
+    AttentionProblem { precision: Precision::F16Products, ..control() }
+}
+
+/// A case in a tile, on a device that is said to have its side and lanes.
+fn tiled(problem: &AttentionProblem, tile: MatrixTile) -> phasor::Result<Case> {
+    let MatrixTile { side, lanes, .. } = tile;
+    let mut caps = lab().gpu.capabilities();
+    caps.matrices = Matrices::Listed { side, lanes, trust: Trust::Insisted };
+    Ok(Case::planned(AttentionPlan::with_tile(problem, &caps, tile)?))
+}
+
+fn small() -> MatrixTile {
+    let (side, lanes) = units();
+    let lanes = lanes.max(side.rows());
+    let block_k = side.rows().max(4 * lanes / side.rows());
+    MatrixTile { side, lanes, subgroups: 2, block_k, value_turned: false }
+}
+
+/// More lanes than a subgroup has do the same work several times: how tiles of wider subgroups are
+/// tried on an adapter of narrow ones.
+#[test]
+#[ignore = "needs matrix units; scripts/adapter-matrix.sh runs it on lavapipe 26.2"]
+fn shapes_of_tiles() {
+    let small = small();
+    let lanes = |n: u32| MatrixTile { lanes: n * small.lanes, block_k: small.block_k * n, ..small };
+    let tiles = [
+        ("values turned", MatrixTile { value_turned: true, ..small }),
+        ("one subgroup", MatrixTile { subgroups: 1, ..small }),
+        ("two lanes a row", lanes(2)),
+        ("four lanes a row, turned", MatrixTile { value_turned: true, ..lanes(4) }),
+        ("more keys", MatrixTile { block_k: 2 * small.block_k, ..small }),
+    ];
+    let case = |(name, tile): (&str, _)| (name.to_owned(), tiled(&problem(), tile).unwrap());
+    run_table(&tiles.map(case), Case::check);
+}
+
+/// lavapipe computes matrices of 16 right, and lists those of 8 alone.
+#[test]
+#[ignore = "needs lavapipe; scripts/adapter-matrix.sh runs it"]
+fn matrices_of_16_past_what_lavapipe_lists() {
+    assert!(lab().gpu.info.driver == "llvmpipe", "another driver may crash over it");
+    let wide = MatrixTile {
+        side: MatrixSide::M16,
+        lanes: 32,
+        subgroups: 2,
+        block_k: 16,
+        value_turned: false,
+    };
+    let plain = AttentionProblem { heads: HeadMap::plain(2).unwrap(), ..problem() };
+    let both_as_they_come = AttentionProblem { rotary_dim: 8, head_dim: 24, ..problem() };
+    let cases = [
+        ("real and imaginary", problem(), wide),
+        ("one stream, turned values", plain, MatrixTile { value_turned: true, ..wide }),
+        ("a tail", both_as_they_come, wide),
+    ];
+    let case = |(name, problem, tile): (&str, AttentionProblem, _)| {
+        (name.to_owned(), tiled(&problem, tile).unwrap())
+    };
+    run_table(&cases.map(case), Case::check);
+}
+
+/// Until a self-test has passed there is no plan, and then there is.
+#[test]
+#[ignore = "needs matrix units; scripts/adapter-matrix.sh runs it on lavapipe 26.2"]
+fn a_self_test_opens_the_tiles() {
+    units();
+    let gpu = &lab().gpu;
+    let others = KernelKind::ALL.iter().filter(|kernel| **kernel != KernelKind::Attention);
+    let others = others.map(|&kernel| Suspect::Kernel(kernel));
+    let storages = [CacheType::F16, CacheType::Int8, CacheType::Q4].map(Suspect::Storage);
+    let leave_out = |caps: Capabilities, one| caps.without(one, "not this time");
+    let caps = others.chain(storages).fold(gpu.capabilities(), leave_out);
+    let heads = HeadMap::ropepp(2).unwrap();
+    let problem = AttentionProblem {
+        precision: Precision::F16Products,
+        ..AttentionProblem::new(heads, 1, 64)
+    };
+    let early = problem.plan(&caps).unwrap_err();
+    assert_eq!(early, Error::NoMatrices(NoMatrices::NotProbed));
+    let mut test = SelfTest::start(&gpu.device, &gpu.queue, &caps);
+    gpu.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    let report = test.finish().expect("all has come back");
+    println!("{report}");
+    let of_matrices =
+        |one: &Suspect| matches!(one, Suspect::Tile(tile) if tile.matrices().is_some());
+    let passed = report.findings.iter().filter(|finding| {
+        finding.suspects.iter().any(of_matrices)
+            && matches!(finding.outcome, Outcome::Passed { .. })
+    });
+    assert!(passed.count() > 0, "{report}");
+    println!("{}", problem.plan(&report.apply(caps)).unwrap());
+}
+
+/// f16 ends at 65504: a value past it is infinite to the rows that see it, and nothing to the
+/// others.
+#[test]
+#[ignore = "needs matrix units; scripts/adapter-matrix.sh runs it on lavapipe 26.2"]
+fn values_past_f16() {
+    let case = tiled(&problem(), small()).unwrap();
+    let inputs = case.inputs();
+    let wanted = case.run(lab(), &inputs).unwrap();
+    // Of batch 0: channel 3 of key 20, channel 5 of key 30.
+    let mut large = inputs.clone();
+    (large.v[20 * 16 + 3], large.v[30 * 16 + 5]) = (1e5, f32::NEG_INFINITY);
+    let got = case.run(lab(), &large).unwrap();
+    for (at, (&got, &wanted)) in got.out.iter().zip(&wanted.out).enumerate() {
+        let (channel, row, batch) = (at % 16, at / 16 % 37, at / (16 * 37 * 4));
+        let sees = |key: usize| batch == 0 && row + 6 >= key;
+        match channel {
+            3 if sees(20) => assert_eq!(got, f32::INFINITY),
+            5 if sees(30) => assert_eq!(got, f32::NEG_INFINITY),
+            3 | 5 if batch == 0 => {
+                // The rest of the column stands, and the value counts for nothing.
+                assert!((got - wanted).abs() < 1e-3, "{at}: {got} {wanted}");
+            }
+            _ => assert_eq!(got.to_bits(), wanted.to_bits(), "{at}"),
+        }
+    }
+}
+
+/// What a kernel on matrix units can get wrong, and the tables find.
+#[test]
+#[ignore = "needs matrix units; scripts/adapter-matrix.sh runs it on lavapipe 26.2"]
+fn faults_are_found() {
+    let case = tiled(&problem(), small()).unwrap();
+    case.check().unwrap();
+    let faults = [
+        ("weights that f16 flushes", ["const LIFT: f32 = -4.0;", "const LIFT: f32 = 20.0;"]),
+        ("weights past f16", ["const LIFT: f32 = -4.0;", "const LIFT: f32 = -20.0;"]),
+        ("no barrier before k is read", ["workgroupBarrier(); // k and v are staged", ""]),
+        (
+            "the first half of a key twice",
+            [
+                "let kb = coopLoad<MatB>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);",
+                "let kb = coopLoad<MatB>(&half_tile[at][0], 4u * K_ROW);",
+            ],
+        ),
+        ("accumulators that are not rescaled", ["put_single(at, alpha * single(at));", ""]),
+        ("sums that are not rescaled", ["l[t] *= alpha;", ""]),
+    ];
+    // Maxima that climb through the keys move what was accumulated.
+    let mut climbing = case.inputs();
+    let rows = case.shape.seq_k as usize;
+    for (n, k) in climbing.k.iter_mut().enumerate() {
+        *k *= 1.0 + 8.0 * (n / 16 % rows) as f32 / rows as f32;
+    }
+    climbing.k = stored(&climbing.k, DType::F16);
+    let reference = case.reference(&climbing).unwrap();
+    let check = || case.hold(&case.run(lab(), &climbing)?, &reference);
+    check().unwrap();
+    for (name, fault) in faults {
+        assert!(with_fault(fault, check).is_err(), "{name}: not found");
+    }
+}
+
+/// Layers 0, 10 and 29 of SmolLM2: errors against the f64 oracle of the same activations, nothing
+/// rounded, within twice what rounding to f16 alone makes of them. Prints the table of
+/// `docs/measurements.md`.
+#[test]
+#[ignore = "needs matrix units; scripts/adapter-matrix.sh runs it on lavapipe 26.2"]
+fn real_activations() {
+    let (side, lanes) = units();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/real");
+    println!("layer, part | f16 products: largest, rms | f32 arithmetic on f16 storage");
+    for layer in [0, 10, 29] {
+        let file = File::read(&folder.join(format!("real_layer{layer}.safetensors"))).unwrap();
+        let shape = |name| file.tensor(name).unwrap().shape4().unwrap();
+        let [_, heads, rows, dim] = shape("q");
+        let [_, kv_heads, ..] = shape("k");
+        let frequencies = RopeConfig::new(dim, 1e5).frequencies(rows.into()).unwrap();
+        let turned = |name| {
+            let x = widened(&file.tensor(name).unwrap().data);
+            oracle::rope(&x, shape(name), dim, Pairing::Half, |_, s, pair| {
+                frequencies.cos_sin(s, pair as usize)
+            })
+            .unwrap()
+        };
+        let exact = [turned("q"), turned("k"), widened(&file.tensor("v").unwrap().data)];
+        let narrow = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
+        let inputs = Inputs {
+            q: narrow(&exact[0]),
+            k: stored(&narrow(&exact[1]), DType::F16),
+            v: stored(&narrow(&exact[2]), DType::F16),
+        };
+        let problem = AttentionProblem {
+            precision: Precision::F16Products,
+            kv_dtype: DType::F16,
+            lse: true,
+            ..AttentionProblem::new(HeadMap::ropepp(heads).unwrap(), kv_heads, dim)
+        };
+        let caps = lab().gpu.capabilities().insist_on_matrices();
+        let case = Case::planned(problem.plan(&caps).unwrap());
+        let case = Case { shape: AttentionShape::new(1, rows, rows), ..case };
+        let reference = case.judge(&exact, &inputs).unwrap();
+        let got = case.run(lab(), &inputs).unwrap();
+        case.hold(&got, &reference).unwrap();
+        let plain = AttentionProblem { precision: Precision::F32, ..problem };
+        let plain = Case { plan: plain.plan(&caps).unwrap(), ..case.clone() };
+        let f32_is = plain.run(lab(), &inputs).unwrap();
+        for (part, name) in ["real", "imaginary"].into_iter().enumerate() {
+            let errors = |out: &[f32]| {
+                let plane = (rows * dim) as usize;
+                let of_part = |n: &usize| n / plane % 2 == part;
+                let off = (0..out.len())
+                    .filter(of_part)
+                    .map(|n| (f64::from(out[n]) - reference.truth.out[n]).abs());
+                let off: Vec<f64> = off.collect();
+                let squares: f64 = off.iter().map(|e| e * e).sum();
+                let largest = off.iter().copied().fold(0.0, f64::max);
+                format!("{largest:.2e}, {:.2e}", (squares / off.len() as f64).sqrt())
+            };
+            println!("{layer}, {name} | {} | {}", errors(&got.out), errors(&f32_is.out));
+        }
+    }
+    println!("{side:?}, {lanes} lanes");
+}
