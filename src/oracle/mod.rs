@@ -14,6 +14,7 @@
 //! | `kv_append` | [`rope`], then [`encode_rows`] |
 //! | `kv_move` | [`rope`] at the new position, then [`encode_rows`] |
 //! | `linear_attention` | [`linear_attention`], and as a recurrence [`linear_recurrence`] |
+//! | `linear_attention_backward` | [`linear_attention_backward`], [`elu_plus_one_slope`], [`unrope`] |
 //! | `merge` | [`merge_states`] |
 //! | `rope` | [`rope`], [`unrope`] |
 //! | `scores` | [`scores`], [`probabilities`], [`statistics`] |
