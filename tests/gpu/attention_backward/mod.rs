@@ -3,7 +3,7 @@
 
 mod laws;
 mod tables;
-mod wrong_calls;
+pub mod wrong_calls;
 
 use phasor::attention::{AttentionProblem, AttentionShape};
 use phasor::attention_backward::{

@@ -12,7 +12,7 @@ use super::{Case, control, of};
 use crate::harness::lab;
 
 #[test]
-fn what_has_no_gradient_is_refused() {
+pub fn what_has_no_gradient_is_refused() {
     let score = "fn score_mod(s: f32, b: u32, h: u32, q: i32, k: i32) -> f32 { return s; }";
     let forward = control().attention;
     let changed = |change: &dyn Fn(&mut AttentionProblem)| {
@@ -69,7 +69,7 @@ fn the_common_case_fits_the_least_limits() {
 }
 
 #[test]
-fn calls_that_do_not_fit_are_refused() {
+pub fn calls_that_do_not_fit_are_refused() {
     let gpu = &lab().gpu;
     let plan = Case::small(&control()).unwrap().plan;
     let kernel = lab().attention_backward(&plan).unwrap();

@@ -3,7 +3,6 @@
 mod invariants;
 pub mod short;
 mod tables;
-mod wrong_calls;
 
 use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheTensor, CacheType};
 use phasor::decode::{Decode, DecodeBindings, DecodePlan, DecodeProblem, DecodeShape, Tile};

@@ -84,17 +84,18 @@ fn biases_of_any_finite_size() {
     both(cases.to_vec(), |c, _| c.problem.bias = Some(Bias::Additive));
 }
 
+pub const SINKS: [f32; 8] = [f32::MIN, -3e38, 3e38, f32::MAX, -1e38, 1e38, 0.5, f32::NEG_INFINITY];
+
 #[test]
 fn sinks_of_any_finite_size() {
-    let sinks = [f32::MIN, -3e38, 3e38, f32::MAX, -1e38, 1e38, 0.5, f32::NEG_INFINITY];
     let cases = [0, 4].map(|first| {
-        let sinks = sinks[first..first + 4].to_vec();
+        let sinks = SINKS[first..first + 4].to_vec();
         let name = format!("sinks from {first}");
         // Padding leaves nothing but the sink to the first rows.
         (name, AttentionProblem { sinks, ..control() }, None)
     });
     both(cases.to_vec(), |c, _| {
-        c.problem.sinks = sinks.to_vec();
+        c.problem.sinks = SINKS.to_vec();
         c.lens[0] = 2;
     });
 }

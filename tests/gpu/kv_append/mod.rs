@@ -1,18 +1,15 @@
 //! Appends, held to the oracle; whatever they should leave alone must keep its bytes.
 
+use phasor::DType;
 use phasor::cache::{BlockTable, CacheBindings, CacheFormat, CacheType};
 use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
 use phasor::oracle::{self, Real};
 use phasor::rotary::{Pairing, Positions, RopeConfig, Xpos};
-use phasor::{DType, Error};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
 use crate::harness::{
     HostCache, Ids, Place, Placed, Result, Rotation, Slots, lab, random, run_table, within_a_code,
 };
-
-/// Positions that the tests' tables hold.
-const TABLE: u32 = 150;
 
 /// One call.
 #[derive(Debug, Clone)]
@@ -386,24 +383,4 @@ fn places() {
         cases.push((format!("page {lost} is not there"), case.with(|c| c.lost = Some(lost))));
     }
     run(cases);
-}
-
-#[test]
-fn wrong_calls() {
-    let wrong = |case: Case| {
-        let (d, dv) = (case.problem.cache.head_dim, case.problem.cache.value_dim);
-        let k = random(case.dims(d), 1.0, DType::F32, 1);
-        let v = random(case.dims(dv), 1.0, DType::F32, 2);
-        let Err(error) = case.run(&k, &v) else { panic!("the call was accepted") };
-        *error.downcast::<Error>().unwrap()
-    };
-    let full = wrong(Case::new(16).with(|c| c.seq = 25));
-    assert!(matches!(full, Error::CacheFull { needed: 25, capacity: 24, .. }), "{full}");
-    let table = wrong(Case::new(16).with(|c| c.slots = Slots::Contiguous { capacity: TABLE + 1 }));
-    assert!(matches!(table, Error::TableTooShort { needed: 150, available: 150 }), "{table}");
-    let page =
-        wrong(Case::new(16).with(|c| c.slots = Slots::Paged { page_size: 12, max_pages: 2 }));
-    assert!(matches!(page, Error::Invalid { what: "page_size", .. }), "{page}");
-    let q4 = wrong(Case::new(16).with(|c| c.problem.cache.v = CacheType::Q4));
-    assert!(matches!(q4, Error::Invalid { what: "value_dim", .. }), "{q4}");
 }

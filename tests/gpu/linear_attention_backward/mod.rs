@@ -1,7 +1,7 @@
 //! The backward pass of linear attention on the device against the oracle. Outputs of the forward
 //! pass come from the oracle, so that gradients alone are judged.
 
-mod wrong_calls;
+pub mod wrong_calls;
 
 use phasor::linear_attention::{self, LinearAttentionProblem, LinearAttentionShape};
 use phasor::linear_attention_backward::{

@@ -18,7 +18,7 @@ fn plain() -> LinearAttentionProblem {
 }
 
 #[test]
-fn what_has_no_gradient_is_refused() {
+pub fn what_has_no_gradient_is_refused() {
     let hook = "fn feature_map(x: f32) -> f32 { return exp(x); }";
     let custom = FeatureMap::Custom(FeatureHook::new(hook).unwrap());
     let favor = FeatureMap::Favor { features: 16, key_offset: 0.0 };
@@ -51,7 +51,7 @@ type Change<'a> = &'a dyn Fn(&mut Bindings);
 
 /// Every tensor in a buffer of its own, over ranges that are numbers: no device is asked.
 #[test]
-fn calls_that_do_not_fit_are_refused() {
+pub fn calls_that_do_not_fit_are_refused() {
     let problem = LinearAttentionProblem { state: true, ..plain() };
     let plan = LinearAttentionBackwardProblem::new(problem);
     let plan = plan.plan(&Capabilities::webgpu_default()).unwrap();

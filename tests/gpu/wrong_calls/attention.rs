@@ -8,10 +8,10 @@ use phasor::cache::CacheType;
 use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation, TableShape};
 use phasor::{DType, HeadMap, Layout, Tensor, wgpu};
 
-use super::{Expected, Wrongs, bind_silently, error, range};
+use super::{Wrongs, calls, ids, range, whole};
 use crate::{
     attention::small_tile,
-    harness::{Lab, Result, lab, random, run_table},
+    harness::{Lab, Result, lab, random},
 };
 
 /// Sizes of the right call.
@@ -33,24 +33,7 @@ pub struct World {
     pub table_shape: TableShape,
 }
 
-pub struct Call<'a> {
-    pub shape: AttentionShape,
-    pub bindings: AttentionBindings<'a>,
-}
-
-/// What is done to a right call, and what comes of it.
-pub struct Wrong {
-    pub twist: for<'a> fn(&'a World, &mut Call<'a>),
-    pub expected: Expected,
-}
-
-pub fn wrong(
-    name: &str,
-    twist: for<'a> fn(&'a World, &mut Call<'a>),
-    expected: Expected,
-) -> (String, Wrong) {
-    (name.to_owned(), Wrong { twist, expected })
-}
+pub type Call = super::Call<AttentionPlan>;
 
 /// All that there is: 9 storage buffers.
 pub fn problem() -> phasor::Result<AttentionProblem> {
@@ -67,12 +50,18 @@ pub fn kernel(lab: &Lab, problem: &AttentionProblem) -> Result<Attention> {
     lab.attention(&plan)
 }
 
+impl super::World for World {
+    fn outputs(&self) -> Vec<&wgpu::Buffer> {
+        vec![&self.out, &self.out_im, &self.lse]
+    }
+}
+
 impl World {
-    pub fn new(lab: &Lab) -> Result<Self> {
+    pub fn new(lab: &Lab) -> Result<&'static Self> {
         let gpu = &lab.gpu;
         let data = |shape, seed| gpu.upload(&random(shape, 1.0, DType::F32, seed), DType::F32);
         let table = RopeConfig::new(D, 10_000.0).table(64, 64)?;
-        Ok(Self {
+        Ok(Box::leak(Box::new(Self {
             wrong: Wrongs::new(gpu),
             q: data([B, 2, S_Q, D], 1),
             kv: data([B, 1, S_K, D], 2),
@@ -83,322 +72,131 @@ impl World {
             ids: gpu.upload_u32(&[3; 16]),
             table: gpu.upload_bytes(table.as_bytes()),
             table_shape: table.shape()?,
-        })
+        })))
     }
 
     pub fn table(&self) -> CosSin<'_> {
-        CosSin { binding: self.table.as_entire_buffer_binding(), shape: self.table_shape }
+        CosSin { binding: whole(&self.table), shape: self.table_shape }
     }
 
     pub fn ids(&self) -> Positions<'_> {
-        let binding = self.ids.as_entire_buffer_binding();
-        Positions::Ids { binding, batch_stride: S_Q, stream_stride: 0 }
+        ids(whole(&self.ids), S_Q)
     }
 
     /// The tensors that every call has, and key lengths.
-    pub fn plain(&self) -> phasor::Result<Call<'_>> {
+    pub fn plain(&'static self) -> phasor::Result<Call> {
         let q = Layout::bhsd([B, 2, S_Q, D])?;
         let kv = Layout::bhsd([B, 1, S_K, D])?;
         let tensor = |buffer, layout| Tensor::new(buffer, DType::F32, layout);
         let (k, v) = (tensor(&self.kv, kv), tensor(&self.kv, kv));
         let mut bindings = AttentionBindings::new(tensor(&self.q, q), k, v, tensor(&self.out, q));
-        bindings.kv_lens = Some(self.lens.as_entire_buffer_binding());
-        Ok(Call { shape: AttentionShape::new(B, S_Q, S_K), bindings })
+        bindings.kv_lens = Some(whole(&self.lens));
+        Ok((AttentionShape::new(B, S_Q, S_K), bindings))
     }
 
-    pub fn full(&self) -> phasor::Result<Call<'_>> {
-        let mut call = self.plain()?;
-        let out = call.bindings.out.layout;
-        call.bindings.out_im = Some(Tensor::new(&self.out_im, DType::F32, out));
-        call.bindings.lse = Some(self.lse.as_entire_buffer_binding());
-        call.bindings.rotation = Some(Rotation::new(self.table(), self.ids()));
-        Ok(call)
-    }
-
-    /// What the outputs hold.
-    fn outputs(&self, lab: &Lab) -> Vec<u8> {
-        [&self.out, &self.out_im, &self.lse].map(|buffer| lab.gpu.download_bytes(buffer)).concat()
-    }
-
-    /// Runs a right call and says what it gave.
-    fn run(&self, lab: &Lab, kernel: &Attention, call: &Call<'_>) -> Result<Vec<u8>> {
-        for output in [&self.out, &self.out_im, &self.lse] {
-            lab.gpu.queue.write_buffer(output, 0, &vec![0xff; output.size() as usize]);
-        }
-        let dispatch = kernel.bind(&lab.gpu.device, &call.shape, &call.bindings)?;
-        lab.gpu.run(|encoder| dispatch.encode(encoder));
-        Ok(self.outputs(lab))
-    }
-
-    /// Twists a right call into a wrong one, has it refused, and runs the right call again.
-    pub fn refuse(
-        &self,
-        lab: &Lab,
-        kernel: &Attention,
-        right: fn(&Self) -> phasor::Result<Call<'_>>,
-        wrong: &Wrong,
-    ) -> Result {
-        let before = self.run(lab, kernel, &right(self)?)?;
-        let mut call = right(self)?;
-        (wrong.twist)(self, &mut call);
-        let bind = || kernel.bind(&lab.gpu.device, &call.shape, &call.bindings);
-        wrong.expected.check(bind_silently(&lab.gpu, bind)?)?;
-        if self.outputs(lab) != before {
-            return Err("the refused call has changed an output".into());
-        }
-        match self.run(lab, kernel, &right(self)?)? == before {
-            true => Ok(()),
-            false => Err("a right call after it gives something else".into()),
-        }
+    pub fn full(&'static self) -> phasor::Result<Call> {
+        let (shape, mut bindings) = self.plain()?;
+        let out = bindings.out.layout;
+        bindings.out_im = Some(Tensor::new(&self.out_im, DType::F32, out));
+        bindings.lse = Some(whole(&self.lse));
+        bindings.rotation = Some(Rotation::new(self.table(), self.ids()));
+        Ok((shape, bindings))
     }
 }
 
 #[test]
-fn shapes_strides_and_types() {
-    let table = [
-        wrong(
-            "a head too many in q",
-            |_, c| c.bindings.q.layout.shape[1] = 3,
-            error!(Shape { tensor: "q", needed: [2, 2, 5, 16], got: [2, 3, 5, 16] }),
-        ),
-        wrong(
-            "a longer call than q",
-            |_, c| c.shape.seq_q = 6,
-            error!(Shape { tensor: "q", needed: [2, 2, 6, 16], .. }),
-        ),
-        wrong(
-            "a smaller batch than q's",
-            |_, c| c.shape.batch = 1,
-            error!(Shape { tensor: "q", .. }),
-        ),
-        wrong(
-            "another head_dim in q",
-            |_, c| c.bindings.q.layout.shape[3] = 24,
-            error!(Shape { tensor: "q", .. }),
-        ),
-        wrong("more keys than k has", |_, c| c.shape.seq_k = 8, error!(Shape { tensor: "k", .. })),
-        wrong(
-            "as many kv heads as query heads",
-            |_, c| c.bindings.cache.k.layout.shape[1] = 2,
-            error!(Shape { tensor: "k", .. }),
-        ),
-        wrong(
-            "values of another length",
-            |_, c| c.bindings.cache.v.layout.shape[2] = 6,
-            error!(Shape { tensor: "v", .. }),
-        ),
-        wrong(
-            "another value_dim",
-            |_, c| c.bindings.cache.v.layout.shape[3] = 8,
-            error!(Shape { tensor: "v", .. }),
-        ),
-        wrong(
-            "merged heads in out",
-            |_, c| c.bindings.out.layout.shape[1] = 4,
-            error!(Shape { tensor: "out", .. }),
-        ),
-        wrong(
-            "another value_dim in out_im",
-            |_, c| c.bindings.out_im.iter_mut().for_each(|t| t.layout.shape[3] = 8),
-            error!(Shape { tensor: "out_im", .. }),
-        ),
-        wrong(
-            "a batch stride between quads",
-            |_, c| c.bindings.q.layout.strides[0] += 2,
-            error!(Stride { tensor: "q", what: "batch stride", .. }),
-        ),
-        wrong(
-            "a head stride between quads",
-            |_, c| c.bindings.out.layout.strides[1] += 1,
-            error!(Stride { tensor: "out", what: "head stride", .. }),
-        ),
-        wrong(
-            "a row stride between quads",
-            |_, c| c.bindings.cache.v.layout.strides[2] = 17,
-            error!(Stride { tensor: "v", what: "position stride", got: 17, .. }),
-        ),
-        wrong(
-            "an offset between quads",
-            |_, c| c.bindings.cache.k.layout.offset = 2,
-            error!(Stride { tensor: "k", what: "offset", got: 2, .. }),
-        ),
-        wrong(
-            "f16 queries",
-            |_, c| c.bindings.q.dtype = DType::F16,
-            error!(DType { tensor: "q", needed: DType::F32, got: DType::F16 }),
-        ),
-        wrong(
-            "f16 keys",
-            |_, c| c.bindings.cache.k.stored = CacheType::F16,
-            error!(CacheType { tensor: "k", .. }),
-        ),
-        wrong(
-            "f16 values",
-            |_, c| c.bindings.cache.v.stored = CacheType::F16,
-            error!(CacheType { tensor: "v", .. }),
-        ),
-        wrong(
-            "f16 outputs",
-            |_, c| c.bindings.out.dtype = DType::F16,
-            error!(DType { tensor: "out", .. }),
-        ),
-        wrong(
-            "rows of out over one another",
-            |_, c| c.bindings.out.layout.strides[2] = 12,
-            error!(SelfOverlap { tensor: "out", .. }),
-        ),
-        wrong(
-            "one head of out for all",
-            |_, c| c.bindings.out.layout.strides[1] = 0,
-            error!(SelfOverlap { tensor: "out", .. }),
-        ),
-        wrong(
-            "one batch of out_im for all",
-            |_, c| c.bindings.out_im.iter_mut().for_each(|t| t.layout.strides[0] = 0),
-            error!(SelfOverlap { tensor: "out_im", .. }),
-        ),
-        wrong(
-            "a stride past 32 bits",
-            |_, c| c.bindings.q.layout.strides[0] = u32::MAX - 3,
-            error!(IndexOverflow { tensor: "q", .. }),
-        ),
-        wrong(
-            "an offset past 32 bits",
-            |_, c| c.bindings.cache.v.layout.offset = u32::MAX - 3,
-            error!(IndexOverflow { tensor: "v", .. }),
-        ),
-        wrong(
-            "a query offset at the end",
-            |_, c| c.shape.query_offset = Some(i32::MAX),
-            error!(IndexOverflow { .. }),
-        ),
-        wrong(
-            "a query offset at the start",
-            |_, c| c.shape.query_offset = Some(i32::MIN),
-            error!(IndexOverflow { .. }),
-        ),
-    ];
+pub fn shapes_strides_and_types() {
+    let table = calls! { World, AttentionPlan, |w, s, b|
+        "a head too many in q": b.q.layout.shape[1] = 3
+            => Shape { tensor: "q", needed: [2, 2, 5, 16], got: [2, 3, 5, 16] };
+        "a longer call than q": s.seq_q = 6 => Shape { tensor: "q", needed: [2, 2, 6, 16], .. };
+        "a smaller batch than q's": s.batch = 1 => Shape { tensor: "q", .. };
+        "another head_dim in q": b.q.layout.shape[3] = 24 => Shape { tensor: "q", .. };
+        "more keys than k has": s.seq_k = 8 => Shape { tensor: "k", .. };
+        "as many kv heads as query heads": b.cache.k.layout.shape[1] = 2
+            => Shape { tensor: "k", .. };
+        "values of another length": b.cache.v.layout.shape[2] = 6 => Shape { tensor: "v", .. };
+        "another value_dim": b.cache.v.layout.shape[3] = 8 => Shape { tensor: "v", .. };
+        "merged heads in out": b.out.layout.shape[1] = 4 => Shape { tensor: "out", .. };
+        "another value_dim in out_im": b.out_im.iter_mut().for_each(|t| t.layout.shape[3] = 8)
+            => Shape { tensor: "out_im", .. };
+        "a batch stride between quads": b.q.layout.strides[0] += 2
+            => Stride { tensor: "q", what: "batch stride", .. };
+        "a head stride between quads": b.out.layout.strides[1] += 1
+            => Stride { tensor: "out", what: "head stride", .. };
+        "a row stride between quads": b.cache.v.layout.strides[2] = 17
+            => Stride { tensor: "v", what: "position stride", got: 17, .. };
+        "an offset between quads": b.cache.k.layout.offset = 2
+            => Stride { tensor: "k", what: "offset", got: 2, .. };
+        "f16 queries": b.q.dtype = DType::F16
+            => DType { tensor: "q", needed: DType::F32, got: DType::F16 };
+        "f16 keys": b.cache.k.stored = CacheType::F16 => CacheType { tensor: "k", .. };
+        "f16 values": b.cache.v.stored = CacheType::F16 => CacheType { tensor: "v", .. };
+        "f16 outputs": b.out.dtype = DType::F16 => DType { tensor: "out", .. };
+        "rows of out over one another": b.out.layout.strides[2] = 12
+            => SelfOverlap { tensor: "out", .. };
+        "one head of out for all": b.out.layout.strides[1] = 0 => SelfOverlap { tensor: "out", .. };
+        "one batch of out_im for all": b.out_im.iter_mut().for_each(|t| t.layout.strides[0] = 0)
+            => SelfOverlap { tensor: "out_im", .. };
+        "a stride past 32 bits": b.q.layout.strides[0] = u32::MAX - 3
+            => IndexOverflow { tensor: "q", .. };
+        "an offset past 32 bits": b.cache.v.layout.offset = u32::MAX - 3
+            => IndexOverflow { tensor: "v", .. };
+        "a query offset at the end": s.query_offset = Some(i32::MAX) => IndexOverflow { .. };
+        "a query offset at the start": s.query_offset = Some(i32::MIN) => IndexOverflow { .. };
+    };
     let (world, kernel) = (World::new(lab()).unwrap(), kernel(lab(), &problem().unwrap()).unwrap());
-    run_table(&table, |wrong| world.refuse(lab(), &kernel, World::full, wrong));
+    super::World::refuse(world, lab(), &kernel, World::full, &table);
 }
 
 #[test]
 fn bindings() {
-    let table = [
-        wrong(
-            "a row of q too few",
-            |w, c| c.bindings.q.binding = range(&w.q, 0, 64 * 19),
-            error!(BindingTooSmall { tensor: "q", needed: 1280, available: 1216 }),
-        ),
-        wrong(
-            "a k that reaches too far",
-            |_, c| c.bindings.cache.k.layout.strides[0] += 4,
-            error!(BindingTooSmall { tensor: "k", .. }),
-        ),
-        wrong(
-            "a v that starts too late",
-            |_, c| c.bindings.cache.v.layout.offset = 4,
-            error!(BindingTooSmall { tensor: "v", .. }),
-        ),
-        wrong(
-            "a size beyond the buffer",
-            |w, c| c.bindings.out.binding = range(&w.out, 0, 1 << 20),
-            error!(BindingTooSmall { tensor: "out", .. }),
-        ),
-        wrong(
-            "an offset beyond the buffer",
-            |w, c| c.bindings.out.binding.offset = w.out.size() + 256,
-            error!(BindingTooSmall { tensor: "out", available: 0, .. }),
-        ),
-        wrong(
-            "a small lse",
-            |w, c| c.bindings.lse = Some(w.wrong.tiny.as_entire_buffer_binding()),
-            error!(BindingTooSmall { tensor: "lse", needed: 160, available: 4 }),
-        ),
-        wrong(
-            "one length for two batches",
-            |w, c| c.bindings.kv_lens = Some(w.wrong.tiny.as_entire_buffer_binding()),
-            error!(BindingTooSmall { tensor: "kv_lens", needed: 8, available: 4 }),
-        ),
-        wrong(
-            "an offset that the device does not bind",
-            |w, c| c.bindings.q.binding = range(&w.wrong.large, 4, 4096),
-            error!(Alignment { tensor: "q", what: "binding offset", got: 4, .. }),
-        ),
-        wrong(
-            "the same for lse",
-            |w, c| c.bindings.lse = Some(range(&w.wrong.large, 8, 4096)),
-            error!(Alignment { tensor: "lse", what: "binding offset", got: 8, .. }),
-        ),
-        wrong(
-            "a size that is no whole word",
-            |w, c| c.bindings.cache.k.binding = w.wrong.odd.as_entire_buffer_binding(),
-            error!(Alignment { tensor: "k", what: "binding size", needed: 4, .. }),
-        ),
-        wrong(
-            "q without STORAGE",
-            |w, c| c.bindings.q.binding.buffer = &w.wrong.no_storage,
-            error!(Usage { tensor: "q", needed: "STORAGE" }),
-        ),
-        wrong(
-            "out_im without STORAGE",
-            |w, c| {
-                c.bindings.out_im.iter_mut().for_each(|t| t.binding.buffer = &w.wrong.no_storage)
-            },
-            error!(Usage { tensor: "out_im", .. }),
-        ),
-        wrong(
-            "lse without STORAGE",
-            |w, c| c.bindings.lse = Some(w.wrong.no_storage.as_entire_buffer_binding()),
-            error!(Usage { tensor: "lse", .. }),
-        ),
-        wrong(
-            "kv_lens without STORAGE",
-            |w, c| c.bindings.kv_lens = Some(w.wrong.no_storage.as_entire_buffer_binding()),
-            error!(Usage { tensor: "kv_lens", .. }),
-        ),
-        wrong(
-            "out over q",
-            |w, c| c.bindings.out.binding.buffer = &w.q,
-            error!(Overlap { a: "q", b: "out" }),
-        ),
-        wrong(
-            "out beside k and v",
-            |w, c| {
-                c.bindings.cache.k.binding = range(&w.wrong.large, 0, 4096);
-                c.bindings.out.binding = range(&w.wrong.large, 4096, 4096);
-            },
-            error!(Overlap { a: "k", b: "out" }),
-        ),
-        wrong(
-            "out_im over out",
-            |w, c| c.bindings.out_im.iter_mut().for_each(|t| t.binding.buffer = &w.out),
-            error!(Overlap { a: "out", b: "out_im" }),
-        ),
-        wrong(
-            "out_im half over out",
-            |w, c| {
-                c.bindings.out.binding = range(&w.wrong.large, 0, 4096);
-                c.bindings
-                    .out_im
-                    .iter_mut()
-                    .for_each(|t| t.binding = range(&w.wrong.large, 2048, 4096));
-            },
-            error!(Overlap { a: "out", b: "out_im" }),
-        ),
-        wrong(
-            "lse over v",
-            |w, c| c.bindings.lse = Some(w.kv.as_entire_buffer_binding()),
-            error!(Overlap { a: "k", b: "lse" }),
-        ),
-        wrong(
-            "kv_lens in out",
-            |w, c| c.bindings.kv_lens = Some(w.out.as_entire_buffer_binding()),
-            error!(Overlap { a: "kv_lens", b: "out" }),
-        ),
-    ];
+    let table = calls! { World, AttentionPlan, |w, s, b|
+        "a row of q too few": b.q.binding = range(&w.q, 0, 64 * 19)
+            => BindingTooSmall { tensor: "q", needed: 1280, available: 1216 };
+        "a k that reaches too far": b.cache.k.layout.strides[0] += 4
+            => BindingTooSmall { tensor: "k", .. };
+        "a v that starts too late": b.cache.v.layout.offset = 4
+            => BindingTooSmall { tensor: "v", .. };
+        "a size beyond the buffer": b.out.binding = range(&w.out, 0, 1 << 20)
+            => BindingTooSmall { tensor: "out", .. };
+        "an offset beyond the buffer": b.out.binding.offset = w.out.size() + 256
+            => BindingTooSmall { tensor: "out", available: 0, .. };
+        "a small lse": b.lse = Some(whole(&w.wrong.tiny))
+            => BindingTooSmall { tensor: "lse", needed: 160, available: 4 };
+        "one length for two batches": b.kv_lens = Some(whole(&w.wrong.tiny))
+            => BindingTooSmall { tensor: "kv_lens", needed: 8, available: 4 };
+        "an offset that the device does not bind": b.q.binding = range(&w.wrong.large, 4, 4096)
+            => Alignment { tensor: "q", what: "binding offset", got: 4, .. };
+        "the same for lse": b.lse = Some(range(&w.wrong.large, 8, 4096))
+            => Alignment { tensor: "lse", what: "binding offset", got: 8, .. };
+        "a size that is no whole word": b.cache.k.binding = whole(&w.wrong.odd)
+            => Alignment { tensor: "k", what: "binding size", needed: 4, .. };
+        "q without STORAGE": b.q.binding.buffer = &w.wrong.no_storage
+            => Usage { tensor: "q", needed: "STORAGE" };
+        "out_im without STORAGE":
+            b.out_im.iter_mut().for_each(|t| t.binding.buffer = &w.wrong.no_storage)
+            => Usage { tensor: "out_im", .. };
+        "lse without STORAGE": b.lse = Some(whole(&w.wrong.no_storage))
+            => Usage { tensor: "lse", .. };
+        "kv_lens without STORAGE": b.kv_lens = Some(whole(&w.wrong.no_storage))
+            => Usage { tensor: "kv_lens", .. };
+        "out over q": b.out.binding.buffer = &w.q => Overlap { a: "q", b: "out" };
+        "out beside k and v": {
+            b.cache.k.binding = range(&w.wrong.large, 0, 4096);
+            b.out.binding = range(&w.wrong.large, 4096, 4096);
+        } => Overlap { a: "k", b: "out" };
+        "out_im over out": b.out_im.iter_mut().for_each(|t| t.binding.buffer = &w.out)
+            => Overlap { a: "out", b: "out_im" };
+        "out_im half over out": {
+            b.out.binding = range(&w.wrong.large, 0, 4096);
+            b.out_im.iter_mut().for_each(|t| t.binding = range(&w.wrong.large, 2048, 4096));
+        } => Overlap { a: "out", b: "out_im" };
+        "lse over v": b.lse = Some(whole(&w.kv)) => Overlap { a: "k", b: "lse" };
+        "kv_lens in out": b.kv_lens = Some(whole(&w.out)) => Overlap { a: "kv_lens", b: "out" };
+    };
     let (world, kernel) = (World::new(lab()).unwrap(), kernel(lab(), &problem().unwrap()).unwrap());
-    run_table(&table, |wrong| world.refuse(lab(), &kernel, World::full, wrong));
+    super::World::refuse(world, lab(), &kernel, World::full, &table);
 }
 
 /// Two outputs in one buffer are fine as long as they lie apart.
@@ -406,13 +204,14 @@ fn bindings() {
 fn outputs_side_by_side() {
     let world = World::new(lab()).unwrap();
     let kernel = kernel(lab(), &problem().unwrap()).unwrap();
-    let apart = world.run(lab(), &kernel, &world.full().unwrap()).unwrap();
-    let mut call = world.full().unwrap();
+    let run = |call| super::World::run(world, lab(), &kernel, &call).unwrap();
+    let apart = run(world.full().unwrap());
+    let (shape, mut bindings) = world.full().unwrap();
     let size = world.out.size();
     let second = size.next_multiple_of(256);
-    call.bindings.out.binding = range(&world.wrong.large, 0, size);
-    call.bindings.out_im.as_mut().unwrap().binding = range(&world.wrong.large, second, size);
-    world.run(lab(), &kernel, &call).unwrap();
+    bindings.out.binding = range(&world.wrong.large, 0, size);
+    bindings.out_im.as_mut().unwrap().binding = range(&world.wrong.large, second, size);
+    run((shape, bindings));
     let both = lab().gpu.download_bytes(&world.wrong.large);
     let [first, second] = [0, second as usize].map(|at| &both[at..at + size as usize]);
     assert_eq!([first, second].concat(), apart[..2 * size as usize]);

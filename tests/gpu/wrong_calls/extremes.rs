@@ -8,6 +8,7 @@ use phasor::attention::{
 use phasor::cache::{CacheBindings, CacheFormat, CacheTensor, CacheType};
 use phasor::decode::{Decode, DecodeBindings, DecodeProblem, DecodeShape};
 use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendShape};
+use phasor::kv_move::{KvMove, KvMoveBindings, KvMoveProblem, KvMoveShape, Move};
 use phasor::linear_attention::{
     LinearAttention, LinearAttentionBindings, LinearAttentionProblem, LinearAttentionShape,
 };
@@ -210,6 +211,27 @@ fn kv_append() {
         };
         let shape =
             KvAppendShape { ragged: (n[2] > 0).then_some(n[2]), ..KvAppendShape::new(n[0], n[1]) };
+        let _ = plan.cost(&shape).bytes;
+        kernel.bind(&lab().gpu.device, &shape, &bindings)
+    });
+}
+
+#[test]
+fn kv_move() {
+    let plan = KvMoveProblem::new(CacheFormat::new(2, 16)).plan(&caps()).unwrap();
+    let kernel = KvMove::new(&lab().gpu.device, &plan).unwrap();
+    let right = [&[2, 0, 4, 1, 0, 5][..], &[[2, 2, 9, 16]; 2].map(dense).concat()].concat();
+    binds(&right, |world, n| {
+        let bindings = KvMoveBindings {
+            cache: CacheBindings {
+                k: world.cache(Some(0), &n[6..]),
+                v: world.cache(Some(1), &n[14..]),
+                block_table: None,
+            },
+            table: Some(world.table()),
+        };
+        let moves = [Move { from: n[1], from_row: n[2], to: n[3], to_row: n[4], rows: n[5] }];
+        let shape = KvMoveShape::new(n[0], &moves);
         let _ = plan.cost(&shape).bytes;
         kernel.bind(&lab().gpu.device, &shape, &bindings)
     });

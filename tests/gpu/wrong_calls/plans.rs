@@ -1,11 +1,14 @@
 //! Problems, tiles and layouts that no device can run, and plans that one device cannot.
 
-use phasor::attention::{Attention, AttentionPlan, AttentionProblem, BlockedTile, Outputs, Tile};
+use phasor::attention::{Attention, AttentionPlan, AttentionProblem, BlockedTile, Outputs};
+use phasor::cache::{CacheFormat, CacheType};
+use phasor::kv_append::KvAppendProblem;
+use phasor::kv_move::KvMoveProblem;
 use phasor::rope::RopeProblem;
 use phasor::rotary::Pairing;
 use phasor::{Capabilities, HeadMap, Layout, OutputHead, Phase};
 
-use super::{Expected, attention::problem as full, error};
+use super::{Expected, attention::problem as full, error, problems};
 use crate::{
     attention::small_blocks,
     harness::{Result, lab, narrow, run_table},
@@ -20,200 +23,97 @@ fn ropepp() -> AttentionProblem {
 }
 
 #[test]
-fn attention_problems() {
-    let one = |name: &str, problem, expected| (name.to_owned(), (problem, expected));
-    let table: Vec<(String, (AttentionProblem, Expected))> = vec![
-        one(
-            "head_dim 0",
-            AttentionProblem { head_dim: 0, ..plain() },
-            error!(Invalid { what: "head_dim", .. }),
-        ),
-        one(
-            "head_dim 12",
-            AttentionProblem { head_dim: 12, ..plain() },
-            error!(Invalid { what: "head_dim", .. }),
-        ),
-        one(
-            "head_dim 584",
-            AttentionProblem { head_dim: 584, ..plain() },
-            error!(Invalid { what: "head_dim", .. }),
-        ),
-        one(
-            "value_dim 0",
-            AttentionProblem { value_dim: 0, ..plain() },
-            error!(Invalid { what: "value_dim", .. }),
-        ),
-        one(
-            "value_dim 20",
-            AttentionProblem { value_dim: 20, ..plain() },
-            error!(Invalid { what: "value_dim", .. }),
-        ),
-        one(
-            "value_dim 520",
-            AttentionProblem { value_dim: 520, ..plain() },
-            error!(Invalid { what: "value_dim", .. }),
-        ),
-        one(
-            "no kv heads",
-            AttentionProblem { kv_heads: 0, ..plain() },
-            error!(Invalid { what: "kv_heads", .. }),
-        ),
-        one(
-            "3 kv heads for 2",
-            AttentionProblem { kv_heads: 3, ..plain() },
-            error!(Invalid { what: "kv_heads", .. }),
-        ),
-        one(
-            "a scale that is no number",
-            AttentionProblem { softmax_scale: f32::NAN, ..plain() },
-            error!(Invalid { what: "softmax_scale", .. }),
-        ),
-        one(
-            "an infinite scale",
-            AttentionProblem { softmax_scale: f32::INFINITY, ..plain() },
-            error!(Invalid { what: "softmax_scale", .. }),
-        ),
-        one(
-            "rotary_dim 0",
-            AttentionProblem { rotary_dim: 0, ..ropepp() },
-            error!(Invalid { what: "rotary_dim", .. }),
-        ),
-        one(
-            "rotary_dim 15",
-            AttentionProblem { rotary_dim: 15, ..ropepp() },
-            error!(Invalid { what: "rotary_dim", .. }),
-        ),
-        one(
-            "rotary_dim above head_dim",
-            AttentionProblem { rotary_dim: 66, rotate_q: true, ..plain() },
-            error!(Invalid { what: "rotary_dim", .. }),
-        ),
-        one(
-            "three blocks of 64",
-            AttentionProblem { pairing: Pairing::HalfBlocks(3), ..ropepp() },
-            error!(Invalid { what: "rotary_dim", .. }),
-        ),
-        one(
-            "blocks of four",
-            AttentionProblem { rotary_dim: 8, pairing: Pairing::HalfBlocks(2), ..ropepp() },
-            error!(Invalid { what: "rotary_dim", .. }),
-        ),
-        one(
-            "split outputs of one stream",
-            AttentionProblem { outputs: Outputs::Split, ..plain() },
-            error!(Invalid { what: "output heads of a query head, for split outputs", .. }),
-        ),
-        one(
-            "a window of no keys",
-            AttentionProblem { window: Some(0), ..plain() },
-            error!(Invalid { what: "window", .. }),
-        ),
-        one(
-            "a prefix without a mask",
-            AttentionProblem { prefix: true, causal: false, ..plain() },
-            error!(Invalid { what: "prefix", .. }),
-        ),
-        one(
-            "a softcap of 0",
-            AttentionProblem { softcap: Some(0.0), ..plain() },
-            error!(Invalid { what: "softcap", .. }),
-        ),
-        one(
-            "a softcap that is no number",
-            AttentionProblem { softcap: Some(f32::NAN), ..plain() },
-            error!(Invalid { what: "softcap", .. }),
-        ),
-        one(
-            "one slope for two heads",
-            AttentionProblem { alibi_slopes: vec![0.5], ..plain() },
-            error!(Invalid { what: "alibi_slopes", .. }),
-        ),
-        one(
-            "infinite slopes",
-            AttentionProblem { alibi_slopes: vec![f32::INFINITY; 2], ..plain() },
-            error!(Invalid { what: "alibi_slopes", .. }),
-        ),
-        one(
-            "three sinks for two heads",
-            AttentionProblem { sinks: vec![0.5; 3], ..plain() },
-            error!(Invalid { what: "sinks", .. }),
-        ),
-        one(
-            "sinks that are no numbers",
-            AttentionProblem { sinks: vec![f32::NAN; 2], ..plain() },
-            error!(Invalid { what: "sinks", .. }),
-        ),
-        one(
-            "2048 query heads",
-            AttentionProblem::new(HeadMap::plain(2048).unwrap(), 1, 64),
-            error!(Limit { limit: "max_uniform_buffer_binding_size", .. }),
-        ),
-    ];
+pub fn attention_problems() {
+    let one = problems! { plain(), |p|
+        "head_dim 0": p.head_dim = 0 => Invalid { what: "head_dim", .. };
+        "head_dim 12": p.head_dim = 12 => Invalid { what: "head_dim", .. };
+        "head_dim 584": p.head_dim = 584 => Invalid { what: "head_dim", .. };
+        "value_dim 0": p.value_dim = 0 => Invalid { what: "value_dim", .. };
+        "value_dim 20": p.value_dim = 20 => Invalid { what: "value_dim", .. };
+        "value_dim 520": p.value_dim = 520 => Invalid { what: "value_dim", .. };
+        "no kv heads": p.kv_heads = 0 => Invalid { what: "kv_heads", .. };
+        "3 kv heads for 2": p.kv_heads = 3 => Invalid { what: "kv_heads", .. };
+        "a scale that is no number": p.softmax_scale = f32::NAN
+            => Invalid { what: "softmax_scale", .. };
+        "an infinite scale": p.softmax_scale = f32::INFINITY
+            => Invalid { what: "softmax_scale", .. };
+        "rotary_dim above head_dim": { p.rotary_dim = 66; p.rotate_q = true }
+            => Invalid { what: "rotary_dim", .. };
+        "split outputs of one stream": p.outputs = Outputs::Split
+            => Invalid { what: "output heads of a query head, for split outputs", .. };
+        "a window of no keys": p.window = Some(0) => Invalid { what: "window", .. };
+        "a prefix without a mask": { p.prefix = true; p.causal = false }
+            => Invalid { what: "prefix", .. };
+        "a softcap of 0": p.softcap = Some(0.0) => Invalid { what: "softcap", .. };
+        "a softcap that is no number": p.softcap = Some(f32::NAN)
+            => Invalid { what: "softcap", .. };
+        "one slope for two heads": p.alibi_slopes = vec![0.5]
+            => Invalid { what: "alibi_slopes", .. };
+        "infinite slopes": p.alibi_slopes = vec![f32::INFINITY; 2]
+            => Invalid { what: "alibi_slopes", .. };
+        "three sinks for two heads": p.sinks = vec![0.5; 3] => Invalid { what: "sinks", .. };
+        "sinks that are no numbers": p.sinks = vec![f32::NAN; 2] => Invalid { what: "sinks", .. };
+        "2048 query heads": p.heads = HeadMap::plain(2048).unwrap()
+            => Limit { limit: "max_uniform_buffer_binding_size", .. };
+    };
+    let both = problems! { ropepp(), |p|
+        "rotary_dim 0": p.rotary_dim = 0 => Invalid { what: "rotary_dim", .. };
+        "rotary_dim 15": p.rotary_dim = 15 => Invalid { what: "rotary_dim", .. };
+        "three blocks of 64": p.pairing = Pairing::HalfBlocks(3)
+            => Invalid { what: "rotary_dim", .. };
+        "blocks of four": { p.rotary_dim = 8; p.pairing = Pairing::HalfBlocks(2) }
+            => Invalid { what: "rotary_dim", .. };
+    };
     let caps = Capabilities::webgpu_default();
-    run_table(&table, |(problem, expected)| expected.check(problem.plan(&caps)));
+    run_table(one.iter().chain(&both), |(problem, expected)| expected.check(problem.plan(&caps)));
+}
+
+/// What appends and moves ask of a cache and of a rotation.
+#[test]
+pub fn cache_problems() {
+    macro_rules! table {
+        ($right:expr) => {
+            problems! { $right, |p|
+                "no kv heads": p.cache.kv_heads = 0 => Invalid { what: "kv_heads", .. };
+                "head_dim 0": p.cache.head_dim = 0 => Invalid { what: "head_dim", .. };
+                "value_dim 0": p.cache.value_dim = 0 => Invalid { what: "value_dim", .. };
+                "half a q4 block of keys": p.cache.k = CacheType::Q4
+                    => Invalid { what: "head_dim", .. };
+                "half a q4 block of values": p.cache.v = CacheType::Q4
+                    => Invalid { what: "value_dim", .. };
+                "an odd rotary_dim": p.rotary_dim = 7 => Invalid { what: "rotary_dim", .. };
+                "rotary_dim above head_dim": p.rotary_dim = 18
+                    => Invalid { what: "rotary_dim", .. };
+            }
+        };
+    }
+    let caps = Capabilities::webgpu_default();
+    let appends = table!(KvAppendProblem::new(CacheFormat::new(2, 16)));
+    run_table(&appends, |(problem, expected)| expected.check(problem.plan(&caps)));
+    let moves = table!(KvMoveProblem::new(CacheFormat::new(2, 16)));
+    run_table(&moves, |(problem, expected)| expected.check(problem.plan(&caps)));
 }
 
 #[test]
-fn rope_problems() {
+pub fn rope_problems() {
     let control = RopeProblem::new(2, 1, 64);
-    let one = |name: &str, problem, expected| (name.to_owned(), (problem, expected));
-    let table: Vec<(String, (RopeProblem, Expected))> = vec![
-        one(
-            "no heads",
-            RopeProblem { q_heads: 0, ..control.clone() },
-            error!(Invalid { what: "q_heads", .. }),
-        ),
-        one(
-            "heads past 32 bits",
-            RopeProblem { k_heads: u32::MAX, ..control.clone() },
-            error!(Invalid { what: "q_heads", .. }),
-        ),
-        one(
-            "head_dim 0",
-            RopeProblem { head_dim: 0, ..control.clone() },
-            error!(Invalid { what: "head_dim", .. }),
-        ),
-        one(
-            "head_dim 63",
-            RopeProblem { head_dim: 63, ..control.clone() },
-            error!(Invalid { what: "head_dim", .. }),
-        ),
-        one(
-            "rotary_dim 0",
-            RopeProblem { rotary_dim: 0, ..control.clone() },
-            error!(Invalid { what: "rotary_dim", .. }),
-        ),
-        one(
-            "rotary_dim 9",
-            RopeProblem { rotary_dim: 9, ..control.clone() },
-            error!(Invalid { what: "rotary_dim", .. }),
-        ),
-        one(
-            "rotary_dim above head_dim",
-            RopeProblem { rotary_dim: 66, ..control.clone() },
-            error!(Invalid { what: "rotary_dim", .. }),
-        ),
-        one(
-            "no blocks",
-            RopeProblem { pairing: Pairing::HalfBlocks(0), ..control.clone() },
-            error!(Invalid { what: "rotary_dim", .. }),
-        ),
-        one(
-            "pairs that change places in place",
-            RopeProblem { in_place: true, pairing: Pairing::InterleavedToHalf, ..control.clone() },
-            error!(Invalid { what: "in_place", .. }),
-        ),
-        one(
-            "a scaling of 0",
-            RopeProblem { attention_scaling: 0.0, ..control.clone() },
-            error!(Invalid { what: "attention_scaling", .. }),
-        ),
-        one(
-            "a scaling that is no number",
-            RopeProblem { attention_scaling: f64::NAN, ..control.clone() },
-            error!(Invalid { what: "attention_scaling", .. }),
-        ),
-    ];
+    let table = problems! { control.clone(), |p|
+        "no heads": p.q_heads = 0 => Invalid { what: "q_heads", .. };
+        "heads past 32 bits": p.k_heads = u32::MAX => Invalid { what: "q_heads", .. };
+        "head_dim 0": p.head_dim = 0 => Invalid { what: "head_dim", .. };
+        "head_dim 63": p.head_dim = 63 => Invalid { what: "head_dim", .. };
+        "rotary_dim 0": p.rotary_dim = 0 => Invalid { what: "rotary_dim", .. };
+        "rotary_dim 9": p.rotary_dim = 9 => Invalid { what: "rotary_dim", .. };
+        "rotary_dim above head_dim": p.rotary_dim = 66 => Invalid { what: "rotary_dim", .. };
+        "no blocks": p.pairing = Pairing::HalfBlocks(0) => Invalid { what: "rotary_dim", .. };
+        "pairs that change places in place": {
+            p.in_place = true;
+            p.pairing = Pairing::InterleavedToHalf;
+        } => Invalid { what: "in_place", .. };
+        "a scaling of 0": p.attention_scaling = 0.0 => Invalid { what: "attention_scaling", .. };
+        "a scaling that is no number": p.attention_scaling = f64::NAN
+            => Invalid { what: "attention_scaling", .. };
+    };
     let caps = Capabilities::webgpu_default();
     run_table(&table, |(problem, expected)| expected.check(problem.plan(&caps)));
 
@@ -239,51 +139,22 @@ fn rope_problems() {
 
 #[test]
 fn tiles() {
-    let control = small_blocks(64);
-    let one = |name: &str, tile: BlockedTile, expected| (name.to_owned(), (tile.into(), expected));
-    let table: Vec<(String, (Tile, Expected))> = vec![
-        one("no rows", BlockedTile { ty: 0, ..control }, error!(Invalid { what: "tile", .. })),
-        one(
-            "no values",
-            BlockedTile { v_quads: 0, ..control },
-            error!(Invalid { what: "tile", .. }),
-        ),
-        one(
-            "steps of three quads",
-            BlockedTile { v_quads: 3, ..control },
-            error!(Invalid { what: "tile", .. }),
-        ),
-        one(
-            "more channels than there are",
-            BlockedTile { chunk_units: 10, ..control },
-            error!(Invalid { what: "tile", .. }),
-        ),
-        one(
-            "too many invocations",
-            BlockedTile { tx: 32, ty: 32, ..control },
-            error!(Limit {
-                limit: "max_compute_invocations_per_workgroup",
-                needed: 1024,
-                available: 256,
-                ..
-            }),
-        ),
-        one(
-            "too much workgroup memory",
-            BlockedTile { row_pairs: 512, ..control },
-            error!(Limit { limit: "max_compute_workgroup_storage_size", .. }),
-        ),
-        one(
-            "the largest parts",
-            BlockedTile { tx: 1024, ty: 1024, row_pairs: 1024, key_quads: 1024, ..control },
-            error!(Limit { .. }),
-        ),
-        one(
-            "parts past all sense",
-            BlockedTile { tx: u32::MAX, row_pairs: u32::MAX, ..control },
-            error!(Invalid { what: "tile", .. }),
-        ),
-    ];
+    let table = problems! { small_blocks(64), |p|
+        "no rows": p.ty = 0 => Invalid { what: "tile", .. };
+        "no values": p.v_quads = 0 => Invalid { what: "tile", .. };
+        "steps of three quads": p.v_quads = 3 => Invalid { what: "tile", .. };
+        "more channels than there are": p.chunk_units = 10 => Invalid { what: "tile", .. };
+        "too many invocations": { p.tx = 32; p.ty = 32 }
+            => Limit {
+                limit: "max_compute_invocations_per_workgroup", needed: 1024, available: 256, ..
+            };
+        "too much workgroup memory": p.row_pairs = 512
+            => Limit { limit: "max_compute_workgroup_storage_size", .. };
+        "the largest parts": { p.tx = 1024; p.ty = 1024; p.row_pairs = 1024; p.key_quads = 1024 }
+            => Limit { .. };
+        "parts past all sense": { p.tx = u32::MAX; p.row_pairs = u32::MAX }
+            => Invalid { what: "tile", .. };
+    };
     let mut caps = Capabilities::webgpu_default();
     caps.max_workgroup_bytes = 1 << 18;
     run_table(&table, |(tile, expected)| {

@@ -169,7 +169,7 @@ fn main() -> Result<ExitCode> {
                     all.push(measured);
                 }
             }
-            Err(why) => println!("{:18}not certified: {why}", kernel.name()),
+            Err(why) => println!("{:20}not certified: {why}", kernel.name()),
         }
     }
     if let Some(path) = &options.markdown {
