@@ -10,12 +10,14 @@ use phasor::decode::{DecodeProblem, DecodeShape};
 use phasor::kv_append::{KvAppendProblem, KvAppendShape};
 use phasor::kv_move::{KvMoveProblem, KvMoveShape, Move};
 use phasor::linear_attention::{FeatureMap, LinearAttentionProblem, LinearAttentionShape};
+use phasor::linear_attention_backward::LinearAttentionBackwardProblem;
 use phasor::merge::{MergeProblem, MergeShape};
 use phasor::recipe::{
     AttentionBackwardBindings, AttentionBindings, BackwardRotation, BlockList, BlockTable,
     CacheBindings, CacheTensor, CosSin, DecodeBindings, KvAppendBindings, KvMoveBindings,
-    LinearAttentionBindings, MergeBindings, Plan, Positions, Problem, RandomFeatureBindings, Range,
-    Recipe, Resource, RopeBindings, Rotation, ScoresBindings, State, Tensor,
+    LinearAttentionBackwardBindings, LinearAttentionBindings, MergeBindings, Plan, Positions,
+    Problem, RandomFeatureBindings, Range, Recipe, Resource, RopeBindings, Rotation,
+    ScoresBindings, State, Tensor,
 };
 use phasor::rope::{RopeProblem, RopeShape};
 use phasor::rotary::RopeConfig;
@@ -350,6 +352,33 @@ fn scores_and_linear_attention() {
             projection: pool.words(D * features),
             features: pool.range(plan.features_bytes(&shape)),
         });
+        plan.recipe(&shape, &bindings)
+    });
+}
+
+#[test]
+fn linear_attention_backward() {
+    let forward =
+        LinearAttentionProblem { state: true, ..LinearAttentionProblem::new(heads(), KV_HEADS, D) };
+    let shape = LinearAttentionShape { resume: true, ..LinearAttentionShape::new(B, S) };
+    let problem = LinearAttentionBackwardProblem::new(forward);
+    hold("linear_attention_backward", &problem, &|plan, pool| {
+        let [q, k, v, out, d_out, dq, dk, dv] =
+            [HEADS, KV_HEADS, KV_HEADS, 2 * HEADS, 2 * HEADS, HEADS, KV_HEADS, KV_HEADS]
+                .map(|heads| pool.tensor(heads));
+        let workspace = pool.range(plan.workspace_bytes(&shape));
+        let mut bindings = LinearAttentionBackwardBindings::new(
+            [q?, k?, v?],
+            out?,
+            d_out?,
+            [dq?, dk?, dv?],
+            workspace,
+        );
+        let state =
+            || State { s: pool.words(B * KV_HEADS * D * D), z: pool.words(B * KV_HEADS * D) };
+        bindings.rotation = Some(pool.rotation()?);
+        bindings.state = Some(state());
+        bindings.d_state = Some(state());
         plan.recipe(&shape, &bindings)
     });
 }

@@ -269,7 +269,8 @@ impl core::fmt::Display for LinearAttentionBackwardPlan {
             self.tile.threads(),
             self.shaders.iter().map(|shader| shader.workgroup_bytes).max().unwrap_or(0),
             self.shaders.iter().map(|shader| shader.storage_buffers).max().unwrap_or(0),
-        )
+        )?;
+        self.capabilities.sharing.describe(f, &self.shaders)
     }
 }
 
