@@ -134,7 +134,7 @@ fn attention_backward(
                             let key = select(walked, row, KEYS_OWN);
                             var score = x[c];
                             if (MODIFIED) {
-                                score = modified(score, work, stream, query, key);
+                                score = modified_at(score, work, stream, query, key);
                             }
                             x[c] = select(MASKED, score, sees(work, query, key));
                         }

@@ -41,7 +41,7 @@ fn key_place(batch: u32, stream: u32, s: u32) -> u32 {
 }
 
 fn offset_of(queries: u32, keys: u32) -> i32 {
-    return select(params.causal_offset, i32(keys) - i32(queries), params.align_last != 0u);
+    return select(params.offset, i32(keys) - i32(queries), params.align_last != 0u);
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -130,7 +130,7 @@ fn attention_backward(
                     let query = select(row, first + c, KEYS_OWN);
                     let key = select(first + c, row, KEYS_OWN);
                     if (MODIFIED) {
-                        x = modified(x, work, i / ROWS, query, key);
+                        x = modified_at(x, work, i / ROWS, query, key);
                     }
                     if (MODIFIED || hidden) {
                         x = select(MASKED, x, sees(work, query, key));

@@ -1,8 +1,9 @@
-// What is done to a score between Q·Kᵀ and the softmax, in attention and in decode: softcap, ALiBi,
-// bias, the caller's hooks, in this order. Masks by place come after it.
+// What is done to a score between Q·Kᵀ and the softmax, in attention, its backward pass and decode:
+// softcap, ALiBi, bias, the caller's hooks, in this order. Masks by place come after it.
 //
-// MASKED, in_base_2, in_base_e: softmax.wgsl; bias_of: bias/*.wgsl; slot_of: cache/slots.wgsl or
-// attention/keys_*.wgsl; score_mod, mask_mod: the caller's, or attention/*_mod_none.wgsl
+// MASKED, in_base_2, in_base_e: softmax.wgsl; bias_of: bias/*.wgsl; slot_of: cache/slots.wgsl,
+// attention/keys_*.wgsl or attention_backward/score.wgsl; score_mod, mask_mod: the caller's, or
+// attention/*_mod_none.wgsl
 
 // The built-in may lose all digits near 0, and overflow far from it.
 fn tanh_of(x: f32) -> f32 {

@@ -24,13 +24,13 @@ struct Params {
     first_group: u32,      // of this part of the call
     part_groups: u32,
     head_rows: u32,         // rows of the table of head rows in use
-    causal_offset: i32,    // query i sees keys up to i + causal_offset; past all if not causal
+    offset: i32,           // place of query 0 among the keys
     align_last: u32,       // 1: the last query of a sequence stands at its last key
-    window: i32,           // query i sees keys after i + causal_offset - window
+    window: i32,           // a query sees keys after its place less this
     causal: u32,
-    q_scale: f32,          // softmax_scale · log2 e
+    q_scale: f32,          // of q: softmax_scale, in base 2 or by the softcap
     scale: f32,            // softmax_scale
-    softcap: f32,          // c of c tanh(s / c), in base 2
+    softcap: f32,          // in base 2; 0: none
     q_heads: u32,
     kv_heads: u32,
     heads_out: u32,
@@ -45,8 +45,8 @@ struct Params {
     streams: u32,          // position streams
     q_among_keys: u32,     // 1: a query's position is its place among the keys
     zero: u32,             // 0, unknown to a compiler: loops with it in their bounds stay loops
-    pad0: u32,
-    pad1: u32,
+    ahead: i32,            // keys after its place that a query sees
+    k_scale: f32,          // softmax_scale / q_scale, for dk: queries came scaled
     // In groups of four channels; gradients in single ones, and the bias in single entries.
     q: Strides,
     k: Strides,

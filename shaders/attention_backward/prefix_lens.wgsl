@@ -1,4 +1,4 @@
-// The first keys of a sequence are visible to all of its queries.
+// The first keys of a sequence are visible to each other.
 @group(0) @binding(14) var<storage, read> prefix_lens: array<u32>; // [B]
 
 fn prefix_of(batch: u32) -> u32 {

@@ -1,52 +1,41 @@
-// What the forward pass did to a score between Q·Kᵀ and the softmax, and the derivative of it.
+// Where a score stands, which keys a query sees, and the derivative of the softcap. What the forward
+// pass does to a score is its own text.
+//
+// modified, Place: score.wgsl; head_of: head_rows.wgsl
 
-fn exp_of(x: f32) -> f32 {
-    return exp2(-2.0 * LOG2_E * abs(x));
+// Where a bias has the number of a key.
+fn slot_of(key: u32) -> u32 {
+    return key;
 }
 
-// c tanh(s / c). The built-in may lose all digits near 0, and overflow far from it.
-fn capped(s: f32) -> f32 {
-    let x = s / params.softcap;
-    let e = exp_of(x);
-    let far = sign(x) * (1.0 - e) / (1.0 + e);
-    let x2 = x * x;
-    let near = x * (1.0 + x2 * (-1.0 / 3.0 + x2 * (2.0 / 15.0 + x2 * (-17.0 / 315.0))));
-    return params.softcap * select(far, near, abs(x) < 0.2);
-}
-
-// 1 − tanh²(s / c), without the digits that the subtraction would lose.
+// 1 − tanh² of a score that is a multiple of the cap, without the digits that the subtraction loses.
 fn cap_slope(s: f32) -> f32 {
-    let e = exp_of(s / params.softcap);
+    let e = exp2(-2.0 * LOG2_E * abs(s));
     return 4.0 * e / ((1.0 + e) * (1.0 + e));
 }
 
-// A score after softcap, ALiBi, bias and the caller's mask.
-fn modified(raw: f32, work: Work, stream: u32, query: u32, key: u32) -> f32 {
-    var s = raw;
-    if (SOFTCAP) {
-        s = capped(s);
-    }
-    if (ALIBI) {
-        s += work.head_row.slopes[stream] * f32(i32(key) - (i32(query) + work.offset));
-    }
-    let head = head_of(work.head_row, stream);
-    if (BIAS) {
-        let row = min(query, work.rows.count - 1u);
-        let bias = bias_of(work.batch, head, row, min(key, work.keys - 1u));
-        s = select(s + bias, MASKED, bias <= MASKED);
-    }
-    if (HOOKS) {
-        // A query's place among the keys; without a causal mask, its row.
-        let place = i32(query) + select(0, work.offset, params.causal != 0u);
-        s = select(MASKED, s, mask_mod(work.batch, head, place, i32(key)));
-    }
-    return s;
+// A score after softcap, ALiBi, bias and the caller's mask. Rows past the last one repeat it.
+fn modified_at(score: f32, work: Work, stream: u32, query: u32, key: u32) -> f32 {
+    var at: Place;
+    at.batch = work.batch;
+    at.head = head_of(work.head_row, stream);
+    at.row = min(query, work.rows.count - 1u);
+    at.key = min(key, work.keys - 1u);
+    at.query = i32(at.row) + work.offset;
+    // A hook counts from the row where there is no causal mask.
+    at.hook = i32(at.row) + select(0, work.offset, params.causal != 0u);
+    return modified(score, work.head_row.slopes[stream], at);
+}
+
+// The last key before the window of a query at this place. Within the prefix all see each other.
+fn before_window(prefix: i32, place: i32) -> i32 {
+    return select(place - params.window, -1, place < prefix);
 }
 
 fn sees(work: Work, query: u32, key: u32) -> bool {
     let place = i32(query) + work.offset;
-    let limit = min(i32(work.keys), max(place + 1, work.prefix));
-    return i32(key) < limit && i32(key) > place - params.window;
+    let limit = min(i32(work.keys), max(place + params.ahead + 1, work.prefix));
+    return i32(key) < limit && i32(key) > before_window(work.prefix, place);
 }
 
 // Whether any of the own rows may not see, or be seen by, some of the BLOCK_C walked rows from
@@ -56,7 +45,8 @@ fn any_hidden(work: Work, first: u32) -> bool {
     let keys = select(first, work.own, KEYS_OWN);
     let query_block = select(BLOCK_R, BLOCK_C, KEYS_OWN);
     let key_block = select(BLOCK_C, BLOCK_R, KEYS_OWN);
-    let diagonal = i32(queries) + work.offset;
-    let lowest = diagonal + i32(query_block) - params.window;
-    return keys + key_block > work.keys || i32(keys + key_block) - 1 > diagonal || i32(keys) < lowest;
+    let place = i32(queries) + work.offset; // of the first query
+    let hidden = before_window(work.prefix, place + i32(query_block) - 1);
+    return keys + key_block > work.keys || i32(keys + key_block) - 1 > place + params.ahead
+        || i32(keys) <= hidden;
 }

@@ -11,8 +11,7 @@ fn own_row(work: Work, at: Strides, i: u32) -> u32 {
 
 // Unit u of dq or dk, summed over the walked rows: scaled, turned by its phase, turned back.
 fn store_unit(work: Work, i: u32, u: u32, sum: Pairs, phase: vec2<f32>) {
-    // Queries came scaled by softmax_scale · log2 e.
-    let scale = select(params.scale, LN_2, KEYS_OWN);
+    let scale = select(params.scale, params.k_scale, KEYS_OWN);
     var x = Pairs(sum.a * scale, sum.b * scale);
     if (TURN && !KEYS_OWN) {
         if (u < PAIR_QUADS) {

@@ -36,7 +36,7 @@ fn work_of(in_part: u32) -> Work {
     work.k_first = workspace[header + 2u];
     work.keys = workspace[header + 3u];
     work.prefix = i32(workspace[header + 4u]);
-    work.offset = params.causal_offset;
+    work.offset = params.offset;
     if (params.align_last != 0u) {
         work.offset = i32(work.keys) - i32(work.rows.count);
     }
@@ -46,16 +46,18 @@ fn work_of(in_part: u32) -> Work {
     if (KEYS_OWN) {
         work.own_count = select(work.keys, params.seq_k, !RAGGED_KEYS);
         let last = i32(min(work.own + BLOCK_R, work.keys)) - 1;
-        // Queries before the first key's place do not see it, unless all do.
-        let earliest = select(max(i32(work.own) - work.offset, 0), 0, i32(work.own) < work.prefix);
-        let latest = last - work.offset + min(params.window, 1 << 30u);
+        // Queries that see the first key, up to those that see the last one.
+        let within = i32(work.own) < work.prefix;
+        let earliest = select(max(i32(work.own) - work.offset - params.ahead, 0), 0, within);
+        let far = last - work.offset + min(params.window, 1 << 30u);
+        let latest = select(far, max(far, work.prefix - work.offset), within);
         work.start = u32(earliest) / BLOCK_C * BLOCK_C;
         work.end = select(0u, min(u32(max(latest, 0)), work.rows.count), work.own < work.keys);
     } else {
         work.own_count = work.rows.count;
         let last = i32(min(work.own + BLOCK_R, work.rows.count)) - 1;
-        let visible = min(work.keys, u32(max(last + work.offset + 1, work.prefix)));
-        let oldest = max(i32(work.own) + work.offset - params.window + 1, 0);
+        let visible = min(work.keys, u32(max(last + work.offset + params.ahead + 1, work.prefix)));
+        let oldest = max(before_window(work.prefix, i32(work.own) + work.offset) + 1, 0);
         work.start = u32(oldest) / BLOCK_C * BLOCK_C;
         work.end = visible;
         if (D_BIAS) {

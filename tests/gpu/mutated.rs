@@ -2,14 +2,17 @@
 //! had and the other had not. What holds the rule must find it, in every kernel that has it.
 
 use phasor::attention::AttentionProblem;
-use phasor::{Bias, ScoreHook};
+use phasor::attention_backward::AttentionBackwardProblem;
+use phasor::rotary::{RopeConfig, RopeRule};
+use phasor::{Bias, HeadMap, ScoreHook};
 
 use crate::{
     attention::{Case, control, variants::EDGY},
+    attention_backward::{self as backward, Case as Backward},
     decode::short,
     edges::far,
-    harness::{Fault, Result, with_fault},
-    merge,
+    harness::{Fault, Ids, Result, Rotation, with_fault},
+    linear_attention_backward as linear, merge,
 };
 
 /// A fault, and what has to find it.
@@ -134,9 +137,104 @@ fn far_parts() -> Result {
     far::merged(&merge::Case::new(3, 8))
 }
 
+fn gradients(change: impl FnOnce(&mut AttentionBackwardProblem)) -> Result {
+    let mut problem = backward::control();
+    change(&mut problem);
+    Backward::new(&problem)?.check()
+}
+
+/// By a table with a scale.
+fn gradients_turned_back() -> Result {
+    let problem = AttentionBackwardProblem { unrotate: true, ..backward::control() };
+    let rule = RopeRule::YarnRotations {
+        factor: 4.0,
+        original_max_position_embeddings: 64,
+        alpha: 1.0,
+        beta: 4.0,
+    };
+    let config = RopeConfig { rule, ..RopeConfig::new(16, 1e4) };
+    let rotation = Rotation::new(config, Ids::From(3));
+    Backward { rotations: Some([rotation.clone(), rotation]), ..Backward::new(&problem)? }.check()
+}
+
+fn gradients_of_groups() -> Result {
+    let forward = AttentionProblem::new(HeadMap::ropepp(4)?, 2, 16);
+    Backward::new(&AttentionBackwardProblem::new(forward))?.check()
+}
+
+/// Faults that a loss which falls does not show.
+fn mutations_of_gradients() -> Vec<Mutation> {
+    let mutation =
+        |name, fault, find: fn() -> Result| Mutation { name, fault, found_by: vec![find] };
+    let linear = || linear::scaled()?.check();
+    vec![
+        mutation(
+            "keys take the imaginary part with the sign of queries",
+            ["const SIGN: f32 = select(1.0, -1.0, KEYS_OWN);", "const SIGN: f32 = 1.0;"],
+            || gradients(|_| ()),
+        ),
+        mutation(
+            "a gradient is divided by the scale of the table",
+            [
+                "return Pairs(x.a * t.cos + x.b * t.sin, x.b * t.cos - x.a * t.sin);",
+                "let m = t.cos * t.cos + t.sin * t.sin;
+                return Pairs((x.a * t.cos + x.b * t.sin) / m, (x.b * t.cos - x.a * t.sin) / m);",
+            ],
+            gradients_turned_back,
+        ),
+        mutation(
+            "the gradient of the log-sum-exp has another sign",
+            ["delta -= d_lse[i];", "delta += d_lse[i];"],
+            || gradients(|p| p.d_lse = true),
+        ),
+        mutation(
+            "keys are seen by all queries",
+            ["let limit = min(", "let limit = select(0, 1 << 29u, KEYS_OWN) + min("],
+            || gradients(|_| ()),
+        ),
+        mutation(
+            "the kv head of a query head by its place in a group",
+            [
+                "let kv_head = select(work.head / params.group, work.head, KEYS_OWN);",
+                "let kv_head = select(work.head % params.group, work.head, KEYS_OWN);",
+            ],
+            gradients_of_groups,
+        ),
+        mutation(
+            "linear: a head's gradient is turned by its phase once more",
+            ["vec2(-x.y, x.x) * head.sin", "vec2(x.y, -x.x) * head.sin"],
+            linear,
+        ),
+        mutation(
+            "linear: the denominator has no gradient",
+            ["select(r, 0.0, sum == 0.0), 0.0, 0.0)", "0.0, 0.0, 0.0)"],
+            linear,
+        ),
+        mutation(
+            "linear: the gradient of the state is scanned forward",
+            ["select(n, params.chunks - 1u - n, BACK)", "n"],
+            linear,
+        ),
+        mutation(
+            "linear: keys turn back by the plane of queries",
+            ["n == 1u), params.plane_k, work", "n == 1u), params.plane_q, work"],
+            linear,
+        ),
+    ]
+}
+
+#[test]
+fn faults_of_gradients_are_found() {
+    hold(mutations_of_gradients());
+}
+
 #[test]
 fn faults_are_found() {
-    for Mutation { name, fault, found_by } in mutations() {
+    hold(mutations());
+}
+
+fn hold(mutations: Vec<Mutation>) {
+    for Mutation { name, fault, found_by } in mutations {
         for (n, find) in found_by.into_iter().enumerate() {
             find().unwrap_or_else(|error| panic!("{name}, {n}, without the fault: {error}"));
             let found = with_fault(fault, find);

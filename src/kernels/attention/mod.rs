@@ -12,8 +12,8 @@ use crate::plan::attention::{AttentionPlan, AttentionShape, Bound, Keys};
 use crate::plan::rules::Bias;
 use crate::plan::{Budget, Capabilities, KernelKind, Shader, binding};
 pub use bindings::{AttentionBindings, BlockList};
+pub(crate) use params::{FAR, NO_WINDOW, offset};
 use params::{Lists, Params};
-pub(crate) use params::{NO_WINDOW, causal_offset};
 
 impl sealed::Sealed for AttentionPlan {}
 

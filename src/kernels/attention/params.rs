@@ -138,19 +138,13 @@ impl Params {
 }
 
 /// Sequences are shorter than this, and offsets no longer, so that sums of them fit an i32.
-const FAR: i32 = 1 << 29;
+pub(crate) const FAR: i32 = 1 << 29;
 /// Further back than any key, and still no i32 overflows.
 pub(crate) const NO_WINDOW: i32 = 3 << 29;
 
 /// Place of query 0 among the keys, in the 32 bits that the shader has.
-fn offset(shape: &AttentionShape, placed: bool) -> Result<i32> {
+pub(crate) fn offset(shape: &AttentionShape, placed: bool) -> Result<i32> {
     narrow(shape, if placed { shape.offset() } else { 0 })
-}
-
-/// The same for a shader that has one rule, a causal mask: without one, query 0 lies so far behind
-/// the keys that it sees all of them.
-pub(crate) fn causal_offset(shape: &AttentionShape, causal: bool) -> Result<i32> {
-    narrow(shape, if causal { shape.offset() } else { i64::from(FAR) })
 }
 
 fn narrow(shape: &AttentionShape, offset: i64) -> Result<i32> {

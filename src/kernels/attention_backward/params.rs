@@ -2,10 +2,9 @@
 
 use super::bindings::{AttentionBackwardBindings, Checked};
 use crate::call::{Positions, RotaryParams, Strides};
-use crate::kernels::attention::{NO_WINDOW, causal_offset};
+use crate::kernels::attention::{FAR, NO_WINDOW, offset};
 use crate::plan::attention::{Alignment, AttentionShape, Keys, Queries};
 use crate::plan::attention_backward::{AttentionBackwardPlan, Part, Side};
-use crate::plan::softmax::in_base_2;
 use crate::uniform::uniform;
 use crate::{Layout, Result};
 
@@ -21,7 +20,7 @@ uniform! {
         first_group: u32,
         part_groups: u32,
         head_rows: u32,
-        causal_offset: i32,
+        offset: i32,
         align_last: u32,
         window: i32,
         causal: u32,
@@ -42,8 +41,8 @@ uniform! {
         streams: u32,
         q_among_keys: u32,
         zero: u32,
-        pad0: u32,
-        pad1: u32,
+        ahead: i32,
+        k_scale: f32,
         q: Strides,
         k: Strides,
         v: Strides,
@@ -79,19 +78,24 @@ impl Params {
             Some(rotation) => matches!(rotation.q_positions, Positions::AmongKeys),
             None => false,
         };
+        let rules = p.rules();
+        let (q_scale, softcap) = rules.scale_and_cap();
         Ok(Self {
             batch: shape.batch,
             seq_q: shape.seq_q,
             seq_k: shape.seq_k,
             group: p.heads.q_heads() / p.kv_heads,
             head_rows: plan.head_rows.len(),
-            causal_offset: causal_offset(shape, p.causal)?,
-            align_last: u32::from(p.causal && p.alignment == Alignment::LastKey),
+            offset: offset(shape, rules.placed())?,
+            align_last: u32::from(rules.placed() && p.alignment == Alignment::LastKey),
             window: p.window.map_or(NO_WINDOW, |window| window as i32),
             causal: u32::from(p.causal),
-            q_scale: (f64::from(p.softmax_scale) * core::f64::consts::LOG2_E) as f32,
+            q_scale,
             scale: p.softmax_scale,
-            softcap: p.softcap.map_or(1.0, in_base_2),
+            softcap,
+            ahead: rules.ahead().map_or(FAR, |keys| keys as i32),
+            // Queries came scaled by softmax_scale · log2 e, or by softmax_scale / softcap.
+            k_scale: p.softcap.unwrap_or(core::f32::consts::LN_2),
             q_heads: p.heads.q_heads(),
             kv_heads: p.kv_heads,
             heads_out,

@@ -23,29 +23,31 @@ impl AttentionBackwardPlan {
         let p = &self.problem.attention;
         let (own, walked) = (n(self.tile(side).own_rows()), n(self.tile(side).walked_rows()));
         // Where the device alone knows lengths, all rows of the other side may be walked over.
-        let known = p.causal && !p.prefix && p.alignment == Alignment::Shape;
+        let ahead = p.rules().ahead().map(i64::from);
+        let ahead = ahead.filter(|_| !p.prefix && p.alignment == Alignment::Shape);
         let offset = shape.offset();
-        let (rows, head_rows) = match side {
-            Side::Queries if self.problem.d_bias || !known => {
-                (n(shape.seq_k), n(self.head_rows.of_a_query_head))
-            }
-            Side::Queries => {
-                let last = ((tile + 1) * own).min(n(shape.seq_q)) as i64;
-                let seen = u64::try_from(last + offset).unwrap_or(0).min(n(shape.seq_k));
-                (seen, n(self.head_rows.of_a_query_head))
-            }
-            Side::Keys if !known => (n(shape.seq_q), n(self.head_rows.each)),
-            Side::Keys => {
-                let first = ((tile * own) as i64 - offset).clamp(0, i64::from(shape.seq_q));
-                // The first walked tile may begin before the first row that sees a key.
-                let first = first as u64 / walked * walked;
-                (n(shape.seq_q) - first, n(self.head_rows.each))
-            }
+        let head_rows = match side {
+            Side::Queries => n(self.head_rows.of_a_query_head),
+            Side::Keys => n(self.head_rows.each),
         };
-        // A window may begin at the last row of a tile.
-        let window = match p.window {
-            Some(window) if !self.problem.d_bias => n(window) + own + walked - 2,
-            _ => u64::MAX,
+        let rows = match (side, ahead) {
+            (Side::Queries, Some(ahead)) if !self.problem.d_bias => {
+                let last = ((tile + 1) * own).min(n(shape.seq_q)) as i64;
+                u64::try_from(last + offset + ahead).unwrap_or(0).min(n(shape.seq_k))
+            }
+            (Side::Queries, _) => n(shape.seq_k),
+            (Side::Keys, Some(ahead)) => {
+                let first = (tile * own) as i64 - offset - ahead;
+                let first = first.clamp(0, i64::from(shape.seq_q));
+                // The first walked tile may begin before the first row that sees a key.
+                n(shape.seq_q) - first as u64 / walked * walked
+            }
+            (Side::Keys, None) => n(shape.seq_q),
+        };
+        // A window may begin at the last row of a tile; within a prefix there is none.
+        let window = match p.window.filter(|_| !p.prefix && !self.problem.d_bias) {
+            Some(window) => n(window) + n(p.rules().ahead().unwrap_or(0)) + own + walked - 2,
+            None => u64::MAX,
         };
         head_rows * rows.min(window).div_ceil(walked)
     }
@@ -150,7 +152,8 @@ mod tests {
     fn parts_are_all_workgroups_in_order() {
         let forward = AttentionProblem::new(HeadMap::ropepp(4).unwrap(), 2, 64);
         let windowed = AttentionProblem { window: Some(40), ..forward.clone() };
-        for forward in [forward, windowed] {
+        let both_ways = AttentionProblem { causal: false, ..windowed.clone() };
+        for forward in [forward, windowed, both_ways] {
             let problem = AttentionBackwardProblem::new(forward);
             let plan = problem.plan(&Capabilities::webgpu_default()).unwrap();
             for (seq_q, seq_k) in [(1, 1), (300, 300), (77, 900), (500, 20)] {

@@ -109,21 +109,6 @@ impl AttentionBackwardProblem {
                 p.outputs == Outputs::Split,
                 "merged: of split outputs there are no gradients",
             ),
-            (
-                "window",
-                p.window.is_some() && !p.causal,
-                "a causal mask: windows to both sides have no gradients yet",
-            ),
-            (
-                "alibi_slopes",
-                !p.alibi_slopes.is_empty() && !p.causal,
-                "a causal mask: ALiBi to both sides has no gradients yet",
-            ),
-            (
-                "prefix",
-                p.prefix && p.window.is_some(),
-                "none beside a window: together they have no gradients yet",
-            ),
             ("resumable", p.resumable, "false: the backward pass is cut between tiles alone"),
             ("d_sinks", self.d_sinks && p.sinks.is_empty(), "false without sinks"),
             (

@@ -129,7 +129,7 @@ pub(super) fn gradients(
     ];
     // A pass over keys without their rotation, and without that of queries, reads no table.
     let turns = problem.turns();
-    let [bias, _, mask_mod] = p.rules().files();
+    let [bias, score_mod, mask_mod] = p.rules().files();
     let files = [
         stored!(p.q_dtype, "io/q"),
         stored!(p.kv_dtype, "io/k"),
@@ -151,7 +151,9 @@ pub(super) fn gradients(
             wgsl!("attention_backward/turn_none")
         },
         wgsl!("attention_backward/score"),
+        wgsl!("score"),
         bias,
+        score_mod,
         mask_mod,
         wgsl!("attention_backward/store"),
         if keys_own {

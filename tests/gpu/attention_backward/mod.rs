@@ -250,7 +250,7 @@ impl Case {
             None => (score, one),
         };
         if let Some(&slope) = p.alibi_slopes.get(place.head) {
-            let distance = place.key as i64 - place.position;
+            let distance = -(place.key as i64 - place.position).abs();
             score += R::from_f64(slope.into()) * R::from_f64(distance as f64);
         }
         if let Some(bias) = bias {
@@ -261,10 +261,12 @@ impl Case {
         if p.mask_mod.is_some() && !in_stripes(place.batch, query, key) {
             return None;
         }
-        let in_window = p.window.is_none_or(|w| key > place.position - i64::from(w));
-        let prefix = self.prefix_lens.as_ref();
-        let in_prefix = prefix.is_some_and(|lens| place.key < lens[place.batch] as usize);
-        let causal = !p.prefix || key <= place.position || in_prefix;
+        let prefix = self.prefix_lens.as_ref().map_or(0, |lens| i64::from(lens[place.batch]));
+        let in_window = p.window.map(i64::from).is_none_or(|w| {
+            let behind = key > place.position - w || place.position < prefix;
+            behind && (p.causal || key < place.position + w)
+        });
+        let causal = !p.prefix || key <= place.position || key < prefix;
         (in_window && causal).then_some((score, slope))
     }
 

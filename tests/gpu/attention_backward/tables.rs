@@ -114,13 +114,20 @@ fn what_models_add() {
     };
     let everything =
         AttentionBackwardProblem { d_lse: true, d_sinks: true, d_bias: true, ..of(all) };
+    let mut both_ways = everything.clone();
+    both_ways.attention.causal = false;
     let problems = [
         with("full", AttentionProblem { causal: false, ..forward.clone() }),
         with("window", AttentionProblem { window: Some(7), ..forward.clone() }),
+        with(
+            "window both ways",
+            AttentionProblem { window: Some(7), causal: false, ..forward.clone() },
+        ),
         with("softcap", AttentionProblem { softcap: Some(2.0), ..forward.clone() }),
         with("mask", AttentionProblem { bias: Some(Bias::Mask), ..forward.clone() }),
         with("hook", AttentionProblem { mask_mod, ..forward.clone() }),
         ("everything".to_owned(), everything),
+        ("everything, both ways".to_owned(), both_ways),
     ];
     let mut cases = Vec::new();
     for (name, problem) in problems {
@@ -132,12 +139,15 @@ fn what_models_add() {
             cases.push((format!("{name}, {tile}, padded"), padded));
         }
     }
-    let prefix = Case::new(&of(AttentionProblem { prefix: true, ..forward })).unwrap();
-    for lens in [[0, 20], [43, 1000], [1, 17]] {
-        let case = Case { prefix_lens: Some(lens.to_vec()), ..prefix.clone() };
-        cases.push((format!("prefix {lens:?}"), case.clone()));
-        let padded = Case { kv_lens: Some(vec![9, 30]), ..case };
-        cases.push((format!("prefix {lens:?}, padded"), padded));
+    for window in [None, Some(9)] {
+        let forward = AttentionProblem { prefix: true, window, ..forward.clone() };
+        let prefix = Case::new(&of(forward)).unwrap();
+        for lens in [[0, 20], [43, 1000], [1, 17]] {
+            let case = Case { prefix_lens: Some(lens.to_vec()), ..prefix.clone() };
+            cases.push((format!("window {window:?}, prefix {lens:?}"), case.clone()));
+            let padded = Case { kv_lens: Some(vec![9, 30]), ..case };
+            cases.push((format!("window {window:?}, prefix {lens:?}, padded"), padded));
+        }
     }
     run_table(&cases, Case::check);
 }
