@@ -1,5 +1,5 @@
-// Where a score stands, which keys a query sees, and the derivative of the softcap. What the forward
-// pass does to a score is its own text.
+// Where a score stands, which keys a query sees, and the derivative of the softcap. What the
+// forward pass does to a score is its own text.
 //
 // modified, Place: score.wgsl; head_of: head_rows.wgsl
 
@@ -8,7 +8,7 @@ fn slot_of(key: u32) -> u32 {
     return key;
 }
 
-// 1 − tanh² of a score that is a multiple of the cap, without the digits that the subtraction loses.
+// 1 − tanh² of a score that is a multiple of the cap, without the digits that subtracting loses.
 fn cap_slope(s: f32) -> f32 {
     let e = exp2(-2.0 * LOG2_E * abs(s));
     return 4.0 * e / ((1.0 + e) * (1.0 + e));
