@@ -1,5 +1,7 @@
 //! Proof, without a GPU, that host structs are those of the shaders. What stands in for "must be
 //! kept in sync" comments. Binding numbers are held by `tests/shaders`.
+//!
+//! Code of tests: what does not fit panics, and fails the test that asked.
 
 use naga::{ArraySize, Handle, Module, ScalarKind, Type, TypeInner, VectorSize};
 

@@ -1,8 +1,9 @@
 //! The probe of attention's gradients.
 
+use super::attention::attention_inputs;
 use super::inputs::{Turn, numbers, wide};
 use super::memory::Contents;
-use super::probes::{Expected, Ready, attention_inputs};
+use super::probes::{Expected, Ready};
 use crate::attention_backward::{AttentionBackward, AttentionBackwardBindings, BackwardRotation};
 use crate::gpu::Positions;
 use crate::oracle::{self, AttentionGradients, Place, Real, Upstream};

@@ -18,13 +18,18 @@
 //! and [`selftest`] blocks. On the web nothing may block: there [`SelfTest::start`] submits, and
 //! [`SelfTest::finish`], called once in a while, asks whether the results are there.
 
+mod attention;
 mod backward;
+mod caches;
 mod inputs;
+mod linear;
 mod linear_backward;
 mod memory;
 mod probes;
 mod readback;
 mod report;
+mod rope;
+mod scores;
 
 pub use report::{Finding, Outcome, Report};
 
