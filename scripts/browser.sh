@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# The page of examples/browser: builds it, then serves it, or with --check lets a headless Chromium
-# run it on its software adapter and prints what it found.
+# The page of examples/browser: builds it, then serves it; or leaves it in a folder for any static
+# host; or, with --check, lets a headless Chromium try it on its software adapter.
 #
 #     scripts/browser.sh                     serve at http://localhost:8000
+#     scripts/browser.sh --out DIR           HTML, CSS, JavaScript, wasm and data in DIR
 #     scripts/browser.sh --check [CHROMIUM]  options of Chromium's own in CHROMIUM_OPTIONS
 #
 # Needs: rustup target add wasm32-unknown-unknown; wasm-bindgen (cargo install wasm-bindgen-cli, of
-# the version in Cargo.lock); Node.js 20.11 or later; for --check, Chromium, which takes
-# CHROMIUM_OPTIONS=--no-sandbox to run as root. What is missing is named, with status 3.
+# the version in Cargo.lock); to serve or check, Node.js 20.11 or later; for --check, Chromium,
+# which takes CHROMIUM_OPTIONS=--no-sandbox to run as root. What is missing is named, with status 3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,20 +16,47 @@ need() {
     command -v "$1" >/dev/null || { printf 'skipped: no %s; %s\n' "$1" "$2"; exit 3; }
 }
 need wasm-bindgen 'cargo install wasm-bindgen-cli, of the version in Cargo.lock'
-need node 'install Node.js 20.11 or later'
 [ -d "$("${RUSTC:-rustc}" --print target-libdir --target wasm32-unknown-unknown)" ] || {
     printf 'skipped: no standard library for the web; rustup target add wasm32-unknown-unknown\n'
     exit 3
 }
+mode=${1:-}
 browser=${2:-chromium}
-if [ "${1:-}" = --check ]; then need "$browser" 'install Chromium, or name another browser of its kind'; fi
+target=${CARGO_TARGET_DIR:-target}
+site=$target/browser
+case $mode in
+    --out) site=${2:?--out needs a folder} ;;
+    --check) need "$browser" 'install Chromium, or name another browser of its kind' ;;
+    '') ;;
+    *) printf 'usage: %s [--out DIR | --check [CHROMIUM]]\n' "$0"; exit 2 ;;
+esac
+[ "$mode" = --out ] || need node 'install Node.js 20.11 or later'
 
 cargo build --locked --release -p phasor-browser --target wasm32-unknown-unknown
-page=examples/browser
-wasm-bindgen --target web --no-typescript --out-dir $page/pkg \
-    "${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/phasor_browser.wasm"
-if [ "${1:-}" = --check ]; then
-    # shellcheck disable=SC2086 # a list of options
-    exec node $page/serve.mjs --check "$browser" --use-webgpu-adapter=swiftshader ${CHROMIUM_OPTIONS:-}
-fi
-exec node $page/serve.mjs
+rm -rf "$site/pkg" # an older build's
+mkdir -p "$site/data"
+cp examples/browser/page/* "$site"
+cp tests/data/real/real_layer*.safetensors "$site/data"
+wasm-bindgen --target web --no-typescript --out-dir "$site/pkg" \
+    "$target/wasm32-unknown-unknown/release/phasor_browser.wasm"
+
+# What the first view downloads, as a host that compresses sends it.
+bytes=0
+for file in "$site"/*.{html,css,js,json,svg} "$site"/pkg/*.{js,wasm} \
+    "$site/data/real_layer10.safetensors"; do
+    case $file in */check.js) continue ;; esac
+    bytes=$((bytes + $(gzip -9 -c "$file" | wc -c)))
+done
+printf 'first view: %d.%02d MB compressed\n' $((bytes / 1000000)) $((bytes / 10000 % 100))
+[ "$bytes" -le 5000000 ] || { printf 'more than the 5 MB that it may have\n'; exit 1; }
+
+serve=examples/browser/serve.mjs
+case $mode in
+    --out) printf 'the page is in %s\n' "$site" ;;
+    --check)
+        # shellcheck disable=SC2086 # a list of options
+        exec node $serve "$site" --check "$browser" --use-webgpu-adapter=swiftshader \
+            ${CHROMIUM_OPTIONS:-}
+        ;;
+    *) exec node $serve "$site" ;;
+esac

@@ -1,35 +1,46 @@
-// Serves the page, or, with --check, lets a headless Chromium open it and waits for what it found.
+// Serves a folder that scripts/browser.sh made, or, with --check, lets a headless Chromium open it
+// there and waits for what the page's own check.js found.
 //
-//     node serve.mjs
-//     node serve.mjs --check CHROMIUM [its options]
+//     node serve.mjs FOLDER
+//     node serve.mjs FOLDER --check CHROMIUM [its options]
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
-import { extname, join } from 'node:path';
+import { extname, join, normalize } from 'node:path';
 
-const folder = import.meta.dirname;
-const types = { '.html': 'text/html', '.js': 'text/javascript', '.wasm': 'application/wasm' };
-const files = new Set(['index.html', 'pkg/phasor_browser.js', 'pkg/phasor_browser_bg.wasm']);
-const minutes = 5;
+const types = {
+  '.css': 'text/css', '.html': 'text/html', '.js': 'text/javascript', '.json': 'application/json',
+  '.svg': 'image/svg+xml', '.wasm': 'application/wasm',
+};
+const minutes = 10;
 
-const options = process.argv.slice(2);
+const [folder, ...options] = process.argv.slice(2);
 const check = options[0] === '--check' ? options.slice(1) : undefined;
 const port = check ? 0 : 8000;
 let finish;
 const finished = new Promise((resolve) => { finish = resolve; });
 
 const server = createServer((request, response) => {
-  const path = new URL(request.url, 'http://localhost').pathname.slice(1) || 'index.html';
-  if (request.method === 'POST' && path === 'report') {
+  const path = new URL(request.url, 'http://localhost').pathname;
+  if (check && request.method === 'POST' && path === '/report') {
     let body = '';
     request.on('data', (chunk) => { body += chunk; });
-    request.on('end', () => { response.end(); finish(JSON.parse(body)); });
-  } else if (files.has(path)) {
-    response.setHeader('Content-Type', types[extname(path)]);
-    response.end(readFileSync(join(folder, path)));
-  } else {
+    request.on('end', () => {
+      response.end();
+      const report = JSON.parse(body);
+      if (report.line) console.log(report.line);
+      else finish(report);
+    });
+    return;
+  }
+  try {
+    const file = normalize(path === '/' ? '/index.html' : path);
+    const contents = readFileSync(join(folder, file));
+    response.setHeader('Content-Type', types[extname(file)] ?? 'application/octet-stream');
+    response.end(contents);
+  } catch {
     response.writeHead(404).end();
   }
 });
@@ -44,7 +55,8 @@ server.listen(port, 'localhost', async () => {
   const browser = spawn(program, [
     '--headless=new', '--no-first-run', '--disable-background-networking',
     '--disable-component-update', '--disable-sync', `--user-data-dir=${profile}`,
-    '--enable-unsafe-webgpu', ...given, `${address}?report`,
+    '--enable-unsafe-webgpu', '--js-flags=--expose-gc', '--enable-precise-memory-info',
+    '--window-size=1280,900', ...given, `${address}?check`,
   ], { stdio: ['ignore', 'ignore', 'pipe'] });
   let log = '';
   browser.stderr.on('data', (chunk) => { log += chunk; });
@@ -52,8 +64,9 @@ server.listen(port, 'localhost', async () => {
   browser.on('exit', (code) => finish({ failed: true, text: `the browser ended with ${code}\n${log}` }));
   const late = () => finish({ failed: true, text: `nothing within ${minutes} minutes\n${log}` });
   setTimeout(late, minutes * 60_000).unref();
-  const { failed, text } = await finished;
+  const { failed, text, results } = await finished;
   console.log(text);
+  if (results) writeFileSync(join(folder, 'results.json'), results);
   browser.removeAllListeners('exit');
   browser.on('exit', () => {
     rmSync(profile, { recursive: true, force: true, maxRetries: 10 });

@@ -1,8 +1,5 @@
 //! Compiles the kernels of all layers, each shader once, several at a time.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use crate::attention::Attention;
 use crate::decode::Decode;
 use crate::gpu::Compiler;
@@ -132,14 +129,24 @@ pub(super) fn kernels(compiler: Compiler<'_>, kinds: &[LayerPlan]) -> Result<Vec
     kinds.collect()
 }
 
-/// Compiles on as many threads as there are cores. One after the other in a browser, which has no
-/// threads to give, and on OpenGL, whose context belongs to one thread at a time.
+/// Compiles one after the other: a browser's device belongs to one thread.
+#[cfg(target_arch = "wasm32")]
 fn compile_all(compiler: Compiler<'_>, plans: &[Plan<'_>]) -> Result<Vec<Kernel>> {
+    plans.iter().map(|plan| plan.compile(compiler)).collect()
+}
+
+/// Compiles on as many threads as there are cores; one after the other on OpenGL, whose context
+/// belongs to one thread at a time.
+#[cfg(not(target_arch = "wasm32"))]
+fn compile_all(compiler: Compiler<'_>, plans: &[Plan<'_>]) -> Result<Vec<Kernel>> {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     let threads = match compiler.device().adapter_info().backend {
-        wgpu::Backend::Gl | wgpu::Backend::BrowserWebGpu => 1,
+        wgpu::Backend::Gl => 1,
         _ => std::thread::available_parallelism().map_or(1, usize::from).min(plans.len()),
     };
-    if threads == 1 || cfg!(target_arch = "wasm32") {
+    if threads == 1 {
         return plans.iter().map(|plan| plan.compile(compiler)).collect();
     }
     let next = AtomicUsize::new(0);
