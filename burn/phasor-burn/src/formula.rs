@@ -54,6 +54,9 @@ pub fn key(rotary: &Rotary, x: Tensor<4>, positions: &Positions) -> Result<Tenso
     rotate(rotary, x, positions, Side::Key)
 }
 
+/// What hidden scores are given beside their own.
+const HIDDEN: f64 = -1e30;
+
 /// Output, largest score of each row, and what the exponentials of the others add up to beside it.
 fn attended(
     q: Tensor<4>,
@@ -77,10 +80,10 @@ fn attended(
     };
     let rows = h / heads * s_q;
     let scale = options.softmax_scale.map_or((d as f64).powf(-0.5), f64::from);
-    let scores = turned(q, &outputs, options)
+    // Scaled are the queries: there are fewer of them than scores.
+    let scores = turned(q.mul_scalar(scale), &outputs, options)
         .reshape([b, heads, rows, d])
         .matmul(k.swap_dims(2, 3))
-        .mul_scalar(scale)
         .reshape([b, h, s_q, s_k]);
     let scores = match options.softcap {
         Some(cap) => (scores / cap).tanh() * cap,
@@ -106,9 +109,12 @@ fn attended(
             Some(if causal { far.bool_or(distance().greater_elem(0)) } else { far })
         }
     };
-    let hidden = hidden.map(|hidden| hidden.reshape([1, 1, s_q, s_k]).expand([b, h, s_q, s_k]));
+    // Added, since a sum has nothing to do on its way back; any score is lost beside it.
     let scores = match &hidden {
-        Some(hidden) => scores.mask_fill(hidden.clone(), -1e30),
+        Some(hidden) => {
+            let far = hidden.clone().float().mul_scalar(HIDDEN).cast(scores.dtype());
+            scores + far.reshape([1, 1, s_q, s_k])
+        }
         None => scores,
     };
     let sinks = match options.sinks.is_empty() {
@@ -122,9 +128,13 @@ fn attended(
         None => most,
     };
     let weights = (scores - most.clone()).exp();
+    // Hidden ones are 0 already, but where a row has no others.
+    let keyless = s_k < s_q || options.window == Some(0);
     let weights = match hidden {
-        Some(hidden) => weights.mask_fill(hidden, 0.0),
-        None => weights,
+        Some(hidden) if keyless => {
+            weights.mask_fill(hidden.reshape([1, 1, s_q, s_k]).expand([b, h, s_q, s_k]), 0.0)
+        }
+        _ => weights,
     };
     let total = weights.clone().sum_dim(3);
     let total = match sinks {

@@ -205,10 +205,13 @@ impl RotaryAttention {
     /// # Errors
     /// As [`RotaryAttention::forward`].
     pub fn forward_at(&self, x: Tensor<3>, positions: &Positions) -> Result<Tensor<3>> {
-        let [batch, seq, _] = x.dims();
+        let [batch, seq, width] = x.dims();
+        // Rows of one product: as a batch of products, each sequence would have a gradient of the
+        // weights, and those be added.
+        let x = x.reshape([batch * seq, width]);
         // Views: no rows are moved.
-        let heads = |x: Tensor<3>| {
-            let heads = x.dims()[2] / self.head_dim;
+        let heads = |x: Tensor<2>| {
+            let heads = x.dims()[1] / self.head_dim;
             x.reshape([batch, seq, heads, self.head_dim]).swap_dims(1, 2)
         };
         let q = heads(self.query.forward(x.clone()));
@@ -219,7 +222,9 @@ impl RotaryAttention {
             Implementation::Formula => self.formula(q, k, v, positions),
         }?;
         let [_, heads, _, dim] = out.dims();
-        Ok(self.output.forward(out.swap_dims(1, 2).reshape([batch, seq, heads * dim])))
+        let out = self.output.forward(out.swap_dims(1, 2).reshape([batch * seq, heads * dim]));
+        let [_, width] = out.dims();
+        Ok(out.reshape([batch, seq, width]))
     }
 
     fn kernels(

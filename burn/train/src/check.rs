@@ -4,8 +4,7 @@
 
 use std::path::Path;
 
-use burn::module::Param;
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use phasor_burn::phasor::rotary::{RopeConfig, RopeRule};
 use phasor_burn::{Implementation, Mode};
@@ -14,6 +13,7 @@ use serde_json::Value;
 use crate::Result;
 use crate::file::File;
 use crate::model::{Entry, Lm, Sizes};
+use crate::optimizer::{AdamW, values};
 
 /// What f32 may be off by, as the reference's README has it.
 const LOSS: f64 = 1e-5;
@@ -30,8 +30,9 @@ pub fn check(path: &Path, implementation: Implementation, device: &Device) -> Re
     let file = File::read(path)?;
     let run = Run::read(&file)?;
     let mut model = Lm::new(&run.sizes, &run.rope, implementation, device)?;
-    load(&mut model, &file, device)?;
-    let mut optimizer = run.optimizer()?;
+    model.load(&file, "w.", device)?;
+    let optimizer = run.optimizer()?;
+    let mut moments = None;
     let (mut most, mut most_norm) = (0f64, 0f64);
     for (step, tokens) in run.tokens.iter().enumerate() {
         let tokens = Tensor::<2, Int>::from_data(tokens.clone(), device);
@@ -45,7 +46,7 @@ pub fn check(path: &Path, implementation: Implementation, device: &Device) -> Re
         let off = hold("the gradient's norm", step, norm, stated, NORM * stated)?;
         most_norm = most_norm.max(off / stated);
         hold("the gradient", step, first, 0.0, GRADIENT)?;
-        model = optimizer.step(run.lr, model, gradients);
+        optimizer.step(run.lr, &mut model, &gradients, &mut moments)?;
     }
     let (rms, largest) = last_weights(&mut model, &file)?;
     hold("the last weights' root mean square", run.loss.len(), rms, 0.0, WEIGHTS_RMS)?;
@@ -119,6 +120,9 @@ impl Run {
             norm_eps: number(&config, "rms_norm_eps")?,
             tied: config["tie"].as_bool().unwrap_or(false),
             positions: length - 1,
+            rotary: true,
+            alibi: false,
+            window: None,
         };
         if config["hidden_act"] != "silu" {
             return Err(format!("an activation that is not known: {}", config["hidden_act"]).into());
@@ -133,7 +137,7 @@ impl Run {
         Ok(Self { sizes, rope, about_optimizer, lr, tokens, loss, norm })
     }
 
-    fn optimizer(&self) -> Result<ModuleOptimizer> {
+    fn optimizer(&self) -> Result<AdamW> {
         let about = &self.about_optimizer;
         let known = about["algorithm"] == "AdamW"
             && about["bias_correction"] == true
@@ -143,12 +147,12 @@ impl Run {
             return Err(format!("an optimizer that is not known: {about}").into());
         }
         let beta = |n: usize| about["betas"][n].as_f64().ok_or("no betas");
-        Ok(AdamWConfig::new()
-            .with_beta_1(beta(0)? as f32)
-            .with_beta_2(beta(1)? as f32)
-            .with_epsilon(number(about, "eps")? as f32)
-            .with_weight_decay(number(about, "weight_decay")? as f32)
-            .init())
+        Ok(AdamW {
+            betas: [beta(0)?, beta(1)?],
+            eps: number(about, "eps")?,
+            weight_decay: number(about, "weight_decay")?,
+            clip: None,
+        })
     }
 }
 
@@ -175,35 +179,6 @@ fn number(about: &Value, key: &str) -> Result<f64> {
 fn count(about: &Value, key: &str) -> Result<usize> {
     let found = about[key].as_u64().ok_or_else(|| format!("no {key} in {about}"))?;
     Ok(usize::try_from(found)?)
-}
-
-/// Puts the weights of the file into the model.
-fn load(model: &mut Lm, file: &File, device: &Device) -> Result<()> {
-    for (name, entry) in model.entries() {
-        let stored = format!("w.{name}");
-        let fits = |got: Vec<usize>, needed: Vec<usize>| match got == needed {
-            true => Ok(()),
-            false => Err(format!("{stored}: shape {got:?} where the model has {needed:?}")),
-        };
-        match entry {
-            Entry::Vector(param) => {
-                let weight = file.tensor::<1>(&stored, device)?;
-                fits(weight.dims().to_vec(), param.dims().to_vec())?;
-                *param = Param::initialized(param.id, weight.require_grad());
-            }
-            Entry::Matrix(param) => {
-                let weight = file.tensor::<2>(&stored, device)?;
-                fits(weight.dims().to_vec(), param.dims().to_vec())?;
-                *param = Param::initialized(param.id, weight.require_grad());
-            }
-            Entry::Linear(param) => {
-                let weight = file.tensor::<2>(&stored, device)?.transpose();
-                fits(weight.dims().to_vec(), param.dims().to_vec())?;
-                *param = Param::initialized(param.id, weight.detach().require_grad());
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Norm of all gradients, and the largest error of the first step's.
@@ -248,10 +223,6 @@ fn last_weights(model: &mut Lm, file: &File) -> Result<(f64, f64)> {
         count += got.len();
     }
     Ok(((squares / count as f64).sqrt(), largest))
-}
-
-fn values<const D: usize>(t: Tensor<D>) -> Result<Vec<f32>> {
-    Ok(t.into_data().try_to_vec().map_err(|error| format!("{error:?}"))?)
 }
 
 /// The larger one, and NaN before all.

@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use half::f16;
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -24,6 +26,11 @@ impl File {
         Ok(Self { name, bytes })
     }
 
+    /// What it was read from.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The JSON that an entry of the metadata holds.
     ///
     /// # Errors
@@ -36,35 +43,43 @@ impl File {
             .map_err(|error| format!("{}: {entry}: {error}", self.name))?)
     }
 
-    /// Shape and words of a tensor of 32-bit numbers.
-    fn words(&self, name: &str, dtype: Dtype) -> Result<(Vec<usize>, Vec<[u8; 4]>)> {
+    fn view(&self, name: &str) -> Result<TensorView<'_>> {
         let tensors = SafeTensors::deserialize(&self.bytes)?;
-        let tensor =
-            tensors.tensor(name).map_err(|error| format!("{}: {name}: {error}", self.name))?;
-        if tensor.dtype() != dtype {
-            let found = tensor.dtype();
-            return Err(format!("{}: {name}: {found:?}, not {dtype:?}", self.name).into());
-        }
-        let words = tensor.data().chunks_exact(4).map(|w| [w[0], w[1], w[2], w[3]]);
-        Ok((tensor.shape().to_vec(), words.collect()))
+        Ok(tensors.tensor(name).map_err(|error| format!("{}: {name}: {error}", self.name))?)
+    }
+
+    fn other<T>(&self, name: &str, found: Dtype, needed: &str) -> Result<T> {
+        Err(format!("{}: {name}: {found:?}, not {needed}", self.name).into())
     }
 
     /// # Errors
-    /// Where there is no such tensor of f32.
+    /// Where there is no such tensor of f32 or f16.
     pub fn floats(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
-        let (shape, words) = self.words(name, Dtype::F32)?;
-        Ok((shape, words.into_iter().map(f32::from_le_bytes).collect()))
+        let view = self.view(name)?;
+        let (words, _) = view.data().as_chunks::<4>();
+        let (halves, _) = view.data().as_chunks::<2>();
+        let numbers = match view.dtype() {
+            Dtype::F32 => words.iter().map(|&word| f32::from_le_bytes(word)).collect(),
+            Dtype::F16 => halves.iter().map(|&half| f16::from_le_bytes(half).to_f32()).collect(),
+            found => return self.other(name, found, "F32 or F16"),
+        };
+        Ok((view.shape().to_vec(), numbers))
     }
 
     /// # Errors
     /// Where there is no such tensor of i32.
     pub fn integers(&self, name: &str) -> Result<(Vec<usize>, Vec<i32>)> {
-        let (shape, words) = self.words(name, Dtype::I32)?;
-        Ok((shape, words.into_iter().map(i32::from_le_bytes).collect()))
+        let view = self.view(name)?;
+        if view.dtype() != Dtype::I32 {
+            return self.other(name, view.dtype(), "I32");
+        }
+        let (words, _) = view.data().as_chunks::<4>();
+        let numbers = words.iter().map(|&word| i32::from_le_bytes(word)).collect();
+        Ok((view.shape().to_vec(), numbers))
     }
 
     /// # Errors
-    /// Where there is no such tensor of f32 with D axes.
+    /// Where there is no such tensor of f32 or f16 with D axes.
     pub fn tensor<const D: usize>(&self, name: &str, device: &Device) -> Result<Tensor<D>> {
         let (shape, values) = self.floats(name)?;
         if shape.len() != D {

@@ -5,11 +5,14 @@ use burn::nn::{
     Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig,
 };
 use burn::tensor::activation::{log_softmax, silu};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use phasor_burn::phasor::rotary::RopeConfig;
 use phasor_burn::{Implementation, Mode, RotaryAttention, RotaryAttentionConfig};
+use rand::{SeedableRng as _, rngs::StdRng};
+use rand_distr::{Distribution as _, StandardNormal};
 
 use crate::Result;
+use crate::weights::ready;
 
 /// The sizes of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +30,12 @@ pub struct Sizes {
     pub tied: bool,
     /// Positions that the tables hold.
     pub positions: usize,
+    /// Whether q and k are rotated.
+    pub rotary: bool,
+    /// Whether scores have ALiBi's slopes.
+    pub alibi: bool,
+    /// The most keys that a position sees.
+    pub window: Option<usize>,
 }
 
 /// One layer.
@@ -68,6 +77,17 @@ impl Entry<'_> {
     }
 }
 
+impl Block {
+    /// Rows of all sequences are rows of one product: as a batch of them, each would have a
+    /// gradient of the weights, and those be added.
+    fn mlp(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, seq, width] = x.dims();
+        let h = self.mlp_norm.forward(x).reshape([batch * seq, width]);
+        let gated = silu(self.gate.forward(h.clone())) * self.up.forward(h);
+        self.down.forward(gated).reshape([batch, seq, width])
+    }
+}
+
 impl Lm {
     /// A model with new weights: normal ones of deviation 0.02, as the RoPE++ authors start.
     ///
@@ -90,6 +110,9 @@ impl Lm {
             .with_head_dim(Some(sizes.head_dim))
             .with_mode(sizes.mode)
             .with_positions(sizes.positions)
+            .with_rotary(sizes.rotary)
+            .with_alibi(sizes.alibi)
+            .with_window(sizes.window)
             .with_initializer(initializer.clone())
             .with_implementation(implementation);
         let block = |_| -> Result<Block> {
@@ -112,23 +135,87 @@ impl Lm {
         })
     }
 
+    /// Where it is.
+    pub fn device(&self) -> Device {
+        self.embedding.weight.device()
+    }
+
+    /// How many there are.
+    pub fn parameters(&mut self) -> usize {
+        let size = |entry| match entry {
+            Entry::Vector(param) => param.dims()[0],
+            Entry::Matrix(param) | Entry::Linear(param) => param.dims().iter().product(),
+        };
+        self.entries().into_iter().map(|(_, entry)| size(entry)).sum()
+    }
+
+    /// New weights of a seed, the same on every device: Burn's own generators differ.
+    pub fn start(&mut self, seed: u64) {
+        let device = self.device();
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut new = |[rows, columns]: [usize; 2]| {
+            let normal = StandardNormal.sample_iter(&mut rng).map(|x: f32| 0.02 * x);
+            let data: Vec<f32> = normal.take(rows * columns).collect();
+            Tensor::<2>::from_data(TensorData::new(data, [rows, columns]), &device)
+        };
+        for (_, entry) in self.entries() {
+            if let Entry::Matrix(param) | Entry::Linear(param) = entry {
+                *param = Param::initialized(param.id, ready(new(param.dims())));
+            }
+        }
+    }
+
+    /// Takes the weights of a model of the same sizes, without a gradient.
+    pub fn take(&mut self, other: &mut Self) {
+        for ((_, to), (_, from)) in self.entries().into_iter().zip(other.entries()) {
+            match (to, from) {
+                (Entry::Vector(to), Entry::Vector(from)) => {
+                    *to = Param::initialized(to.id, from.val().inner());
+                }
+                (Entry::Matrix(to), Entry::Matrix(from))
+                | (Entry::Linear(to), Entry::Linear(from)) => {
+                    *to = Param::initialized(to.id, from.val().inner());
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Logits `[B, S, vocabulary]` of tokens `[B, S]`.
     ///
     /// # Errors
     /// As [`RotaryAttention::forward`].
     pub fn logits(&self, tokens: Tensor<2, Int>) -> Result<Tensor<3>> {
+        self.logits_by(tokens, |attention, x| Ok(attention.forward(x)?))
+    }
+
+    /// The same with attention computed in another way, of a layer and its normed input.
+    ///
+    /// # Errors
+    /// Those of that way.
+    pub fn logits_by(
+        &self,
+        tokens: Tensor<2, Int>,
+        attend: impl Fn(&RotaryAttention, Tensor<3>) -> Result<Tensor<3>>,
+    ) -> Result<Tensor<3>> {
         let mut x = self.embedding.forward(tokens);
         for block in &self.blocks {
-            x = x.clone() + block.attention.forward(block.attention_norm.forward(x))?;
-            let h = block.mlp_norm.forward(x.clone());
-            let gated = silu(block.gate.forward(h.clone())) * block.up.forward(h);
-            x = x + block.down.forward(gated);
+            x = x.clone() + attend(&block.attention, block.attention_norm.forward(x))?;
+            x = x.clone() + block.mlp(x);
         }
-        let x = self.norm.forward(x);
-        Ok(match &self.head {
+        Ok(self.foretell(x))
+    }
+
+    /// Logits of the last layer's output.
+    fn foretell(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, seq, width] = x.dims();
+        let x = self.norm.forward(x).reshape([batch * seq, width]);
+        let logits = match &self.head {
             Some(head) => head.forward(x),
-            None => x.matmul(self.embedding.weight.val().transpose().unsqueeze()),
-        })
+            None => x.matmul(self.embedding.weight.val().transpose()),
+        };
+        let [_, vocabulary] = logits.dims();
+        logits.reshape([batch, seq, vocabulary])
     }
 
     /// Mean cross entropy of the next tokens: of `tokens` `[B, S + 1]`, all but the last read, all
