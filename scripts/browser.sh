@@ -55,8 +55,9 @@ case $mode in
     --out) printf 'the page is in %s\n' "$site" ;;
     --check)
         # shellcheck disable=SC2086 # a list of options
-        exec node $serve "$site" --check "$browser" --use-webgpu-adapter=swiftshader \
+        node $serve "$site" --check "$browser" --use-webgpu-adapter=swiftshader \
             ${CHROMIUM_OPTIONS:-}
+        cargo run --locked --quiet --bin results -- "$site/results.json"
         ;;
     *) exec node $serve "$site" ;;
 esac

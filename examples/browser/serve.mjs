@@ -14,7 +14,7 @@ const types = {
   '.css': 'text/css', '.html': 'text/html', '.js': 'text/javascript', '.json': 'application/json',
   '.svg': 'image/svg+xml', '.wasm': 'application/wasm',
 };
-const minutes = 10;
+const minutes = 20;
 
 const [folder, ...options] = process.argv.slice(2);
 const check = options[0] === '--check' ? options.slice(1) : undefined;

@@ -134,7 +134,11 @@ function drawChoice() {
   [...$('text').children].forEach((span, place) => {
     span.classList.toggle('chosen', place === query);
     span.classList.toggle('later', place > query);
-    const share = (i) => (place <= query ? Math.sqrt(rows[i][place] / most[i]).toFixed(3) : 0);
+    // The tail of a softmax is long: what has less than 2 % of the most is left white.
+    const share = (i) => {
+      const part = place <= query ? rows[i][place] / most[i] : 0;
+      return part < 0.02 ? 0 : (part ** 0.6).toFixed(3);
+    };
     span.style.setProperty('--re', share(0));
     span.style.setProperty('--im', share(1));
   });

@@ -154,7 +154,12 @@ segments($('layers'), 'layer', LAYERS, app.layer, async (layer) => {
   app.layer = layer;
   try {
     const bytes = await fetched(layer);
-    if (app.layer !== layer || !app.gpu) return;
+    if (app.layer !== layer) return;
+    if (!app.gpu) {
+      // The next start takes it.
+      app.bytes = undefined;
+      return;
+    }
     open(bytes);
   } catch (error) {
     return notice('The layer did not load', String(error.message ?? error), true);
