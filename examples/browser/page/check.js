@@ -1,7 +1,7 @@
 // What must hold of the page, in a real browser: run by `scripts/browser.sh --check`, which opens
 // it with ?check and prints what comes back.
 
-import { app, openFile, refresh } from './page.js';
+import { app, openFile, refresh, start } from './page.js';
 import { view } from './look.js';
 import { limits, results } from './speed.js';
 
@@ -125,6 +125,8 @@ await holds('the slider, layers and heads redraw', async () => {
   must(heads.size === 3, 'the real map did not change with the head');
   const before = pixels('real');
   const { bytes } = app;
+  // In the middle of a drawing.
+  refresh();
   await choose('layer', 0);
   await until(() => app.bytes !== bytes, 'another layer');
   await refresh();
@@ -262,6 +264,19 @@ await holds('a lost device is said, and a button starts again', async () => {
   await until(() => app.gpu && app.gpu !== lost, 'another device');
   await slide('phi', 20);
   await until(() => $('notice').hidden && pixels('mixed') === before, 'the same map');
+});
+
+await holds('the same maps within the default limits of WebGPU', async () => {
+  const before = { ...view.planes };
+  const gpu = app.gpu;
+  await start(true);
+  must(app.gpu !== gpu && $('notice').hidden, $('notice-text').textContent);
+  const plans = $('plans').textContent;
+  must(plans.includes('storage buffers of a shader: 8\n'), plans);
+  for (const [name, plane] of Object.entries(before)) {
+    const off = most(plane, view.planes[name]);
+    must(off < 1e-5, `${name}: ${off} off`);
+  }
 });
 
 await holds('without WebGPU the page says what is missing; 390 px are wide enough', async () => {

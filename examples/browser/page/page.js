@@ -57,7 +57,9 @@ async function draw() {
       show(planes, phi);
       followed(view);
     } catch (error) {
-      if (maps === app.maps) notice('That did not work', String(error.message ?? error), true);
+      // Of a device or a layer that is gone; what came in its place is still to be drawn.
+      if (maps !== app.maps) continue;
+      notice('That did not work', String(error.message ?? error), true);
       return;
     }
     app.firstPicture ??= performance.now();
@@ -79,8 +81,8 @@ function notice(title, text, again) {
   $('again').hidden = !again;
 }
 
-/** Asks for a device, and draws on it. */
-async function start(defaultLimits = false) {
+/** Asks for a device, of all that it has or within WebGPU's default limits, and draws on it. */
+export async function start(defaultLimits = false) {
   $('notice').hidden = true;
   app.maps = app.gpu = undefined;
   let gpu;
@@ -108,7 +110,9 @@ async function start(defaultLimits = false) {
 /** Takes the layer in a file in the place of the one that is open. */
 function open(bytes) {
   const maps = new Maps(app.gpu, bytes);
-  app.maps?.free();
+  // Not while it is being drawn from.
+  const before = app.maps;
+  Promise.resolve(drawing).finally(() => before?.free());
   app.maps = maps;
   const pieces = maps.pieces.length ? maps.pieces : app.pieces;
   const places = () => Array.from({ length: maps.tokens }, (_, i) => ` t${i}`);
