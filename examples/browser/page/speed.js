@@ -182,7 +182,7 @@ function draw(row) {
   const { fused, 'two passes': two } = row.ways;
   if (!fused) return;
   tr.cells[WAYS.length + 1].textContent = fused.gflops >= 1000
-    ? `${(fused.gflops / 1000).toFixed(2)} T` : `${fused.gflops.toFixed(1)} G`;
+    ? `${number(fused.gflops / 1000)} T` : `${fused.gflops} G`;
   if (two) tr.cells[WAYS.length + 2].textContent = (fused.ms / two.ms).toFixed(2);
 }
 
