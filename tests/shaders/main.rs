@@ -1,6 +1,7 @@
 //! Every shader variant, without a device: valid with nothing but what every device has, as large
 //! as its plan says, and translatable to the language of every backend.
 
+mod attention;
 mod compiled;
 mod external;
 mod matrix;

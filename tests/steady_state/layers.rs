@@ -10,7 +10,8 @@ use phasor::rotary::{Positions, RopeConfig, Rotation};
 use phasor::{DType, Dispatch, HeadMap, Layout, Tensor, wgpu};
 use phasor_kit::gpu::Gpu;
 
-use crate::{DIM, KV_HEADS, PAGE, Result, STEPS, WARM, allocations};
+use crate::world::{DIM, KV_HEADS, PAGE};
+use crate::{Result, STEPS, WARM, allocations};
 
 const LAYERS: usize = 12;
 const SEQUENCES: u32 = 2;

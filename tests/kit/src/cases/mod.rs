@@ -4,11 +4,13 @@
 //! metadata: a second set of files of the same kinds, with other shapes and numbers, runs as well.
 
 mod apply;
+mod attention;
 mod axial;
 mod backward;
 mod curves;
 mod expect;
 mod features;
+mod gradients;
 mod interleaved;
 mod layer;
 mod layer_backward;
@@ -19,6 +21,7 @@ mod mrope;
 mod partial;
 mod read;
 mod real;
+mod rotation;
 mod scores;
 mod sdpa;
 mod train;
@@ -26,66 +29,23 @@ mod variants;
 
 use std::{error::Error, path::Path};
 
-use phasor::{
-    HeadMap, Phase,
-    rotary::{Frequencies, Pairing, RopeConfig, Xpos},
-};
+use phasor::{HeadMap, rotary::RopeConfig};
 
+pub use attention::{AttentionCase, Variant};
 pub use expect::{Expected, Map};
+pub use gradients::{
+    BackwardCase, Gradient, LayerBackwardCase, LinearBackwardCase, RopeBackwardCase,
+};
 pub use matrix::Matrix;
 pub use model::{Model, ModelCase};
 pub use read::swap_axes;
+pub use rotation::Rotation;
 pub use train::TrainCase;
 
 use crate::golden::File;
 
 /// Result of reading and running cases.
 pub type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
-
-/// A rotation: which frequencies, at which positions.
-#[derive(Debug, Clone)]
-pub struct Rotation {
-    pub config: RopeConfig,
-    /// Length of the sequence over the call; only dynamic and longrope read it.
-    pub current_len: u64,
-    /// Position ids of each place of the sequence, one list a stream; the same for every batch.
-    pub positions: Vec<Vec<u32>>,
-    /// Length scale on top, if any.
-    pub xpos: Option<Xpos>,
-    /// Whether the vectors are keys, which xPos treats differently.
-    pub keys: bool,
-}
-
-impl Rotation {
-    /// The frequencies, xPos scale included.
-    pub fn frequencies(&self) -> Result<Frequencies> {
-        let frequencies = self.config.frequencies(self.current_len)?;
-        Ok(match self.xpos {
-            None => frequencies,
-            Some(xpos) => frequencies.with_xpos(xpos)?,
-        })
-    }
-
-    /// Largest position of each place of the sequence, over the streams.
-    pub fn reach(&self) -> Vec<u32> {
-        let places = self.positions.first().map_or(0, Vec::len);
-        (0..places)
-            .map(|s| self.positions.iter().map(|stream| stream[s]).max().unwrap_or(0))
-            .collect()
-    }
-
-    /// Refuses position streams of another number or length than the frequencies and `seq` need.
-    pub fn check(&self, seq: u32) -> Result<()> {
-        let streams = self.config.axes.streams() as usize;
-        let fits = self.positions.len() == streams
-            && self.positions.iter().all(|stream| stream.len() == seq as usize);
-        if fits {
-            return Ok(());
-        }
-        let got: Vec<usize> = self.positions.iter().map(Vec::len).collect();
-        Err(format!("{streams} position streams of {seq} are needed, not {got:?}").into())
-    }
-}
 
 /// How a tensor of shape `[B, H, S, D]` lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,71 +97,6 @@ pub struct ScoresCase {
     pub imaginary: Expected,
 }
 
-/// An attention call.
-#[derive(Debug, Clone)]
-pub struct AttentionCase {
-    pub name: String,
-    pub q: Vec<f32>,
-    pub q_shape: [u32; 4],
-    pub k: Vec<f32>,
-    pub k_shape: [u32; 4],
-    pub v: Vec<f32>,
-    pub v_shape: [u32; 4],
-    /// Rotations of q and of k, which are un-rotated then. `None`: attend with q and k as they are.
-    pub rotations: Option<[Rotation; 2]>,
-    pub heads: HeadMap,
-    pub softmax_scale: f64,
-    /// Bottom-right aligned.
-    pub causal: bool,
-    pub kv_lens: Option<Vec<u32>>,
-    pub variant: Variant,
-    /// Views of the output `[B, heads, Sq, Dv]`.
-    pub out: Vec<Expected>,
-    /// Views of the log-sum-exp `[B, heads, Sq, 1]`.
-    pub lse: Vec<Expected>,
-}
-
-/// What some models add to plain attention.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Variant {
-    /// Keys that a query sees, itself included.
-    pub window: Option<u32>,
-    pub softcap: Option<f64>,
-    /// One logit an output head, or none.
-    pub sinks: Vec<f32>,
-    /// One an output head, or none.
-    pub alibi_slopes: Vec<f32>,
-    /// `[B, H_out, Sq, Sk]`, added to the scores; −∞ hides a key.
-    pub bias: Option<Vec<f32>>,
-    /// First keys that all queries of a batch see.
-    pub prefix_lens: Option<Vec<u32>>,
-    /// Place of the first query among the keys; `None`: the last stands at the last key.
-    pub query_offset: Option<i32>,
-}
-
-impl AttentionCase {
-    /// Rotary dimension and pairing of the rotated vectors. Without a rotation any will do, since
-    /// then only real heads can be meant.
-    pub fn pairs(&self) -> (u32, Pairing) {
-        match &self.rotations {
-            Some([q, _]) => (q.config.rotary_dim, q.config.pairing),
-            None => (0, Pairing::Half),
-        }
-    }
-
-    /// `[B, heads, Sq, Dv]`.
-    pub fn out_shape(&self) -> [u32; 4] {
-        let [b, _, s, _] = self.q_shape;
-        [b, self.heads.heads().len() as u32, s, self.v_shape[3]]
-    }
-
-    /// `[B, heads, Sq, 1]`.
-    pub fn lse_shape(&self) -> [u32; 4] {
-        let [b, h, s, _] = self.out_shape();
-        [b, h, s, 1]
-    }
-}
-
 /// Linear attention with elu + 1, every head plain.
 #[derive(Debug, Clone)]
 pub struct LinearCase {
@@ -220,68 +115,6 @@ pub struct LinearCase {
     pub out: Expected,
     /// S `[B, Hkv, F, Dv]` and z `[B, Hkv, 1, F]` after the last key.
     pub state: Option<[Expected; 2]>,
-}
-
-/// An attention call and the gradients of a loss behind it.
-#[derive(Debug, Clone)]
-pub struct BackwardCase {
-    pub attention: AttentionCase,
-    /// `[B, H_out, Sq, Dv]`.
-    pub d_out: Vec<f32>,
-    /// `[B, H_out, Sq]`.
-    pub d_lse: Option<Vec<f32>>,
-    pub gradients: Vec<(Gradient, Expected)>,
-}
-
-/// With respect to what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gradient {
-    /// Un-rotated, where the case rotates.
-    Q,
-    K,
-    V,
-    /// After the rotation.
-    QRotated,
-    KRotated,
-    Sinks,
-    Bias,
-    AlibiSlopes,
-}
-
-/// An attention layer with its projections, and the gradients of its input and weights.
-#[derive(Debug, Clone)]
-pub struct LayerBackwardCase {
-    pub name: String,
-    /// `[B, S, hidden]`.
-    pub x: Vec<f64>,
-    pub d_output: Vec<f64>,
-    /// Of q, k, v and the output.
-    pub weights: [Matrix; 4],
-    pub attention: BackwardCase,
-    pub output: Expected,
-    pub d_x: Expected,
-    pub d_weights: [Expected; 4],
-}
-
-/// The gradient of a rotation.
-#[derive(Debug, Clone)]
-pub struct RopeBackwardCase {
-    pub name: String,
-    pub d_y: Vec<f32>,
-    pub shape: [u32; 4],
-    pub rotation: Rotation,
-    /// The vectors were turned by −φ as well.
-    pub phase: Phase,
-    pub expected: Expected,
-}
-
-/// Linear attention and the gradients of q, k and v before their features.
-#[derive(Debug, Clone)]
-pub struct LinearBackwardCase {
-    pub linear: LinearCase,
-    /// `[B, Hq, Sq, Dv]`.
-    pub d_out: Vec<f32>,
-    pub gradients: [Expected; 3],
 }
 
 /// Which characteristic curve.
