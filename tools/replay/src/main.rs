@@ -11,11 +11,16 @@
 //! program. Each PATH is a safetensors file, or a folder that is searched for them. One line is
 //! printed a case, with the error that comes closest to its bound, and the bound, for every way it
 //! was computed. Exit status 1 if any case failed; a file that cannot be read is one of those.
+//!
+//! Files run side by side on `--jobs` devices, and the lines of a file come together.
 
 use std::{
+    fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Mutex,
+    thread,
 };
 
 use clap::Parser;
@@ -39,19 +44,39 @@ struct Arguments {
     /// tools/tint/run.mjs"`.
     #[arg(long, conflicts_with = "oracle_only")]
     through: Option<String>,
+    /// Devices that files run on side by side; without it two of a software adapter, which
+    /// compiles the shaders of each on one core, and one of any other.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    jobs: Option<u32>,
 }
 
+/// What became of the cases, and the lines that say so.
 #[derive(Default)]
 struct Tally {
     passed: u32,
     failed: u32,
     not_covered: u32,
+    lines: String,
 }
 
 impl Tally {
     fn fail(&mut self, name: &str, why: &str) {
         self.failed += 1;
-        println!("FAIL  {name}: {why}");
+        self.line(format_args!("FAIL  {name}: {why}"));
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        writeln!(self.lines, "{line}").expect("a string takes all");
+    }
+
+    fn print(&mut self) {
+        print!("{}", std::mem::take(&mut self.lines));
+    }
+
+    fn add(&mut self, other: &Tally) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.not_covered += other.not_covered;
     }
 
     fn file(&mut self, path: &Path, runners: &[Box<dyn Runner + '_>]) {
@@ -64,7 +89,7 @@ impl Tally {
         }
         for case in &cases.not_covered {
             self.not_covered += 1;
-            println!("-     {}: not covered: {}", case.name, case.reason);
+            self.line(format_args!("-     {}: not covered: {}", case.name, case.reason));
         }
     }
 
@@ -84,7 +109,7 @@ impl Tally {
             }
         }
         self.passed += 1;
-        println!("ok    {}:{line}", case.name());
+        self.line(format_args!("ok    {}:{line}", case.name()));
     }
 }
 
@@ -97,31 +122,77 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut runners: Vec<Box<dyn Runner + '_>> = vec![Box::new(Oracle::<f64>::new())];
     if let Some(gpu) = &gpu {
         println!("gpu: {} ({:?}, {})", gpu.info.name, gpu.info.backend, gpu.info.driver_info);
-        match arguments.through.as_deref().map(remote).transpose() {
-            Ok(None) => runners.push(Box::new(Device::new(gpu))),
-            Ok(Some(remote)) => runners.push(Box::new(Device::through(gpu, remote))),
-            Err(error) => {
-                eprintln!("{error}");
-                return ExitCode::FAILURE;
-            }
-        }
     }
     let mut tally = Tally::default();
+    let mut all = Vec::new();
     for path in &arguments.paths {
         match files(path) {
             Ok(files) if files.is_empty() => {
                 tally.fail(&path.display().to_string(), "no safetensors file in this folder");
             }
-            Ok(files) => files.iter().for_each(|file| tally.file(file, &runners)),
+            Ok(files) => all.extend(files),
             Err(error) => tally.fail(&path.display().to_string(), &error.to_string()),
         }
     }
-    let Tally { passed, failed, not_covered } = tally;
+    tally.print();
+    let software = gpu.as_ref().is_some_and(|gpu| gpu.capabilities().software);
+    let jobs = arguments.jobs.unwrap_or(if software { 2 } else { 1 });
+    let queue = Mutex::new(all.into_iter());
+    let next = || queue.lock().expect("no job panics with it").next();
+    let tallies = thread::scope(|scope| {
+        let jobs: Vec<_> = (0..jobs)
+            .map(|job| {
+                // The first one has the device that is there.
+                let gpu = gpu.as_ref().filter(|_| job == 0);
+                let arguments = &arguments;
+                scope.spawn(move || replay_all(arguments, gpu, next))
+            })
+            .collect();
+        jobs.into_iter().map(|job| job.join().expect("a job panicked")).collect::<Vec<_>>()
+    });
+    for job in tallies {
+        match job {
+            Ok(job) => tally.add(&job),
+            Err(error) => tally.fail("a device", &error.to_string()),
+        }
+    }
+    tally.print();
+    let Tally { passed, failed, not_covered, .. } = tally;
     println!("replay: {passed} passed, {failed} failed, {not_covered} not covered");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs files as long as there are some, on this device or on one of its own.
+fn replay_all(
+    arguments: &Arguments,
+    gpu: Option<&Gpu>,
+    next: impl Fn() -> Option<PathBuf>,
+) -> Result<Tally, String> {
+    let own;
+    let mut runners: Vec<Box<dyn Runner + '_>> = vec![Box::new(Oracle::<f64>::new())];
+    let gpu = match gpu {
+        Some(gpu) => Some(gpu),
+        None if arguments.oracle_only => None,
+        None => {
+            own = Gpu::new()?;
+            Some(&own)
+        }
+    };
+    if let Some(gpu) = gpu {
+        let through = arguments.through.as_deref().map(remote).transpose();
+        runners.push(Box::new(match through.map_err(|error| error.to_string())? {
+            None => Device::new(gpu),
+            Some(remote) => Device::through(gpu, remote),
+        }));
+    }
+    let mut tally = Tally::default();
+    while let Some(path) = next() {
+        tally.file(&path, &runners);
+        tally.print();
+    }
+    Ok(tally)
 }
 
 fn remote(command: &str) -> cases::Result<Remote> {
