@@ -7,6 +7,9 @@
 # installs Mesa's software adapter, lavapipe, with apt; where it cannot, it prints the commands to
 # run and stops. When there is one it changes nothing. On other systems the graphics API belongs to
 # the system, so the command is simply run.
+#
+# `cargo test` has lavapipe compile shaders without optimising them, which halves the time of the
+# tests; GALLIVM_PERF= (empty, or with flags of yours) in front of the command keeps that as it is.
 set -eu
 
 say() { printf 'with-adapter: %s\n' "$*" >&2; }
@@ -180,6 +183,8 @@ if [ "$(uname -s)" = Linux ]; then
     if [ "$1" = cargo ] && ! have cc; then
         say 'Rust needs a C linker, and there is no cc (Debian, Ubuntu: apt-get install gcc libc6-dev)'
     fi
+    # Tests run hundreds of shaders for a moment each.
+    case "$1 ${2:-}" in 'cargo test') export GALLIVM_PERF="${GALLIVM_PERF-nopt}" ;; esac
     # Mesa warns at every start when there is no private directory to use.
     if [ -z "${XDG_RUNTIME_DIR:-}" ]; then
         target=$(cd "$(dirname "$0")/.." && pwd)/target
