@@ -9,9 +9,10 @@
 // of V, over every KEY_GROUPS-th key, RUN keys at once. A state is one softmax: row r of stream t
 // is state t · ROWS + r.
 //
-// key_place: cache/slots.wgsl; stage_q: decode/load.wgsl; load_unit: units.wgsl; key_quad,
-// value_quad: cache/read_*.wgsl; row_at: strides.wgsl; modified_score, head_row_of, dot_add:
-// decode/score.wgsl; offered, passed: decode/pass_*.wgsl; store_result: decode/store_*.wgsl
+// key_place: cache/slots.wgsl; kv_len: lists/kv_lens.wgsl or decode/one_buffer.wgsl; stage_q:
+// decode/load.wgsl; load_unit: units.wgsl; key_quad, value_quad: cache/read_*.wgsl; row_at:
+// strides.wgsl; modified_score, head_row_of, dot_add: decode/score.wgsl; offered, passed:
+// decode/pass_*.wgsl; store_result: decode/store_*.wgsl
 
 @compute @workgroup_size(WORKGROUP)
 fn decode(
@@ -29,7 +30,7 @@ fn decode(
     let row_first = row_block * ROWS;
 
     // The sequence's keys are oldest .. length; a bad length never leaves its own slots.
-    var length = kv_lens[batch];
+    var length = kv_len(batch);
     var oldest = 0u;
     if (params.cache.rolling == 0u) {
         length = min(length, params.cache.capacity);

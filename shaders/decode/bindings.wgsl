@@ -8,6 +8,14 @@ const V_QUADS: u32 = VALUE_DIM / 4u;
 const AT_ONCE: u32 = min(STATES, SHARED / (COLS * THREADS)); // states that the tile has room for
 const Q_OFFERS: u32 = (2u * ROWS + SUB - 1u) / SUB; // vectors of a unit of q that a lane passes on
 
+// Where lengths and block table start, where they share a buffer.
+struct Lists {
+    kv_lens: u32,
+    block_table: u32,
+    pad0: u32,
+    pad1: u32,
+}
+
 struct Params {
     batch: u32,
     seq_q: u32,
@@ -25,6 +33,7 @@ struct Params {
     sums_at: u32,        // where maxima and sums start in the workspace
     among_keys: u32,     // 1: positions follow from the lengths
     zero: u32,           // 0, unknown to a compiler: loops with it in their bounds stay loops
+    lists: Lists,
     q: Strides,
     out: Strides,
     cache: Cache,
@@ -42,8 +51,6 @@ struct Output {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-// [B] rows of each sequence, the new ones included
-@group(0) @binding(10) var<storage, read> kv_lens: array<u32>;
 
 var<workgroup> tile: array<vec4<f32>, SHARED>;
 var<workgroup> value_rows: array<u32, BLOCK_K>;

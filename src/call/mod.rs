@@ -4,6 +4,7 @@
 mod binding;
 mod cache;
 mod checker;
+mod lists;
 mod plan;
 mod recipe;
 mod rotary;
@@ -15,6 +16,7 @@ pub use binding::{Binding, Extent, Range};
 pub(crate) use cache::CacheParams;
 pub use cache::{BlockTable, CacheBindings, CacheTensor};
 pub(crate) use checker::{Access, Checker, present};
+pub(crate) use lists::pack;
 pub(crate) use plan::sealed;
 pub use plan::{Plan, Problem};
 pub use recipe::{Entry, Recipe, Resource, Step};

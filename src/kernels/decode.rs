@@ -4,7 +4,7 @@
 use crate::call::Positions;
 use crate::call::{
     Access, Binding, CacheBindings, CacheParams, Checker, Plan, Reach, Recipe, RotaryParams,
-    Rotation, Step, Strides, Tensor, sealed,
+    Rotation, Step, Strides, Tensor, pack, sealed,
 };
 use crate::kernels::merge::MergeBindings;
 use crate::plan::decode::{DecodePlan, DecodeShape};
@@ -48,6 +48,22 @@ impl<B> DecodeBindings<B> {
     pub fn new(q: Tensor<B>, cache: CacheBindings<B>, kv_lens: B, out: Tensor<B>) -> Self {
         Self { q, cache, kv_lens, out, lse: None, rotation: None, bias: None, workspace: None }
     }
+
+    /// Lengths and tables, in the order of `Lists`.
+    fn lists(&self) -> [(&'static str, Option<&B>); 2] {
+        let table = self.cache.block_table.as_ref().map(|table| &table.binding);
+        [("kv_lens", Some(&self.kv_lens)), ("block_table", table)]
+    }
+}
+
+uniform! {
+    /// `Lists` of `shaders/decode/bindings.wgsl`.
+    struct Lists {
+        kv_lens: u32,
+        block_table: u32,
+        pad0: u32,
+        pad1: u32,
+    }
 }
 
 uniform! {
@@ -69,6 +85,7 @@ uniform! {
         sums_at: u32,
         among_keys: u32,
         zero: u32,
+        lists: Lists,
         q: Strides,
         out: Strides,
         cache: CacheParams,
@@ -114,13 +131,27 @@ impl Plan for DecodePlan {
         }
         let workgroups = self.capabilities.fold_groups(groups)?;
         let empty = checked.cache.capacity == 0;
-        let params = Params { groups_x: workgroups[0], ..params(self, shape, bindings, checked) };
+        let mut params = params(self, shape, bindings, checked);
+        params.groups_x = workgroups[0];
+        let packed = match self.bound.lists {
+            true => pack(bindings.lists(), &self.capabilities)?,
+            false => None,
+        };
+        let mut cache = bindings.cache.clone();
+        let (lens_at, lens) = match packed {
+            None => (binding::KV_LENS, bindings.kv_lens.clone()),
+            Some((whole, [kv_lens, block_table])) => {
+                params.lists = Lists { kv_lens, block_table, ..Lists::default() };
+                cache.block_table = None;
+                (binding::LISTS, whole)
+            }
+        };
         let step = Step::new(0, workgroups)
             .params(&params)
             .table(binding::HEAD_ROWS)
             .tensor(binding::Q, &bindings.q)
-            .read_cache(&bindings.cache, empty)
-            .bind(binding::KV_LENS, &bindings.kv_lens)
+            .read_cache(&cache, empty)
+            .bind(lens_at, &lens)
             .rotation(bindings.rotation.as_ref());
         let bias = bindings.bias.as_ref().map(|(_, range)| range);
         let step = match self.problem().bias {

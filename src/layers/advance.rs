@@ -137,15 +137,16 @@ impl Layers {
         let places = || places(plan, &scratch.groups);
         let (active, sequences) = (&scratch.active, &self.sequences);
         let used = lengths(places(), active, sequences, &mut scratch.lengths);
-        queue.write_buffer(&self.memory.lengths, 0, bytemuck::cast_slice(&scratch.lengths[..used]));
-        let Some(buffer) = &self.memory.block_table else { return };
+        let lists = &self.memory.lists;
+        queue.write_buffer(lists, 0, bytemuck::cast_slice(&scratch.lengths[..used]));
+        let Some(tables_at) = plan.tables_at() else { return };
         let (version, written) = &mut scratch.written;
         if *version == sequences.version && written == active {
             return;
         }
         let max_pages = plan.max_pages() as usize;
         let used = tables(places(), active, sequences, max_pages, &mut scratch.tables);
-        queue.write_buffer(buffer, 0, bytemuck::cast_slice(&scratch.tables[..used]));
+        queue.write_buffer(lists, tables_at, bytemuck::cast_slice(&scratch.tables[..used]));
         *version = sequences.version;
         written.clone_from(active);
     }

@@ -51,6 +51,16 @@ impl ModelPlan {
         if self.paged() { 4 * entries + self.groups() * self.alignment() } else { 0 }
     }
 
+    /// Where block tables lie behind the lengths, where the cache is paged.
+    pub(super) fn tables_at(&self) -> Option<u64> {
+        self.paged().then(|| self.length_bytes().next_multiple_of(self.alignment()))
+    }
+
+    /// Bytes of both.
+    pub(super) fn list_bytes(&self) -> u64 {
+        self.tables_at().unwrap_or(self.length_bytes()) + self.table_bytes()
+    }
+
     /// Bytes of scratch memory of decode calls.
     pub(super) fn workspace_bytes(&self) -> u64 {
         let most = |plan: &DecodePlan| plan.workspace_bytes(&plan.problem().largest());
@@ -95,7 +105,7 @@ impl ModelPlan {
                 * u64::from(self.capacity())
                 * self.ropes().into_iter().map(pairs).sum::<u64>(),
             workspace: self.workspace_bytes() + self.state_bytes(),
-            steps: self.length_bytes() + self.table_bytes(),
+            steps: self.list_bytes(),
         }
     }
 }

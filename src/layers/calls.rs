@@ -175,17 +175,13 @@ impl<'a> Site<'a> {
     }
 
     fn lengths(&self, place: &Place, offset: u64) -> wgpu::BufferBinding<'a> {
-        Self::range(&self.memory.lengths, offset, 4 * u64::from(place.group.batch))
+        Self::range(&self.memory.lists, offset, 4 * u64::from(place.group.batch))
     }
 
     fn cache(&self, place: &Place) -> Result<CacheBindings<'a>> {
         let Group { slot, batch, .. } = place.group;
-        let max_pages = self.plan.max_pages();
-        let size = 4 * u64::from(batch) * u64::from(max_pages);
-        let table = self.memory.block_table.as_ref().map(|buffer| BlockTable {
-            binding: Self::range(buffer, place.table, size),
-            max_pages,
-        });
+        let size = 4 * u64::from(batch) * u64::from(self.plan.max_pages());
+        let table = self.memory.block_table(self.plan, place.table, size);
         self.memory.cache(self.plan, self.layer, [slot, batch], table)
     }
 

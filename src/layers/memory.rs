@@ -16,8 +16,9 @@ pub(super) struct Memory {
     table_of: Vec<Option<usize>>,
     pub(super) workspace: Option<wgpu::Buffer>,
     pub(super) states: Option<wgpu::Buffer>,
-    pub(super) lengths: wgpu::Buffer,
-    pub(super) block_table: Option<wgpu::Buffer>,
+    /// Lengths of a step and, behind them, its block tables: one buffer, since devices that bind few
+    /// bind it as one.
+    pub(super) lists: wgpu::Buffer,
 }
 
 /// A buffer of at least `size` bytes, filled with `contents` where there are some.
@@ -85,9 +86,21 @@ impl Memory {
                 .collect::<Result<_>>()?,
             workspace: some("decode workspace", plan.workspace_bytes())?,
             states: some("prefill states", plan.state_bytes())?,
-            lengths: buffer(device, "lengths", plan.length_bytes(), None)?,
-            block_table: some("block table", plan.table_bytes())?,
+            lists: buffer(device, "lengths and block tables", plan.list_bytes(), None)?,
         })
+    }
+
+    /// Entries of block tables: `size` bytes from `offset` of them on; `None` where the cache is not
+    /// paged.
+    pub(super) fn block_table(
+        &self,
+        plan: &ModelPlan,
+        offset: u64,
+        size: u64,
+    ) -> Option<BlockTable<'_>> {
+        let (offset, size) = (plan.tables_at()? + offset, wgpu::BufferSize::new(size));
+        let binding = wgpu::BufferBinding { buffer: &self.lists, offset, size };
+        Some(BlockTable { binding, max_pages: plan.max_pages() })
     }
 
     /// The cos/sin table of a layer that rotates.

@@ -94,9 +94,8 @@ impl ModelPlan {
             };
             plan.kind_of.push(kind);
         }
-        let lengths = plan.length_bytes().max(plan.table_bytes());
-        let limit = "max_storage_buffer_binding_size";
-        Capabilities::need(limit, "lengths of a step", lengths, caps.max_storage_binding)?;
+        let (limit, lists) = ("max_storage_buffer_binding_size", plan.list_bytes());
+        Capabilities::need(limit, "lengths of a step", lists, caps.max_storage_binding)?;
         Ok(plan)
     }
 
@@ -176,8 +175,7 @@ impl ModelPlan {
             ..AttentionProblem::over(layer.heads.clone(), layer.format(self.paged()))
         };
         match problem.plan(caps) {
-            // Lengths and block tables lie apart.
-            Ok(plan) => Ok(Some(plan).filter(|plan| !plan.one_buffer_of_lists())),
+            Ok(plan) => Ok(Some(plan)),
             Err(Error::Limit { .. }) => Ok(None),
             Err(error) => Err(error),
         }

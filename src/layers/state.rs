@@ -1,6 +1,6 @@
 //! A model's attention on a device.
 
-use crate::gpu::{BlockTable, CacheBindings, Compiler, CosSin, Dispatch};
+use crate::gpu::{CacheBindings, Compiler, CosSin, Dispatch};
 use crate::layers::calls::{Bound, Site};
 use crate::layers::compile::{LayerKernels, kernels};
 use crate::layers::memory::Memory;
@@ -134,10 +134,7 @@ impl Layers {
     /// # Errors
     /// As [`Layers::kernels`].
     pub fn cache(&self, layer: usize) -> Result<CacheBindings<'_>> {
-        let table = self.memory.block_table.as_ref().map(|buffer| BlockTable {
-            binding: buffer.as_entire_buffer_binding(),
-            max_pages: self.plan.max_pages(),
-        });
+        let table = self.memory.block_table(&self.plan, 0, self.plan.table_bytes());
         let all = [0, self.plan.model().sequences];
         self.memory.cache(&self.plan, layer, all, table)
     }

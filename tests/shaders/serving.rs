@@ -106,6 +106,10 @@ pub fn decodes() -> Vec<DecodeProblem> {
     // With eight bindings, merged even where one split would do.
     let cache = CacheFormat { paged: true, ..CacheFormat::new(1, 64) };
     problems.push(DecodeProblem { lse: true, rotate_q: true, ..new(&both, cache, 64) });
+    // Their lengths and tables are in one buffer then.
+    for (lse, bias) in [(true, Some(Bias::Additive)), (false, Some(Bias::Mask))] {
+        problems.push(DecodeProblem { lse, bias, rotate_q: true, ..new(&both, cache, 64) });
+    }
     for (head_dim, value_dim) in [(8, 8), (72, 40), (128, 128), (256, 256), (8, 256), (576, 512)] {
         let cache = CacheFormat { value_dim, ..CacheFormat::new(1, head_dim) };
         problems.push(new(&plain, cache, 4096));

@@ -103,6 +103,18 @@ impl<B: Binding> AttentionBindings<B> {
         Self { cache: CacheBindings { block_table, ..new.cache }, kv_lens: Some(kv_lens), ..new }
     }
 
+    /// Lengths and tables, in the order of `Lists`.
+    pub(super) fn lists(&self) -> [(&'static str, Option<&B>); 6] {
+        [
+            ("kv_lens", self.kv_lens.as_ref()),
+            ("cu_seqlens_q", self.cu_seqlens_q.as_ref()),
+            ("cu_seqlens_k", self.cu_seqlens_k.as_ref()),
+            ("block_table", self.cache.block_table.as_ref().map(|table| &table.binding)),
+            ("prefix_lens", self.prefix_lens.as_ref()),
+            ("block_list", self.block_list.as_ref().map(|list| &list.binding)),
+        ]
+    }
+
     /// Checks everything.
     pub(super) fn check(
         &self,

@@ -1,13 +1,12 @@
 //! Calls of fused attention: tensors in, a recipe out.
 
 mod bindings;
-mod lists;
 mod params;
 
 use std::sync::Arc;
 
 use crate::Result;
-use crate::call::{Binding, Checker, Plan, Recipe, Resource, Step, sealed};
+use crate::call::{Binding, Checker, Plan, Recipe, Resource, Step, pack, sealed};
 use crate::plan::attention::{AttentionPlan, AttentionShape, Bound, Keys};
 use crate::plan::rules::Bias;
 use crate::plan::{Budget, Capabilities, KernelKind, Shader, binding};
@@ -69,13 +68,11 @@ impl AttentionPlan {
         }
         let mut params = Params::new(self, shape, bindings, checked)?;
         let packed = match self.bound.lists {
-            true => lists::pack(bindings, caps)?,
+            true => pack(bindings.lists(), caps)?,
             false => None,
         };
         if self.bound.lists {
-            // Without any list, all keys are there.
-            let none = Lists { kv_lens: u32::MAX, ..Lists::default() };
-            params.lists = packed.as_ref().map_or(none, |(_, lists)| *lists);
+            params.lists = Lists::new(packed.as_ref().map(|(_, places)| *places));
         }
         let lens = match (&bindings.cu_seqlens_k, &bindings.kv_lens) {
             _ if self.bound.lists => {

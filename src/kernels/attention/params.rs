@@ -21,6 +21,23 @@ uniform! {
     }
 }
 
+impl Lists {
+    /// Where the lists start that share a buffer; without any list, all keys are there.
+    pub(super) fn new(places: Option<[u32; 6]>) -> Self {
+        let [kv_lens, cu_seqlens_q, cu_seqlens_k, block_table, prefix_lens, blocks] =
+            places.unwrap_or([u32::MAX; 6]);
+        Self {
+            kv_lens,
+            cu_seqlens_q,
+            cu_seqlens_k,
+            block_table,
+            prefix_lens,
+            blocks,
+            ..Self::default()
+        }
+    }
+}
+
 uniform! {
     /// `Params` of `shaders/attention.wgsl`.
     pub(super) struct Params {

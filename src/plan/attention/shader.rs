@@ -161,20 +161,20 @@ fn staging(
 /// Lengths and tables, each by itself or all in one binding.
 fn lists(problem: &AttentionProblem, bound: Bound) -> Vec<&'static str> {
     if bound.lists {
-        return vec![wgsl!("attention/lists/one_buffer")];
+        return vec![wgsl!("attention/one_buffer")];
     }
     let mut lists = vec![match problem.keys {
-        Keys::Ragged => wgsl!("attention/lists/cu_seqlens_k"),
-        Keys::Batched | Keys::Cache(_) => wgsl!("attention/lists/kv_lens"),
+        Keys::Ragged => wgsl!("lists/cu_seqlens_k"),
+        Keys::Batched | Keys::Cache(_) => wgsl!("lists/kv_lens"),
     }];
     if problem.queries == Queries::Ragged {
-        lists.push(wgsl!("attention/lists/cu_seqlens_q"));
+        lists.push(wgsl!("lists/cu_seqlens_q"));
     }
     if problem.prefix {
-        lists.push(wgsl!("attention/lists/prefix_lens"));
+        lists.push(wgsl!("lists/prefix_lens"));
     }
     if problem.block_list {
-        lists.push(wgsl!("attention/lists/blocks"));
+        lists.push(wgsl!("lists/blocks"));
     }
     lists
 }
@@ -206,7 +206,7 @@ fn files<'a>(
         _ => {
             let [place, slots] = cache.slots();
             let packed = bound.lists && cache.paged;
-            keys.push(if packed { wgsl!("attention/lists/paged") } else { place });
+            keys.push(if packed { wgsl!("lists/paged") } else { place });
             keys.extend([slots, wgsl!("attention/keys_cache")]);
         }
     }

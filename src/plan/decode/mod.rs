@@ -5,6 +5,7 @@ mod shader;
 mod tile;
 
 pub use problem::{DecodeProblem, DecodeShape};
+pub(crate) use shader::Bound;
 pub use tile::Tile;
 
 use core::num::Saturating;
@@ -23,6 +24,7 @@ pub struct DecodePlan {
     pub(crate) head_rows: HeadRows,
     tile: Tile,
     splits: u32,
+    pub(crate) bound: Bound,
     shader: Shader,
     merge: Option<MergePlan>,
 }
@@ -59,11 +61,10 @@ impl DecodePlan {
         let (q, out) = (problem.q_dtype.into(), problem.out_dtype.into());
         caps.allow_stored(KernelKind::Decode, [problem.cache.k, problem.cache.v, q, out])?;
         let head_rows = problem.head_rows();
-        // One split writes the result itself, where the device can bind all that this takes.
-        let alone = shader::storage_buffers(problem, false) <= caps.max_storage_buffers;
-        let merge = match splits {
-            1 if alone => None,
-            _ => {
+        let bound = Bound::new(problem, splits, caps.max_storage_buffers);
+        let merge = match bound.partial {
+            false => None,
+            true => {
                 let merge = MergeProblem {
                     value_dim: problem.cache.value_dim,
                     part_dtype: DType::F32,
@@ -74,11 +75,11 @@ impl DecodePlan {
                 Some(MergePlan::new(&merge, PartState::Sums, caps)?)
             }
         };
-        let shader = shader::shader(problem, &head_rows, &tile, merge.is_some(), caps.software);
+        let shader = shader::shader(problem, &head_rows, &tile, bound, caps.software);
         let shader = shader.shared(caps.sharing);
         caps.admit(&shader)?;
         let (problem, capabilities) = (problem.clone(), capabilities.clone());
-        Ok(Self { problem, capabilities, head_rows, tile, splits, shader, merge })
+        Ok(Self { problem, capabilities, head_rows, tile, splits, bound, shader, merge })
     }
 
     /// Enough workgroups to fill the device, and enough keys in each to be worth one. A function of
@@ -127,6 +128,12 @@ impl DecodePlan {
     /// The shader of the first dispatch, as it will be compiled.
     pub fn shader(&self) -> &Shader {
         &self.shader
+    }
+
+    /// Whether `kv_lens` and the block table of a call must be ranges of one buffer, since the device
+    /// binds too few for both.
+    pub fn one_buffer_of_lists(&self) -> bool {
+        self.bound.lists
     }
 
     /// The plan of the second dispatch, which merges the splits; `None` where one does it all.
@@ -238,9 +245,10 @@ impl core::fmt::Display for DecodePlan {
         writeln!(f, "  tile: {}", self.tile)?;
         write!(
             f,
-            "  {} bytes of workgroup memory, {} storage buffers, workspace {} bytes",
+            "  {} bytes of workgroup memory, {} storage buffers{}, workspace {} bytes",
             self.shader.workgroup_bytes,
             self.shader.storage_buffers,
+            if self.bound.lists { ", one for all lengths and tables" } else { "" },
             self.workspace_bytes(&self.problem.largest()),
         )?;
         self.capabilities.sharing.describe(f, [&self.shader])
@@ -274,7 +282,16 @@ mod tests {
         (problem.rotate_q, problem.cache.paged, problem.lse) = (true, true, true);
         let crowded = problem.plan(&caps).unwrap();
         assert_eq!((crowded.splits(), crowded.merge().is_some()), (1, true));
-        assert!(crowded.shader().storage_buffers <= 8);
+        assert!(crowded.shader().storage_buffers <= 8 && !crowded.one_buffer_of_lists());
+        // With a bias, lengths and block table share a binding; without a log-sum-exp, one
+        // dispatch is enough then.
+        problem.bias = Some(crate::Bias::Mask);
+        for (lse, merged) in [(true, true), (false, false)] {
+            problem.lse = lse;
+            let most = problem.plan(&caps).unwrap();
+            assert_eq!((most.one_buffer_of_lists(), most.merge().is_some()), (true, merged));
+            assert_eq!(most.shader().storage_buffers, 8, "{most}");
+        }
     }
 
     #[test]

@@ -6,20 +6,41 @@ use crate::plan::head_rows::HeadRows;
 use crate::plan::shader::{Source, stored, wgsl};
 use crate::plan::{KernelKind, Shader};
 
-/// Storage buffers of a call that writes partial results, or its results.
-pub(super) fn storage_buffers(problem: &DecodeProblem, partial: bool) -> u32 {
-    // q, k, v, kv_lens, and partial results or the output.
-    5 + u32::from(problem.lse && !partial)
-        + u32::from(problem.cache.paged)
-        + u32::from(problem.bias.is_some())
-        + 2 * u32::from(problem.rotate_q)
+/// What a kernel binds for its results and its lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bound {
+    /// It writes partial results, and a merge the outputs.
+    pub(crate) partial: bool,
+    /// Lengths and block table share one binding.
+    pub(crate) lists: bool,
+}
+
+impl Bound {
+    /// The first way that the device can bind. One split writes its outputs itself where that
+    /// fits.
+    pub(super) fn new(problem: &DecodeProblem, splits: u32, most: u32) -> Self {
+        let ways = [(false, false), (true, false), (false, true), (true, true)];
+        let ways = ways.map(|(partial, lists)| Self { partial, lists });
+        let fits = |way: &Self| {
+            (way.partial || splits == 1) && way.storage_buffers(problem) <= most
+        };
+        ways.into_iter().find(fits).unwrap_or(Self { partial: true, lists: true })
+    }
+
+    fn storage_buffers(self, problem: &DecodeProblem) -> u32 {
+        // q, k, v, lengths, and partial results or the output.
+        5 + u32::from(problem.lse && !self.partial)
+            + u32::from(problem.cache.paged && !self.lists)
+            + u32::from(problem.bias.is_some())
+            + 2 * u32::from(problem.rotate_q)
+    }
 }
 
 pub(super) fn shader(
     problem: &DecodeProblem,
     head_rows: &HeadRows,
     tile: &Tile,
-    partial: bool,
+    bound: Bound,
     compact: bool,
 ) -> Shader {
     let units = problem.channels().units();
@@ -36,16 +57,16 @@ pub(super) fn shader(
             problem.cache.k,
             problem.cache.v,
             if problem.cache.paged { " paged" } else { "" },
-            if partial { " partial" } else { "" },
+            if bound.partial { " partial" } else { "" },
             if tile.subgroup.is_some() { " shuffled" } else { "" },
         ),
-        source: constants(problem, head_rows, tile, partial, compact)
-            .files(files(problem, tile, partial)),
+        source: constants(problem, head_rows, tile, bound.partial, compact)
+            .files(files(problem, tile, bound)),
         entry: "decode",
         overrides: vec![("WORKGROUP", f64::from(tile.threads))],
         workgroup_size: tile.threads,
         workgroup_bytes: tile.bytes(units, head_rows.streams, problem.cache.value_dim),
-        storage_buffers: storage_buffers(problem, partial),
+        storage_buffers: bound.storage_buffers(problem),
         table_bytes: head_rows.bytes(),
         subgroup: tile.subgroup,
         matrices: None,
@@ -101,10 +122,10 @@ fn constants(
         .flags(flags)
 }
 
-fn files<'a>(problem: &'a DecodeProblem, tile: &Tile, partial: bool) -> Vec<&'a str> {
+fn files<'a>(problem: &'a DecodeProblem, tile: &Tile, bound: Bound) -> Vec<&'a str> {
     let mut files: Vec<&str> = vec![wgsl!("finite"), stored!(problem.q_dtype, "io/q")];
     files.extend(problem.cache.readers());
-    if partial {
+    if bound.partial {
         files.push(wgsl!("decode/store_partial"));
     } else {
         files.extend([stored!(problem.out_dtype, "io/out"), wgsl!("decode/store_out")]);
@@ -123,12 +144,15 @@ fn files<'a>(problem: &'a DecodeProblem, tile: &Tile, partial: bool) -> Vec<&'a 
         },
         wgsl!("head_rows"),
         wgsl!("decode/bindings"),
+        if bound.lists { wgsl!("decode/one_buffer") } else { wgsl!("lists/kv_lens") },
         wgsl!("decode/load"),
         wgsl!("score"),
         wgsl!("decode/score"),
         wgsl!("decode"),
     ]);
     files.extend(problem.rules().files());
-    files.extend(problem.cache.slots());
+    let [place, slots] = problem.cache.slots();
+    let packed = bound.lists && problem.cache.paged;
+    files.extend([if packed { wgsl!("lists/paged") } else { place }, slots]);
     files
 }

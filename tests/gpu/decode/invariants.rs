@@ -1,10 +1,12 @@
 //! What holds bit for bit.
 
-use phasor::HeadMap;
 use phasor::cache::CacheType;
+use phasor::decode::DecodeProblem;
+use phasor::rotary::RopeConfig;
+use phasor::{Bias, Error, HeadMap};
 
 use super::{Case, Inputs, small};
-use crate::harness::{HostCache, Slots, lab};
+use crate::harness::{HostCache, Slots, lab, narrow};
 
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
@@ -29,6 +31,40 @@ fn paged_is_contiguous() {
         assert_eq!(bits(&a.out), bits(&b.out), "{stored}");
         assert_eq!(bits(&a.lse), bits(&b.lse), "{stored}");
     }
+}
+
+/// With eight storage buffers, lengths and block table are ranges of one: the same bits, and right
+/// where one dispatch does it all.
+#[test]
+fn few_buffers() {
+    let mut crowded = case(&[1, 50, 120]);
+    crowded.slots = Slots::Paged { page_size: 8, max_pages: 16 };
+    crowded.rope = Some(RopeConfig::new(32, 10_000.0));
+    (crowded.problem.bias, crowded.bias_extent) = (Some(Bias::Additive), [3, 8, 1]);
+    let inputs = crowded.inputs().unwrap();
+    let run = |case: &Case, lab| case.run_on(lab, &inputs, &case.lens).unwrap();
+    assert!(!crowded.plan(lab()).unwrap().one_buffer_of_lists());
+    let plan = crowded.plan(narrow()).unwrap();
+    assert!(plan.one_buffer_of_lists() && plan.shader().storage_buffers == 8, "{plan}");
+    crowded.tile = Some(*plan.tile());
+    let (few, many) = (run(&crowded, narrow()), run(&crowded, lab()));
+    assert_eq!(bits(&few.out), bits(&many.out));
+    assert_eq!(bits(&few.lse), bits(&many.lse));
+
+    let alone = Case { splits: Some(1), ..crowded };
+    let alone = Case { problem: DecodeProblem { lse: false, ..alone.problem.clone() }, ..alone };
+    let plan = alone.plan(narrow()).unwrap();
+    assert!(plan.one_buffer_of_lists() && plan.merge().is_none(), "{plan}");
+    alone.hold(&inputs, &run(&alone, narrow())).unwrap();
+
+    let apart = Case { lens_apart: true, ..alone };
+    let error = apart.run_on(narrow(), &inputs, &apart.lens).err();
+    let error = error.and_then(|error| error.downcast::<Error>().ok());
+    let tensor = match error.as_deref() {
+        Some(Error::Binding { tensor, .. }) => *tensor,
+        other => panic!("taken, or refused for {other:?}"),
+    };
+    assert_eq!(tensor, "block_table");
 }
 
 /// One sequence alone, and the same one between others.

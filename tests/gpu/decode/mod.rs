@@ -36,6 +36,8 @@ pub struct Case {
     pub positions: Option<u32>,
     /// Extent of a bias along batch, output heads and rows, 1 where it is broadcast.
     pub bias_extent: [u32; 3],
+    /// Whether the lengths have a buffer of their own, apart from the block table.
+    pub lens_apart: bool,
     /// A number in the place of many of its numbers, see [`Scores::with`].
     pub bias_filler: Option<f32>,
     pub seed: u64,
@@ -59,6 +61,7 @@ pub fn small(heads: HeadMap, kv_heads: u32, dim: u32, lens: &[u32]) -> Case {
         xpos: None,
         positions: None,
         bias_extent: [1; 3],
+        lens_apart: false,
         bias_filler: None,
         seed: 1,
     }
@@ -174,10 +177,21 @@ impl Case {
         };
         let lse = Placed::output(gpu, DType::F32, Layout::bhsd(lse_shape)?);
         let (k, v) = (inputs.k_cache.upload(gpu), inputs.v_cache.upload(gpu));
-        let kv_lens = gpu.upload_u32(lens);
         let mut table = self.slots.table(self.batch());
         self.lost.iter().for_each(|&entry| table[entry] = u32::MAX);
-        let table = gpu.upload_u32(&table);
+        // Each list begins where a device can bind.
+        let step = (gpu.capabilities().storage_alignment / 4) as usize;
+        let mut words = lens.to_vec();
+        words.resize(words.len().next_multiple_of(step), u32::MAX);
+        let table_at = words.len();
+        words.extend(&table);
+        let lists = gpu.upload_u32(&words);
+        let list = |at: usize, len: usize| wgpu::BufferBinding {
+            buffer: &lists,
+            offset: 4 * at as u64,
+            size: wgpu::BufferSize::new(4 * len as u64),
+        };
+        let apart = gpu.upload_u32(lens);
         let bytes = plan.workspace_bytes(&plan.problem().largest()) as usize;
         let workspace = gpu.output(bytes / 4, DType::F32);
         let rope = self.rope_table(gpu)?;
@@ -188,9 +202,17 @@ impl Case {
             cache: CacheBindings {
                 k: inputs.k_cache.tensor(&k),
                 v: self.values(inputs, &k, &v),
-                block_table: self.block_table(&table),
+                block_table: match self.slots {
+                    Slots::Contiguous { .. } => None,
+                    Slots::Paged { max_pages, .. } => {
+                        Some(BlockTable { binding: list(table_at, table.len()), max_pages })
+                    }
+                },
             },
-            kv_lens: kv_lens.as_entire_buffer_binding(),
+            kv_lens: match self.lens_apart {
+                true => apart.as_entire_buffer_binding(),
+                false => list(0, lens.len()),
+            },
             out: out.tensor(),
             lse: p.lse.then(|| lse.binding()),
             rotation: rope.as_ref().map(|(buffer, shape)| {

@@ -23,7 +23,15 @@ fn prompt(world: &mut World, steps: &[u32]) -> Result<Vec<Vec<Vec<f32>>>> {
 #[test]
 fn budgets_and_chunks_give_the_same_bits() -> Result {
     let model = Model { resumable: true, moves: false, ..model(vec![local()], PAGED) };
-    let mut world = World::new(&model)?;
+    // What WebGPU promises, with which prefill binds lengths and block table as one buffer.
+    let mut caps = lab().gpu.capabilities();
+    caps.max_storage_buffers = 8;
+    let mut world = World::with(&model, &caps)?;
+    let many = world.layers.plan().layer(0).and_then(|layer| layer.many.clone());
+    assert!(matches!(many, Some(Many::Prefill(plan)) if plan.one_buffer_of_lists()));
+    let sequence = world.start(5)?;
+    world.checked(&[(sequence, 37)])?;
+    world.end(sequence)?;
     let whole = prompt(&mut world, &[37, 20])?;
     same(&prompt(&mut world, &[5, 32, 7, 13])?, &whole, "chunks")?;
     let least = world.layers.least_budget();
@@ -65,10 +73,10 @@ fn quantised_caches() -> Result {
 
 #[test]
 fn rows_that_decode_takes_in_pieces() -> Result {
-    // What WebGPU promises is a buffer less than resumable prefill wants over pages.
+    // A buffer less than resumable prefill wants.
     let mut caps = lab().gpu.capabilities();
-    caps.max_storage_buffers = 8;
-    let model = Model { resumable: true, moves: false, ..model(vec![full()], PAGED) };
+    caps.max_storage_buffers = 7;
+    let model = Model { resumable: true, moves: false, ..model(vec![full()], Rows::Contiguous) };
     let mut world = World::with(&model, &caps)?;
     let many = world.layers.plan().layer(0).and_then(|layer| layer.many.clone());
     assert!(matches!(many, Some(Many::Decode(_))));
@@ -93,15 +101,19 @@ fn rows_that_decode_takes_in_pieces() -> Result {
 
 #[test]
 fn what_attends_with_many_rows_is_said() -> Result {
-    let many = |resumable, rows| -> Result<_> {
-        let model = Model { resumable, ..model(vec![full()], rows) };
-        let plan = model.plan(&phasor::Capabilities::webgpu_default())?;
+    let many = |resumable, rows, max_storage_buffers| -> Result<_> {
+        let model = Model { resumable, moves: false, ..model(vec![full()], rows) };
+        let mut caps = phasor::Capabilities::webgpu_default();
+        caps.max_storage_buffers = max_storage_buffers;
+        let plan = model.plan(&caps)?;
         let many = plan.layer(0).and_then(|layer| layer.many.clone());
         Ok(many.ok_or("no more rows than decode takes")?)
     };
-    assert!(matches!(many(true, Rows::Contiguous)?, Many::Prefill(_)));
-    assert!(matches!(many(false, PAGED)?, Many::Prefill(_)));
-    // Pages, a query to rotate and states between parts are a buffer more than WebGPU promises.
-    assert!(matches!(many(true, PAGED)?, Many::Decode(_)));
+    for rows in [Rows::Contiguous, PAGED] {
+        assert!(matches!(many(true, rows, 8)?, Many::Prefill(_)));
+    }
+    assert!(matches!(many(false, Rows::Contiguous, 7)?, Many::Prefill(_)));
+    // A query to rotate and states between parts are a buffer more than 7.
+    assert!(matches!(many(true, Rows::Contiguous, 7)?, Many::Decode(_)));
     Ok(())
 }

@@ -1,35 +1,23 @@
 //! Lengths and tables of a call as ranges of one buffer.
 
-use super::AttentionBindings;
-use super::params::Lists;
-use crate::call::Binding;
+use super::Binding;
 use crate::plan::Capabilities;
 use crate::{Error, Result};
 
-/// No such list.
+/// Where a list starts that a call does not have.
 const NONE: u32 = u32::MAX;
 
 /// The range that spans all lists of a call, and where each starts in it, in words; `None` where
 /// there is no list. The lists have passed their own checks.
-pub(super) fn pack<B: Binding>(
-    bindings: &AttentionBindings<B>,
+pub(crate) fn pack<B: Binding, const N: usize>(
+    all: [(&'static str, Option<&B>); N],
     caps: &Capabilities,
-) -> Result<Option<(B, Lists)>> {
-    let table = bindings.cache.block_table.as_ref().map(|table| &table.binding);
-    let blocks = bindings.block_list.as_ref().map(|list| &list.binding);
-    let all = [
-        ("kv_lens", bindings.kv_lens.as_ref()),
-        ("cu_seqlens_q", bindings.cu_seqlens_q.as_ref()),
-        ("cu_seqlens_k", bindings.cu_seqlens_k.as_ref()),
-        ("block_table", table),
-        ("prefix_lens", bindings.prefix_lens.as_ref()),
-        ("block_list", blocks),
-    ];
+) -> Result<Option<(B, [u32; N])>> {
     let given = || all.iter().filter_map(|&(name, list)| Some((name, list?)));
     let Some((_, first)) = given().next() else { return Ok(None) };
     let Some(whole) = first.extent() else {
         // Where there are no buffers yet, nothing lies anywhere.
-        return Ok(Some((first.clone(), Lists::default())));
+        return Ok(Some((first.clone(), [0; N])));
     };
     if let Some((tensor, _)) = given().find(|(_, list)| !list.same_buffer(first)) {
         let why =
@@ -46,21 +34,11 @@ pub(super) fn pack<B: Binding>(
     let size = end - start;
     let limit = "max_storage_buffer_binding_size";
     Capabilities::need(limit, "lengths and tables", size, caps.max_storage_binding)?;
-    let at = |n: usize| match all[n].1 {
-        None => Ok(NONE),
-        Some(list) => {
-            let index = list.extent().map_or(0, |extent| (extent.offset - start) / 4);
-            u32::try_from(index).map_err(|_| Error::IndexOverflow { tensor: all[n].0, index })
-        }
-    };
-    let lists = Lists {
-        kv_lens: at(0)?,
-        cu_seqlens_q: at(1)?,
-        cu_seqlens_k: at(2)?,
-        block_table: at(3)?,
-        prefix_lens: at(4)?,
-        blocks: at(5)?,
-        ..Lists::default()
-    };
-    Ok(Some((first.elsewhere(start, size), lists)))
+    let mut places = [NONE; N];
+    for (place, (tensor, list)) in places.iter_mut().zip(all) {
+        let Some(list) = list else { continue };
+        let index = list.extent().map_or(0, |extent| (extent.offset - start) / 4);
+        *place = u32::try_from(index).map_err(|_| Error::IndexOverflow { tensor, index })?;
+    }
+    Ok(Some((first.elsewhere(start, size), places)))
 }
