@@ -11,6 +11,7 @@
 
 mod append;
 mod backward;
+mod caches;
 mod decode;
 mod document;
 mod linear;
@@ -62,6 +63,8 @@ enum Part {
     Backward,
     /// Prefill with shared buffers beside prefill without; measured where it is asked for
     Shared,
+    /// Prefill over caches of every format beside prefill over f16; likewise
+    Caches,
 }
 
 /// The part that times each kernel, or why none does.
@@ -120,6 +123,9 @@ fn run(args: &Args) -> Result<()> {
     let backwards = args.part(Part::Backward, || backward::measure(&clock, args.quick))?;
     if args.only.contains(&Part::Shared) {
         shared::measure(&clock)?;
+    }
+    if args.only.contains(&Part::Caches) {
+        caches::measure(&clock)?;
     }
     let again = roof::measure(&clock)?;
     if roof.differs_from(&again) {

@@ -1,6 +1,7 @@
 //! Causal prefill calls: their tensors, their check and their work.
 
 use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
+use phasor::cache::{CacheBindings, CacheFormat, CacheTensor, CacheType};
 use phasor::rotary::Pairing;
 use phasor::{Cost, DType, Dispatch, HeadMap, Layout, Sharing, Tensor, oracle, wgpu};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
@@ -102,6 +103,46 @@ impl Tensors {
         let shape = AttentionShape::new(1, seq, seq);
         let dispatch = kernel.bind(device, &shape, &bindings)?;
         Ok(Pass { dispatch, cost: plan.cost(&shape), kernel, out, heads })
+    }
+
+    /// A call over a contiguous cache of these keys and values, run once and checked against what
+    /// the cache holds of them.
+    pub fn over_cache(&self, clock: &Clock<'_>, heads: HeadMap, stored: CacheType) -> Result<Pass> {
+        let Sizes { seq, dim, kv_heads, .. } = self.sizes;
+        let device = &clock.gpu.device;
+        let format = CacheFormat { k: stored, v: stored, ..CacheFormat::new(kv_heads, dim) };
+        let plan = AttentionProblem::over(heads.clone(), format).plan(&clock.gpu.capabilities())?;
+        let kernel = Attention::new(device, &plan)?;
+        let [k, v] = [1, 2].map(|i| oracle::encode_rows(&self.data[i], dim, stored));
+        let rows = [k?, v?];
+        let [k, v] = rows.each_ref().map(|rows| oracle::decode_rows(rows, dim, stored));
+        let held =
+            Self { data: [self.data[0].clone(), k?, v?], buffers: self.buffers.clone(), ..*self };
+        let sides = rows.each_ref().map(|rows| clock.gpu.upload_bytes(rows));
+        let layout = Layout::bhsd([1, kv_heads, seq, stored.row(dim)])?;
+        let [k, v] = sides.each_ref().map(|side| CacheTensor {
+            binding: side.as_entire_buffer_binding(),
+            stored,
+            layout,
+        });
+        let heads_out = heads.heads().len() as u32;
+        let out = clock.gpu.output((heads_out * seq * dim) as usize, DType::F32);
+        let lens = clock.gpu.upload_u32(&[seq]);
+        let tensor = |buffer, heads| -> Result<Tensor<'_>> {
+            Ok(Tensor::new(buffer, DType::F32, Layout::bhsd([1, heads, seq, dim])?))
+        };
+        let bindings = AttentionBindings::over(
+            tensor(&self.buffers[0], self.sizes.heads)?,
+            CacheBindings::new(k, v),
+            lens.as_entire_buffer_binding(),
+            tensor(&out, heads_out)?,
+        );
+        let shape = AttentionShape::new(1, seq, seq);
+        let dispatch = kernel.bind(device, &shape, &bindings)?;
+        let pass = Pass { dispatch, cost: plan.cost(&shape), kernel, out, heads };
+        clock.gpu.run(|encoder| pass.dispatch.encode(encoder));
+        held.check(clock, &pass)?;
+        Ok(pass)
     }
 
     /// Compares some rows of every output head with the f64 oracle. With scores and values of the
