@@ -1,6 +1,6 @@
 //! The checks that a call's bindings have to pass.
 
-use super::{Binding, Strides, Tensor};
+use super::{Binding, Extent, Strides, Tensor};
 use crate::plan::rules::Bias;
 use crate::plan::{Capabilities, Sharing};
 use crate::{DType, Error, Layout, Result};
@@ -109,6 +109,13 @@ impl<'a, B: Binding> Checker<'a, B> {
         reach: u64,
     ) -> Result<()> {
         let Some(extent) = binding.extent() else { return Ok(()) };
+        self.range(name, &extent, reach)?;
+        let bytes = extent.offset..extent.offset + extent.available();
+        self.beside_others(Seen { binding: binding.clone(), name, access, bytes })
+    }
+
+    /// Checks that a range can be bound, and is long enough.
+    fn range(&self, name: &'static str, extent: &Extent, reach: u64) -> Result<()> {
         if !extent.storage {
             return Err(Error::Usage { tensor: name, needed: "STORAGE" });
         }
@@ -134,8 +141,12 @@ impl<'a, B: Binding> Checker<'a, B> {
             name,
             available,
             self.caps.max_storage_binding,
-        )?;
-        let bytes = extent.offset..extent.offset + available;
+        )
+    }
+
+    /// Checks that a range goes with the others of the call, and keeps it.
+    fn beside_others(&mut self, seen: Seen<B>) -> Result<()> {
+        let Seen { binding, name, access, bytes } = seen;
         let sharing = self.caps.sharing;
         let access = match access {
             Access::Read if !sharing.stays_read_only(name) => Access::Write,
@@ -144,7 +155,7 @@ impl<'a, B: Binding> Checker<'a, B> {
             Access::Scratch if sharing == Sharing::Ranges => Access::Write,
             access => access,
         };
-        for other in self.seen.iter().filter(|other| other.binding.same_buffer(binding)) {
+        for other in self.seen.iter().filter(|other| other.binding.same_buffer(&binding)) {
             // One table that two dispatches of the call read.
             if name == other.name && bytes == other.bytes && access == other.access {
                 continue;
@@ -160,7 +171,7 @@ impl<'a, B: Binding> Checker<'a, B> {
                 _ => return Err(Error::Overlap { a: other.name, b: name }),
             }
         }
-        self.seen.push(Seen { binding: binding.clone(), name, access, bytes });
+        self.seen.push(Seen { binding, name, access, bytes });
         Ok(())
     }
 

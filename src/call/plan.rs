@@ -7,7 +7,7 @@ use crate::Result;
 use crate::plan::{Capabilities, KernelKind, Shader};
 
 /// A plan of any kernel: what it compiles, and the recipe of a call.
-pub trait Plan: Clone + core::fmt::Debug + sealed::Sealed {
+pub trait Plan: Clone + core::fmt::Debug + sealed::Planned {
     /// The kernel that it is a plan of.
     const KERNEL: KernelKind;
 
@@ -69,14 +69,20 @@ pub trait Plan: Clone + core::fmt::Debug + sealed::Sealed {
     }
 
     /// What it was planned for.
-    fn capabilities(&self) -> &Capabilities;
+    fn capabilities(&self) -> &Capabilities {
+        self.planned_for()
+    }
 
     /// The same plan, to run on a device that offers `capabilities`.
     ///
     /// # Errors
     /// [`Error::Limit`](crate::Error::Limit) or [`Error::Feature`](crate::Error::Feature) where the
     /// device has less than the plan needs.
-    fn on(&self, capabilities: Capabilities) -> Result<Self>;
+    fn on(&self, capabilities: Capabilities) -> Result<Self> {
+        let mut plan = self.clone();
+        *plan.planned_for_mut() = capabilities.for_plan(self.planned_for(), self.stages())?;
+        Ok(plan)
+    }
 }
 
 /// A problem of any kernel, which may be a key of a map: floats are compared by their bits.
@@ -94,4 +100,10 @@ pub trait Problem: Clone + Eq + Hash + core::fmt::Debug + sealed::Sealed {
 /// Implemented for the plans and problems of this crate alone.
 pub(crate) mod sealed {
     pub trait Sealed {}
+
+    /// What every plan keeps.
+    pub trait Planned: Sealed {
+        fn planned_for(&self) -> &crate::plan::Capabilities;
+        fn planned_for_mut(&mut self) -> &mut crate::plan::Capabilities;
+    }
 }

@@ -4,7 +4,7 @@
 use crate::call::Positions;
 use crate::call::{
     Access, Binding, CacheBindings, CacheParams, Checker, Plan, Reach, Recipe, RotaryParams,
-    Rotation, Step, Strides, Tensor, pack, sealed,
+    Rotation, Step, Strides, Tensor, pack,
 };
 use crate::kernels::merge::MergeBindings;
 use crate::plan::decode::{DecodePlan, DecodeShape};
@@ -101,8 +101,6 @@ struct Checked {
     bias: Strides,
 }
 
-impl sealed::Sealed for DecodePlan {}
-
 impl Plan for DecodePlan {
     const KERNEL: KernelKind = KernelKind::Decode;
 
@@ -170,14 +168,6 @@ impl Plan for DecodePlan {
             recipe.steps.extend(merged.steps.into_iter().map(|step| Step { stage: 1, ..step }));
         }
         Ok(recipe)
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    fn on(&self, capabilities: Capabilities) -> Result<Self> {
-        self.on(capabilities)
     }
 }
 

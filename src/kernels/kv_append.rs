@@ -4,7 +4,7 @@
 use crate::call::Positions;
 use crate::call::{
     Access, Binding, CacheBindings, CacheParams, Checker, Plan, Reach, Recipe, RotaryParams,
-    Rotation, Step, Strides, Tensor, sealed,
+    Rotation, Step, Strides, Tensor,
 };
 use crate::plan::kv_append::{KvAppendPlan, KvAppendShape};
 use crate::plan::{Capabilities, KernelKind, Shader, binding};
@@ -57,8 +57,6 @@ uniform! {
     }
 }
 
-impl sealed::Sealed for KvAppendPlan {}
-
 impl Plan for KvAppendPlan {
     const KERNEL: KernelKind = KernelKind::KvAppend;
 
@@ -110,14 +108,6 @@ impl Plan for KvAppendPlan {
             .written_cache(&bindings.cache, format.v_in_k)
             .rotation(rotation);
         Ok(step.into())
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    fn on(&self, capabilities: Capabilities) -> Result<Self> {
-        self.on(capabilities)
     }
 }
 

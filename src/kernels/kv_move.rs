@@ -2,7 +2,7 @@
 
 use crate::call::{
     Access, Binding, CacheBindings, CacheParams, Checker, CosSin, Plan, Positions, Reach, Recipe,
-    RotaryParams, Rotation, Step, present, sealed,
+    RotaryParams, Rotation, Step, present,
 };
 use crate::plan::kv_move::{KvMovePlan, KvMoveShape, Move, check_moves};
 use crate::plan::{Capabilities, KernelKind, Shader, binding};
@@ -70,8 +70,6 @@ impl Entry {
     }
 }
 
-impl sealed::Sealed for KvMovePlan {}
-
 impl Plan for KvMovePlan {
     const KERNEL: KernelKind = KernelKind::KvMove;
 
@@ -117,14 +115,6 @@ impl Plan for KvMovePlan {
             .written_cache(&bindings.cache, format.v_in_k)
             .rotation(rotation.as_ref());
         Ok(step.into())
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    fn on(&self, capabilities: Capabilities) -> Result<Self> {
-        self.on(capabilities)
     }
 }
 

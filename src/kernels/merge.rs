@@ -1,6 +1,6 @@
 //! Calls of a merge of attention over parts of the keys: tensors in, a recipe out.
 
-use crate::call::{Access, Binding, Checker, Plan, Recipe, Step, Strides, Tensor, sealed};
+use crate::call::{Access, Binding, Checker, Plan, Recipe, Step, Strides, Tensor};
 use crate::plan::merge::{MergePlan, MergeShape};
 use crate::plan::{Capabilities, KernelKind, Shader, binding};
 use crate::uniform::uniform;
@@ -43,8 +43,6 @@ uniform! {
         out: Strides,
     }
 }
-
-impl sealed::Sealed for MergePlan {}
 
 impl Plan for MergePlan {
     const KERNEL: KernelKind = KernelKind::Merge;
@@ -94,14 +92,6 @@ impl Plan for MergePlan {
             .tensor(binding::OUT, &bindings.out)
             .declared(binding::LSE, bindings.lse.as_ref());
         Ok(step.into())
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    fn on(&self, capabilities: Capabilities) -> Result<Self> {
-        self.on(capabilities)
     }
 }
 

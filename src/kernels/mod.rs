@@ -19,6 +19,17 @@ pub(crate) mod scores;
 macro_rules! problems {
     ($($kernel:ident: $problem:ident, $plan:ident;)*) => {$(
         impl sealed::Sealed for plan::$kernel::$problem {}
+        impl sealed::Sealed for plan::$kernel::$plan {}
+
+        impl sealed::Planned for plan::$kernel::$plan {
+            fn planned_for(&self) -> &Capabilities {
+                &self.capabilities
+            }
+
+            fn planned_for_mut(&mut self) -> &mut Capabilities {
+                &mut self.capabilities
+            }
+        }
 
         impl Problem for plan::$kernel::$problem {
             type Plan = plan::$kernel::$plan;

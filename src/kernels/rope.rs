@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::call::{
     Access, Binding, Checker, Plan, Reach, Recipe, RotaryParams, Rotation, Step, Strides, Tensor,
-    present, sealed,
+    present,
 };
 use crate::plan::rope::{Direction, RopePlan, RopeShape};
 use crate::plan::{Capabilities, KernelKind, Shader, binding};
@@ -55,8 +55,6 @@ uniform! {
     }
 }
 
-impl sealed::Sealed for RopePlan {}
-
 impl Plan for RopePlan {
     const KERNEL: KernelKind = KernelKind::Rope;
 
@@ -98,14 +96,6 @@ impl Plan for RopePlan {
             (None, _) => step.tensor(binding::Q_OUT, &bindings.q).declared(binding::K_OUT, k),
         };
         Ok(step.rotation(Some(&bindings.rotation)).into())
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    fn on(&self, capabilities: Capabilities) -> Result<Self> {
-        self.on(capabilities)
     }
 }
 

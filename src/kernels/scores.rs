@@ -1,6 +1,6 @@
 //! Calls of scores and their statistics: tensors in, a recipe out.
 
-use crate::call::{Access, Binding, Checker, Plan, Recipe, Step, Strides, Tensor, sealed};
+use crate::call::{Access, Binding, Checker, Plan, Recipe, Step, Strides, Tensor};
 use crate::plan::scores::{ComponentOrder, Output, ScoresPlan, ScoresShape};
 use crate::plan::{Capabilities, KernelKind, Shader, binding};
 use crate::uniform::uniform;
@@ -74,8 +74,6 @@ uniform! {
     }
 }
 
-impl sealed::Sealed for ScoresPlan {}
-
 impl Plan for ScoresPlan {
     const KERNEL: KernelKind = KernelKind::Scores;
 
@@ -120,14 +118,6 @@ impl Plan for ScoresPlan {
                 .declared(binding::LSE, bindings.lse.as_ref()),
         };
         Ok(step.into())
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    fn on(&self, capabilities: Capabilities) -> Result<Self> {
-        self.on(capabilities)
     }
 }
 

@@ -216,6 +216,7 @@ mod tests {
         let next = problem().plan(&caps.insist_on_matrices()).unwrap();
         assert!(next.tile().matrices().is_some() && *next.tile() != best);
         // What was planned on such a device runs on no other.
+        use crate::call::Plan as _;
         assert!(next.on(device(Matrices::Unlisted)).is_ok());
         let off = next.on(device(Matrices::Off)).unwrap_err();
         assert_eq!(off, Error::NoMatrices(NoMatrices::FeatureOff));

@@ -179,12 +179,6 @@ impl MergePlan {
         all.map(|head| sink_in_base_2(self.problem.sinks.get(head))).collect()
     }
 
-    /// The same plan, to run on `device`.
-    pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities = device.for_plan(&self.capabilities, [&self.shader])?;
-        Ok(Self { capabilities, ..self.clone() })
-    }
-
     /// The problem that this plan solves.
     pub fn problem(&self) -> &MergeProblem {
         &self.problem

@@ -142,75 +142,105 @@ pub struct RopePlan {
 /// Invocations of a workgroup: a divisor of what every device offers.
 const WORKGROUP: u32 = 64;
 
+/// One of the two ways that channels are moved.
+struct Path {
+    name: &'static str,
+    files: [&'static str; 2],
+    /// What [`RopePlan`] has of these names.
+    unit: u32,
+    alignment: u32,
+    units: u32,
+    head_block: u32,
+    overrides: Vec<(&'static str, f64)>,
+}
+
+impl Path {
+    /// Four channels at once, all heads of a position in one invocation.
+    fn by_four(p: &RopeProblem, copied: u32) -> Self {
+        let pair_quads = p.rotary_dim / 8;
+        let numbers = overrides([
+            ("PAIR_QUADS", pair_quads),
+            ("TAIL_QUADS", copied / 4),
+            ("BLOCK_QUADS", p.pairing.block_pairs(p.rotary_dim) / 4),
+        ]);
+        Self {
+            name: "by four",
+            files: [stored!(p.dtype, "rope/quad"), wgsl!("rope")],
+            unit: 4,
+            alignment: 4,
+            units: pair_quads + copied / 4,
+            head_block: p.q_heads + p.k_heads,
+            overrides: numbers.collect(),
+        }
+    }
+
+    /// A channel at once, or as many as fill a word.
+    fn by_channel(p: &RopeProblem, copied: u32, write_interleaved: bool) -> Self {
+        let pairs = p.rotary_dim / 2;
+        let each = RopePlan::pairs_each(p, write_interleaved);
+        let (element, alignment, tail_each) = match p.dtype {
+            DType::F32 => (wgsl!("rope/channel_f32"), 1, 1),
+            DType::F16 => (wgsl!("rope/channel_f16"), 2, 2),
+        };
+        let numbers = overrides([
+            ("PAIRS", pairs),
+            ("PAIRS_EACH", each),
+            ("TAIL", copied),
+            ("TAIL_EACH", tail_each),
+            ("BLOCK_PAIRS", p.pairing.block_pairs(p.rotary_dim)),
+        ]);
+        Self {
+            name: "by channel",
+            files: [element, wgsl!("rope/channels")],
+            unit: 1,
+            alignment,
+            units: pairs / each + copied / tail_each,
+            head_block: 1,
+            overrides: numbers.collect(),
+        }
+    }
+}
+
 impl RopePlan {
     fn new(problem: &RopeProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
         capabilities.allow_stored(KernelKind::Rope, [problem.dtype])?;
         let p = problem;
         let tail = p.head_dim - p.rotary_dim;
-        let block_pairs = p.pairing.block_pairs(p.rotary_dim);
         let quads = p.aligned
             && p.rotary_dim.is_multiple_of(8)
-            && block_pairs.is_multiple_of(4)
+            && p.pairing.block_pairs(p.rotary_dim).is_multiple_of(4)
             && tail.is_multiple_of(4);
         let (mut read, mut write) = (p.pairing.reads_interleaved(), p.pairing.writes_interleaved());
         if p.direction == Direction::Inverse {
             core::mem::swap(&mut read, &mut write);
         }
         let copied = if p.in_place { 0 } else { tail };
-        let head_block = if quads { p.q_heads + p.k_heads } else { 1 };
-        let (units, mut values): (u32, Vec<_>) = if quads {
-            let pair_quads = p.rotary_dim / 8;
-            let numbers = overrides([
-                ("PAIR_QUADS", pair_quads),
-                ("TAIL_QUADS", copied / 4),
-                ("BLOCK_QUADS", block_pairs / 4),
-            ]);
-            (pair_quads + copied / 4, numbers.collect())
-        } else {
-            let pairs = p.rotary_dim / 2;
-            let each = Self::pairs_each(p, write);
-            let tail_each = if p.dtype == DType::F16 { 2 } else { 1 };
-            let numbers = overrides([
-                ("PAIRS", pairs),
-                ("PAIRS_EACH", each),
-                ("TAIL", copied),
-                ("TAIL_EACH", tail_each),
-                ("BLOCK_PAIRS", block_pairs),
-            ]);
-            (pairs / each + copied / tail_each, numbers.collect())
+        let path = match quads {
+            true => Path::by_four(p, copied),
+            false => Path::by_channel(p, copied, write),
         };
+        let Path { name, files: [element, kernel], unit, alignment, units, head_block, .. } = path;
+        let mut values = path.overrides;
         values.extend(overrides([
             ("WORKGROUP", WORKGROUP),
             ("HEAD_BLOCK", head_block),
             ("READ_INTERLEAVED", read.into()),
             ("WRITE_INTERLEAVED", write.into()),
         ]));
-        let (element, kernel, alignment, unit) = match (quads, p.dtype) {
-            (true, dtype) => (stored!(dtype, "rope/quad"), wgsl!("rope"), 4, 4),
-            (false, DType::F32) => (wgsl!("rope/channel_f32"), wgsl!("rope/channels"), 1, 1),
-            (false, DType::F16) => (wgsl!("rope/channel_f16"), wgsl!("rope/channels"), 2, 1),
-        };
         let place = if p.in_place { wgsl!("rope/in_place") } else { wgsl!("rope/apart") };
+        let (rotary, strides, params) = (wgsl!("rotary"), wgsl!("strides"), wgsl!("rope/params"));
         let shader = Shader {
             kernel: KernelKind::Rope,
             label: format!(
-                "rope D{} r{} {:?} {} {} {}",
+                "rope D{} r{} {:?} {} {} {name}",
                 p.head_dim,
                 p.rotary_dim,
                 p.pairing,
                 p.dtype,
                 if p.in_place { "in place" } else { "apart" },
-                if quads { "by four" } else { "by channel" },
             ),
-            source: Source::new().files([
-                element,
-                place,
-                wgsl!("rotary"),
-                wgsl!("strides"),
-                wgsl!("rope/params"),
-                kernel,
-            ]),
+            source: Source::new().files([element, place, rotary, strides, params, kernel]),
             entry: "rope",
             overrides: values,
             workgroup_size: WORKGROUP,
@@ -222,15 +252,8 @@ impl RopePlan {
         };
         let shader = shader.shared(capabilities.sharing);
         capabilities.admit(&shader)?;
-        Ok(Self {
-            problem: problem.clone(),
-            capabilities: capabilities.clone(),
-            unit,
-            alignment,
-            units,
-            head_block,
-            shader,
-        })
+        let (problem, capabilities) = (problem.clone(), capabilities.clone());
+        Ok(Self { problem, capabilities, unit, alignment, units, head_block, shader })
     }
 
     /// Pairs that one invocation of the slow path owns: as few as fill whole 32-bit words.
@@ -241,12 +264,6 @@ impl RopePlan {
             block if block.is_multiple_of(2) => 2,
             _ => p.rotary_dim / 2,
         }
-    }
-
-    /// The same plan, to run on `device`.
-    pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities = device.for_plan(&self.capabilities, [&self.shader])?;
-        Ok(Self { capabilities, ..self.clone() })
     }
 
     /// The problem that this plan solves.

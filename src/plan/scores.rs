@@ -195,12 +195,6 @@ impl ScoresPlan {
         Ok(Self { problem, capabilities, block, shader })
     }
 
-    /// The same plan, to run on `device`.
-    pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities = device.for_plan(&self.capabilities, [&self.shader])?;
-        Ok(Self { capabilities, ..self.clone() })
-    }
-
     /// The problem that this plan solves.
     pub fn problem(&self) -> &ScoresProblem {
         &self.problem

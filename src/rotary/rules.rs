@@ -128,111 +128,115 @@ impl RopeRule {
         current_len: u64,
     ) -> Result<(Vec<Dd>, f64)> {
         let base = Dd::from(theta);
-        match self {
-            RopeRule::Default => Ok((geometric(base, dim), 1.0)),
+        let plain = || geometric(base, dim);
+        let stretched = |stretch| Ok(geometric(ntk_base(base, stretch, dim)?, dim));
+        let inv_freq: Result<Vec<Dd>> = match self {
+            RopeRule::Default => Ok(plain()),
             RopeRule::Linear { factor } => {
                 let s = Dd::from(positive("factor", *factor)?);
-                Ok((geometric(base, dim).into_iter().map(|f| f / s).collect(), 1.0))
+                Ok(plain().into_iter().map(|f| f / s).collect())
             }
-            RopeRule::NtkAware { factor } => {
-                let stretch = Dd::from(positive("factor", *factor)?);
-                Ok((geometric(ntk_base(base, stretch, dim)?, dim), 1.0))
-            }
+            RopeRule::NtkAware { factor } => stretched(Dd::from(positive("factor", *factor)?)),
             RopeRule::Dynamic { factor, max_position_embeddings } => {
                 let s = Dd::from(positive("factor", *factor)?);
                 let max = length("max_position_embeddings", *max_position_embeddings)?;
                 let n = Dd::from(current_len.max(*max_position_embeddings) as f64);
-                let stretch = s * n / max - (s - Dd::ONE);
-                Ok((geometric(ntk_base(base, stretch, dim)?, dim), 1.0))
+                stretched(s * n / max - (s - Dd::ONE))
             }
             RopeRule::DynamicSteps { trained_len } => {
                 length("trained_len", *trained_len)?;
-                Ok((
-                    geometric(
-                        ntk_base(base, stretch_in_steps(current_len, *trained_len), dim)?,
-                        dim,
-                    ),
-                    1.0,
-                ))
+                stretched(stretch_in_steps(current_len, *trained_len))
             }
-            RopeRule::Yarn(params) => params.series(base, dim),
+            RopeRule::Yarn(params) => return params.series(base, dim),
             RopeRule::YarnRotations { factor, original_max_position_embeddings, alpha, beta } => {
-                yarn::rotations(
-                    &geometric(base, dim),
-                    positive("factor", *factor)?,
-                    length("original_max_position_embeddings", *original_max_position_embeddings)?,
-                    (*alpha, *beta),
-                )
+                let factor = positive("factor", *factor)?;
+                let original = *original_max_position_embeddings;
+                let original = length("original_max_position_embeddings", original)?;
+                return yarn::rotations(&plain(), factor, original, (*alpha, *beta));
             }
-            RopeRule::LongRope {
-                short_factor,
-                long_factor,
-                factor,
-                original_max_position_embeddings: original,
-                attention_factor,
-                mscale,
-            } => {
-                let long = current_len > *original;
-                let divisors = if long { long_factor } else { short_factor };
-                for (what, list) in [("short_factor", short_factor), ("long_factor", long_factor)] {
-                    entries(what, list.len(), dim)?;
-                    list.iter().try_for_each(|&x| positive(what, x).map(drop))?;
-                }
-                let inv_freq =
-                    geometric(base, dim).into_iter().zip(divisors).map(|(f, &d)| f / d.into());
-                let inv_freq = inv_freq.collect();
-                let stated = match mscale {
-                    Some(both) => {
-                        both.iter().try_for_each(|&m| positive("mscale", m).map(drop))?;
-                        Some(both[usize::from(long)])
-                    }
-                    None => *attention_factor,
-                };
-                Ok((inv_freq, longrope_scaling(*factor, *original, stated)?))
-            }
+            RopeRule::LongRope { .. } => return self.longrope(plain(), dim, current_len),
             RopeRule::Llama3 {
                 factor,
                 low_freq_factor: low,
                 high_freq_factor: high,
                 original_max_position_embeddings: original,
-            } => {
-                let s = Dd::from(positive("factor", *factor)?);
-                let original = length("original_max_position_embeddings", *original)?;
-                positive("low_freq_factor", *low)?;
-                if low != high {
-                    ordered("high_freq_factor", "at least low_freq_factor", *low, *high)?;
-                }
-                let (low, high) = (Dd::from(*low), Dd::from(*high));
-                // t clamped to 0 … 1 is the rule's three cases in one.
-                let blend = |f: Dd| {
-                    let turns = original * f / TAU;
-                    if low == high {
-                        return if turns < low { f / s } else { f };
-                    }
-                    let t = (turns - low) / (high - low);
-                    mix(f / s, f, t.max(Dd::ZERO).min(Dd::ONE))
-                };
-                Ok((geometric(base, dim).into_iter().map(blend).collect(), 1.0))
-            }
-            RopeRule::Proportional { partial_rotary_factor: p, factor } => {
-                if dim != head_dim {
-                    let needed = "head_dim for the proportional rule, and the axes single";
-                    return invalid("rotary_dim", needed, dim);
-                }
-                if !(0.0..=1.0).contains(p) {
-                    return invalid("partial_rotary_factor", "0 to 1", p);
-                }
-                let s = Dd::from(positive("factor", *factor)?);
-                let turning = (p * f64::from(head_dim) / 2.0).floor() as usize;
-                let scaled = |(i, f)| if i < turning { f / s } else { Dd::ZERO };
-                Ok((geometric(base, dim).into_iter().enumerate().map(scaled).collect(), 1.0))
+            } => llama3(plain(), *factor, [*low, *high], *original),
+            RopeRule::Proportional { partial_rotary_factor, factor } => {
+                proportional(plain(), [dim, head_dim], *partial_rotary_factor, *factor)
             }
             RopeRule::Custom { inv_freq, attention_scaling } => {
                 entries("inv_freq", inv_freq.len(), dim)?;
-                Ok((inv_freq.iter().map(|&f| Dd::from(f)).collect(), *attention_scaling))
+                return Ok((inv_freq.iter().map(|&f| f.into()).collect(), *attention_scaling));
             }
-        }
+        };
+        Ok((inv_freq?, 1.0))
     }
+
+    /// [`RopeRule::LongRope`] of the `dim / 2` frequencies `plain`; another rule leaves them alone.
+    fn longrope(&self, plain: Vec<Dd>, dim: u32, current_len: u64) -> Result<(Vec<Dd>, f64)> {
+        let RopeRule::LongRope {
+            short_factor,
+            long_factor,
+            factor,
+            original_max_position_embeddings: original,
+            attention_factor,
+            mscale,
+        } = self
+        else {
+            return Ok((plain, 1.0));
+        };
+        let long = current_len > *original;
+        let divisors = if long { long_factor } else { short_factor };
+        for (what, list) in [("short_factor", short_factor), ("long_factor", long_factor)] {
+            entries(what, list.len(), dim)?;
+            list.iter().try_for_each(|&x| positive(what, x).map(drop))?;
+        }
+        let inv_freq = plain.into_iter().zip(divisors).map(|(f, &d)| f / d.into()).collect();
+        let stated = match mscale {
+            Some(both) => {
+                both.iter().try_for_each(|&m| positive("mscale", m).map(drop))?;
+                Some(both[usize::from(long)])
+            }
+            None => *attention_factor,
+        };
+        Ok((inv_freq, longrope_scaling(*factor, *original, stated)?))
+    }
+}
+
+/// [`RopeRule::Llama3`] of the frequencies `plain`, with the factors of low and high ones.
+fn llama3(plain: Vec<Dd>, factor: f64, [low, high]: [f64; 2], original: u64) -> Result<Vec<Dd>> {
+    let s = Dd::from(positive("factor", factor)?);
+    let original = length("original_max_position_embeddings", original)?;
+    positive("low_freq_factor", low)?;
+    if low != high {
+        ordered("high_freq_factor", "at least low_freq_factor", low, high)?;
+    }
+    let (low, high) = (Dd::from(low), Dd::from(high));
+    // t clamped to 0 … 1 is the rule's three cases in one.
+    let blend = |f: Dd| {
+        let turns = original * f / TAU;
+        if low == high {
+            return if turns < low { f / s } else { f };
+        }
+        let t = (turns - low) / (high - low);
+        mix(f / s, f, t.max(Dd::ZERO).min(Dd::ONE))
+    };
+    Ok(plain.into_iter().map(blend).collect())
+}
+
+/// [`RopeRule::Proportional`] of the frequencies `plain`, whose share `p` turns.
+fn proportional(plain: Vec<Dd>, [dim, head_dim]: [u32; 2], p: f64, factor: f64) -> Result<Vec<Dd>> {
+    if dim != head_dim {
+        let needed = "head_dim for the proportional rule, and the axes single";
+        return invalid("rotary_dim", needed, dim);
+    }
+    if !(0.0..=1.0).contains(&p) {
+        return invalid("partial_rotary_factor", "0 to 1", p);
+    }
+    let s = Dd::from(positive("factor", factor)?);
+    let turning = (p * f64::from(head_dim) / 2.0).floor() as usize;
+    let scaled = |(i, f)| if i < turning { f / s } else { Dd::ZERO };
+    Ok(plain.into_iter().enumerate().map(scaled).collect())
 }
 
 /// θ·stretch^(dim/(dim−2)): the base at which the slowest pair is interpolated by `stretch`.

@@ -6,15 +6,13 @@ mod params;
 use std::sync::Arc;
 
 use crate::Result;
-use crate::call::{Binding, Checker, Plan, Recipe, Resource, Step, pack, sealed};
+use crate::call::{Binding, Checker, Plan, Recipe, Resource, Step, pack};
 use crate::plan::attention::{AttentionPlan, AttentionShape, Bound, Keys};
 use crate::plan::rules::Bias;
-use crate::plan::{Budget, Capabilities, KernelKind, Shader, binding};
+use crate::plan::{Budget, KernelKind, Shader, binding};
 pub use bindings::{AttentionBindings, BlockList};
 pub(crate) use params::{FAR, NO_WINDOW, offset};
 use params::{Lists, Params};
-
-impl sealed::Sealed for AttentionPlan {}
 
 impl Plan for AttentionPlan {
     const KERNEL: KernelKind = KernelKind::Attention;
@@ -36,14 +34,6 @@ impl Plan for AttentionPlan {
         bindings: &AttentionBindings<B>,
     ) -> Result<Recipe<B>> {
         self.recipe_within(shape, bindings, Budget::UNLIMITED)
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    fn on(&self, capabilities: Capabilities) -> Result<Self> {
-        self.on(capabilities)
     }
 }
 

@@ -6,15 +6,13 @@ mod params;
 use std::sync::Arc;
 
 use crate::Result;
-use crate::call::{Binding, Plan, Positions, Recipe, Resource, Step, sealed};
+use crate::call::{Binding, Plan, Positions, Recipe, Resource, Step};
 use crate::plan::attention::{AttentionShape, Keys};
 use crate::plan::attention_backward::{AttentionBackwardPlan, Part, Side, WORKGROUP};
 use crate::plan::rules::Bias;
-use crate::plan::{Budget, Capabilities, KernelKind, Shader, binding};
+use crate::plan::{Budget, KernelKind, Shader, binding};
 pub use bindings::{AttentionBackwardBindings, BackwardRotation};
 use params::Params;
-
-impl sealed::Sealed for AttentionBackwardPlan {}
 
 impl Plan for AttentionBackwardPlan {
     const KERNEL: KernelKind = KernelKind::AttentionBackward;
@@ -38,14 +36,6 @@ impl Plan for AttentionBackwardPlan {
         bindings: &AttentionBackwardBindings<B>,
     ) -> Result<Recipe<B>> {
         self.recipe_within(shape, bindings, Budget::UNLIMITED)
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    fn on(&self, capabilities: Capabilities) -> Result<Self> {
-        self.on(capabilities)
     }
 }
 

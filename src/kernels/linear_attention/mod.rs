@@ -4,7 +4,7 @@ mod bindings;
 mod call;
 mod params;
 
-use crate::call::{Binding, Plan, Recipe, Step, sealed};
+use crate::call::{Binding, Plan, Recipe, Step};
 use crate::plan::linear_attention::{LinearAttentionPlan, LinearAttentionShape};
 use crate::plan::{Capabilities, KernelKind, Shader};
 use crate::{HeadMap, Result};
@@ -12,8 +12,6 @@ pub use bindings::{LinearAttentionBindings, RandomFeatureBindings, State};
 use call::Call;
 pub(crate) use call::rotaries;
 use params::Head;
-
-impl sealed::Sealed for LinearAttentionPlan {}
 
 impl Plan for LinearAttentionPlan {
     const KERNEL: KernelKind = KernelKind::LinearAttention;
@@ -48,14 +46,6 @@ impl Plan for LinearAttentionPlan {
             }
         }
         Ok(Recipe { steps })
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    fn on(&self, capabilities: Capabilities) -> Result<Self> {
-        self.on(capabilities)
     }
 }
 

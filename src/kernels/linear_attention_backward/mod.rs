@@ -4,7 +4,7 @@ mod bindings;
 mod params;
 
 use crate::call::{
-    Access, Binding, Checker, Plan, Recipe, RotaryParams, Rotation, Step, Strides, present, sealed,
+    Access, Binding, Checker, Plan, Recipe, RotaryParams, Rotation, Step, Strides, present,
 };
 use crate::kernels::linear_attention::{head_table, rotaries};
 use crate::plan::linear_attention::LinearAttentionShape;
@@ -13,8 +13,6 @@ use crate::plan::{Capabilities, KernelKind, Shader, binding};
 use crate::{DType, Error, Layout, Result};
 pub use bindings::LinearAttentionBackwardBindings;
 use params::Params;
-
-impl sealed::Sealed for LinearAttentionBackwardPlan {}
 
 impl Plan for LinearAttentionBackwardPlan {
     const KERNEL: KernelKind = KernelKind::LinearAttentionBackward;
@@ -47,14 +45,6 @@ impl Plan for LinearAttentionBackwardPlan {
             }
         }
         Ok(Recipe { steps })
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    fn on(&self, capabilities: Capabilities) -> Result<Self> {
-        self.on(capabilities)
     }
 }
 

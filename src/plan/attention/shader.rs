@@ -179,25 +179,8 @@ fn lists(problem: &AttentionProblem, bound: Bound) -> Vec<&'static str> {
     lists
 }
 
-fn files<'a>(
-    problem: &'a AttentionProblem,
-    head_rows: &HeadRows,
-    tile: &Tile,
-    bound: Bound,
-) -> impl Iterator<Item = &'a str> {
-    let out_im = match problem.outputs {
-        Outputs::Merged => wgsl!("io/out_im_none"),
-        Outputs::Split => stored!(problem.out_dtype, "io/out_im"),
-    };
-    let query = if problem.rotate_q {
-        wgsl!("attention/query_rotate")
-    } else {
-        wgsl!("attention/query_ready")
-    };
-    let rows = match problem.queries {
-        Queries::Batched => wgsl!("attention/rows_batched"),
-        Queries::Ragged => wgsl!("attention/rows_ragged"),
-    };
+/// Where keys and values come from.
+fn keys(problem: &AttentionProblem, bound: Bound) -> Vec<&'static str> {
     let cache = problem.cache();
     let mut keys = cache.readers();
     match problem.keys {
@@ -210,33 +193,74 @@ fn files<'a>(
             keys.extend([slots, wgsl!("attention/keys_cache")]);
         }
     }
-    let sizes = match tile {
-        Tile::Matrices(_) => wgsl!("attention_matrix/sizes"),
-        Tile::Blocked(_) | Tile::Shuffled(_) => wgsl!("attention/sizes"),
+    keys
+}
+
+/// Where queries come from.
+fn queries(problem: &AttentionProblem) -> [&'static str; 2] {
+    let query = match problem.rotate_q {
+        true => wgsl!("attention/query_rotate"),
+        false => wgsl!("attention/query_ready"),
     };
+    let rows = match problem.queries {
+        Queries::Batched => wgsl!("attention/rows_batched"),
+        Queries::Ragged => wgsl!("attention/rows_ragged"),
+    };
+    [query, rows]
+}
+
+/// What a problem may leave out.
+fn options(problem: &AttentionProblem) -> [&'static str; 3] {
+    let prefix = match problem.prefix {
+        true => wgsl!("attention/prefix_lens"),
+        false => wgsl!("attention/prefix_none"),
+    };
+    let blocks = match problem.block_list {
+        true => wgsl!("attention/blocks_list"),
+        false => wgsl!("attention/blocks_none"),
+    };
+    let state = match problem.resumable {
+        true => wgsl!("attention/state_kept"),
+        false => wgsl!("attention/state_none"),
+    };
+    [prefix, blocks, state]
+}
+
+/// The kernel, and the sizes that it works by.
+fn kernel(
+    problem: &AttentionProblem,
+    head_rows: &HeadRows,
+    tile: &Tile,
+) -> (&'static str, Vec<&'static str>) {
     let places = match problem.has_slots() {
         true => wgsl!("attention/places_staged"),
         false => wgsl!("attention/places_computed"),
     };
     // The tile is declared before the kernel's flag: the first variable of workgroup memory begins
     // at a multiple of 16 bytes.
-    let kernel = match tile {
-        Tile::Shuffled(_) => vec![wgsl!("attention_shuffled")],
-        Tile::Blocked(_) => vec![places, wgsl!("attention/stage"), wgsl!("attention")],
-        Tile::Matrices(tile) => matrix_shader::files(head_rows, tile, places),
+    let sizes = wgsl!("attention/sizes");
+    match tile {
+        Tile::Shuffled(_) => (sizes, vec![wgsl!("attention_shuffled")]),
+        Tile::Blocked(_) => (sizes, vec![places, wgsl!("attention/stage"), wgsl!("attention")]),
+        Tile::Matrices(tile) => {
+            (wgsl!("attention_matrix/sizes"), matrix_shader::files(head_rows, tile, places))
+        }
+    }
+}
+
+fn files<'a>(
+    problem: &'a AttentionProblem,
+    head_rows: &HeadRows,
+    tile: &Tile,
+    bound: Bound,
+) -> impl Iterator<Item = &'a str> {
+    let lse = if bound.lse { wgsl!("attention/lse") } else { wgsl!("attention/lse_none") };
+    let out_im = match problem.outputs {
+        Outputs::Merged => wgsl!("io/out_im_none"),
+        Outputs::Split => stored!(problem.out_dtype, "io/out_im"),
     };
-    let [bias, score_mod, mask_mod] = problem.rules().files();
-    let blocks = if problem.block_list {
-        wgsl!("attention/blocks_list")
-    } else {
-        wgsl!("attention/blocks_none")
-    };
-    let prefix = if problem.prefix {
-        wgsl!("attention/prefix_lens")
-    } else {
-        wgsl!("attention/prefix_none")
-    };
-    let others = [
+    let (sizes, kernel) = kernel(problem, head_rows, tile);
+    let common = [
         stored!(problem.q_dtype, "io/q"),
         stored!(problem.out_dtype, "io/out"),
         out_im,
@@ -253,20 +277,13 @@ fn files<'a>(
         wgsl!("attention/work"),
         wgsl!("score"),
         wgsl!("attention/score"),
-        query,
-        rows,
-        bias,
-        score_mod,
-        mask_mod,
-        prefix,
-        blocks,
-        if problem.resumable {
-            wgsl!("attention/state_kept")
-        } else {
-            wgsl!("attention/state_none")
-        },
-        wgsl!("attention/sees"),
     ];
-    keys.push(if bound.lse { wgsl!("attention/lse") } else { wgsl!("attention/lse_none") });
-    keys.into_iter().chain(lists(problem, bound)).chain(others).chain(kernel)
+    let bindings = keys(problem, bound).into_iter().chain([lse]).chain(lists(problem, bound));
+    bindings
+        .chain(common)
+        .chain(queries(problem))
+        .chain(problem.rules().files())
+        .chain(options(problem))
+        .chain([wgsl!("attention/sees")])
+        .chain(kernel)
 }

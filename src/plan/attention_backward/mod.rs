@@ -90,12 +90,6 @@ impl AttentionBackwardPlan {
         Ok(Self { problem: problem.clone(), capabilities: caps.clone(), head_rows, tiles, shaders })
     }
 
-    /// The same plan, to run on `device`.
-    pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities = device.for_plan(&self.capabilities, &self.shaders)?;
-        Ok(Self { capabilities, ..self.clone() })
-    }
-
     /// The problem that this plan solves.
     pub fn problem(&self) -> &AttentionBackwardProblem {
         &self.problem

@@ -104,12 +104,6 @@ impl DecodePlan {
         splits.max(1) as u32
     }
 
-    /// The same plan, to run on `device`.
-    pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities = device.for_plan(&self.capabilities, [&self.shader])?;
-        Ok(Self { capabilities, ..self.clone() })
-    }
-
     /// The problem that this plan solves.
     pub fn problem(&self) -> &DecodeProblem {
         &self.problem

@@ -21,9 +21,8 @@ impl Bound {
     pub(super) fn new(problem: &DecodeProblem, splits: u32, most: u32) -> Self {
         let ways = [(false, false), (true, false), (false, true), (true, true)];
         let ways = ways.map(|(partial, lists)| Self { partial, lists });
-        let fits = |way: &Self| {
-            (way.partial || splits == 1) && way.storage_buffers(problem) <= most
-        };
+        let fits =
+            |way: &Self| (way.partial || splits == 1) && way.storage_buffers(problem) <= most;
         ways.into_iter().find(fits).unwrap_or(Self { partial: true, lists: true })
     }
 

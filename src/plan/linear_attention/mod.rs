@@ -113,12 +113,6 @@ impl LinearAttentionPlan {
         Ok(Self { problem: problem.clone(), capabilities: capabilities.clone(), tile, shaders })
     }
 
-    /// The same plan, to run on `device`.
-    pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities = device.for_plan(&self.capabilities, &self.shaders)?;
-        Ok(Self { capabilities, ..self.clone() })
-    }
-
     /// The problem that this plan solves.
     pub fn problem(&self) -> &LinearAttentionProblem {
         &self.problem

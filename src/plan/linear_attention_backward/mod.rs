@@ -109,12 +109,6 @@ impl LinearAttentionBackwardPlan {
         Ok(Self { problem, capabilities, tile, passes, shaders })
     }
 
-    /// The same plan, to run on `device`.
-    pub(crate) fn on(&self, device: Capabilities) -> Result<Self> {
-        let capabilities = device.for_plan(&self.capabilities, &self.shaders)?;
-        Ok(Self { capabilities, ..self.clone() })
-    }
-
     /// The problem that this plan solves.
     pub fn problem(&self) -> &LinearAttentionBackwardProblem {
         &self.problem
