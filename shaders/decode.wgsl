@@ -58,15 +58,17 @@ fn decode(
     var first_high = length;
     for (var r = 0u; r < ROWS; r++) {
         let i = (row_first + r) / params.head_rows;
+        // One past its own place; 0 for rows before the first key.
+        let past = length + i + 1u;
+        let own = past - min(past, params.seq_q);
         low[r] = 0u;
-        high[r] = length;
-        if (params.causal != 0u) {
-            // One past its own place; rows before the first key see none.
-            let past = length + i + 1u;
-            high[r] = past - min(past, params.seq_q);
-        }
+        high[r] = select(length, own, params.causal != 0u);
         if (params.window != 0u) {
-            low[r] = high[r] - min(high[r], params.window);
+            low[r] = own - min(own, params.window);
+            if (params.causal == 0u) {
+                // As far after its place as before it.
+                high[r] = u32(clamp(place0 + i32(i + params.window), 0, i32(length)));
+            }
         }
         if (i >= params.seq_q) {
             high[r] = 0u;

@@ -11,4 +11,3 @@ const KEY_STEP: u32 = BLOCK_KQ;              // between the keys of a quad
 const UNITS: u32 = PAIR_QUADS + TAIL_QUADS;  // groups of four pairs (eight channels) a head
 const STATES: u32 = STREAMS * ROWS;          // softmax states an invocation
 const STATE_VECS: u32 = (STATES + 3u) / 4u;
-const ALIGNED: bool = BLOCK_PAIRS % 4u == 0u && PAIRS % 2u == 0u; // no group of channels straddles

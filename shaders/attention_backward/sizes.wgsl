@@ -11,7 +11,6 @@ const BLOCK_C: u32 = 4u * BLOCK_CQ;
 const UNITS: u32 = PAIR_QUADS + TAIL_QUADS;  // groups of four pairs (eight channels) a head
 const VALUE_UNITS: u32 = VALUE_DIM / 8u;
 const STATES: u32 = STREAMS * ROWS;          // rows of weights an invocation
-const ALIGNED: bool = BLOCK_PAIRS % 4u == 0u && PAIRS % 2u == 0u; // no group of channels straddles
 const MODIFIED: bool = SOFTCAP || ALIBI || BIAS || HOOKS;
 // Of the products whose sign depends on which side is the complex conjugate.
 const SIGN: f32 = select(1.0, -1.0, KEYS_OWN);

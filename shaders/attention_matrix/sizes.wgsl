@@ -18,7 +18,6 @@ const M4: u32 = M / 4u;
 const K4: u32 = BLOCK_K / 4u;
 const COLS: u32 = K4 / PARTS;             // quads of keys of an invocation in the softmax
 const UNITS: u32 = PAIR_QUADS + TAIL_QUADS;
-const ALIGNED: bool = BLOCK_PAIRS % 4u == 0u && PAIRS % 2u == 0u; // no group of channels straddles
 const PAIR_FRAGMENTS: u32 = (PAIR_QUADS + M4 - 1u) / M4; // of first members, and of second ones
 const TAIL_FRAGMENTS: u32 = (TAIL_QUADS + M4 - 1u) / M4;
 const Q_FRAGMENTS: u32 = PAIR_FRAGMENTS + TAIL_FRAGMENTS;

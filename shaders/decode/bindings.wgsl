@@ -26,7 +26,7 @@ struct Params {
     splits: u32,
     head_rows: u32,       // rows of the table of head rows a kv head
     causal: u32,         // 1: row i sees the keys up to its own
-    window: u32,         // keys that a row sees, itself included; 0: all
+    window: u32,         // a row sees keys less than this away from its own place; 0: all
     q_scale: f32,        // on q, so that scores come in base 2, or as the softcap takes them
     softcap: f32,        // in base 2; 0: none
     minus_infinity: f32,

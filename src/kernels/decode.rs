@@ -10,7 +10,7 @@ use crate::kernels::merge::MergeBindings;
 use crate::plan::decode::{DecodePlan, DecodeShape};
 use crate::plan::merge::{MergePlan, MergeShape};
 use crate::plan::rules::Bias;
-use crate::plan::{Capabilities, KernelKind, Shader, binding};
+use crate::plan::{KernelKind, Shader, binding};
 use crate::uniform::uniform;
 use crate::{DType, Error, Layout, Result};
 

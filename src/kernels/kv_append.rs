@@ -7,7 +7,7 @@ use crate::call::{
     Rotation, Step, Strides, Tensor,
 };
 use crate::plan::kv_append::{KvAppendPlan, KvAppendShape};
-use crate::plan::{Capabilities, KernelKind, Shader, binding};
+use crate::plan::{KernelKind, Shader, binding};
 use crate::uniform::uniform;
 use crate::{Error, Result};
 

@@ -5,7 +5,7 @@ use crate::call::{
     RotaryParams, Rotation, Step, present,
 };
 use crate::plan::kv_move::{KvMovePlan, KvMoveShape, Move, check_moves};
-use crate::plan::{Capabilities, KernelKind, Shader, binding};
+use crate::plan::{KernelKind, Shader, binding};
 use crate::uniform::uniform;
 use crate::{Error, Result};
 

@@ -2,7 +2,7 @@
 
 use crate::call::{Access, Binding, Checker, Plan, Recipe, Step, Strides, Tensor};
 use crate::plan::merge::{MergePlan, MergeShape};
-use crate::plan::{Capabilities, KernelKind, Shader, binding};
+use crate::plan::{KernelKind, Shader, binding};
 use crate::uniform::uniform;
 use crate::{Error, Result};
 

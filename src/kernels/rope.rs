@@ -6,7 +6,7 @@ use crate::call::{
     present,
 };
 use crate::plan::rope::{Direction, RopePlan, RopeShape};
-use crate::plan::{Capabilities, KernelKind, Shader, binding};
+use crate::plan::{KernelKind, Shader, binding};
 use crate::uniform::uniform;
 
 /// The tensors of one rotation. In place, `q_out` and `k_out` are `None`, and `q` and `k` are

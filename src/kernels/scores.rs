@@ -1,8 +1,8 @@
 //! Calls of scores and their statistics: tensors in, a recipe out.
 
-use crate::call::{Access, Binding, Checker, Plan, Recipe, Step, Strides, Tensor};
+use crate::call::{Access, Binding, Checker, Plan, Recipe, Step, Strides, Tensor, place_of_query};
 use crate::plan::scores::{ComponentOrder, Output, ScoresPlan, ScoresShape};
-use crate::plan::{Capabilities, KernelKind, Shader, binding};
+use crate::plan::{KernelKind, Shader, binding};
 use crate::uniform::uniform;
 use crate::{Error, Layout, Result};
 
@@ -170,7 +170,7 @@ fn params<B: Binding>(
         q_count,
         k_first: shape.keys.start,
         k_count,
-        position: position(shape)?,
+        position: place_of_query(shape.offset(), [shape.seq_q, shape.seq_k])?,
         causal: p.causal.into(),
         distance: match p.output {
             Output::Statistics { distance } => distance,
@@ -199,20 +199,6 @@ fn check_window(shape: &ScoresShape, statistics: bool) -> Result<()> {
         return Err(Error::Invalid { what: "keys", needed: "all of them, for statistics", got });
     }
     Ok(())
-}
-
-/// Place of query 0 among the keys, in the 32 bits that the shader has, with room for a row or key.
-fn position(shape: &ScoresShape) -> Result<i32> {
-    const FAR: i64 = 1 << 30;
-    let offset = shape.offset();
-    let longest = i64::from(shape.seq_q.max(shape.seq_k));
-    match i32::try_from(offset) {
-        Ok(narrow) if longest < FAR && offset.abs() <= FAR => Ok(narrow),
-        _ => Err(Error::IndexOverflow {
-            tensor: "query_offset, seq_q or seq_k",
-            index: offset.unsigned_abs().max(longest.unsigned_abs()),
-        }),
-    }
 }
 
 #[cfg(test)]

@@ -178,7 +178,7 @@ impl Capabilities {
 mod tests {
     use super::*;
     use crate::HeadMap;
-    use crate::plan::attention::AttentionProblem;
+    use crate::plan::attention::{AttentionProblem, Outputs, Queries};
     use crate::plan::attention_backward::AttentionBackwardProblem;
     use crate::plan::cache::{CacheFormat, CacheType};
     use crate::plan::decode::DecodeProblem;
@@ -188,6 +188,7 @@ mod tests {
     use crate::plan::linear_attention_backward::LinearAttentionBackwardProblem;
     use crate::plan::merge::MergeProblem;
     use crate::plan::rope::RopeProblem;
+    use crate::plan::rules::Bias;
     use crate::plan::scores::ScoresProblem;
     use crate::plan::{KernelKind, Suspect};
 
@@ -274,6 +275,50 @@ mod tests {
                         Err(Error::Limit { limit: named, .. }) => assert_eq!(named, *limit),
                         Err(error) => panic!("{}: {limit}: {error}", shader.label),
                     }
+                }
+            }
+        }
+    }
+
+    /// With WebGPU's 8 storage buffers, what lies over caches fits with all that there is, but for
+    /// fused attention: of a rotation (two buffers), log-sum-exps, split outputs, a bias and states
+    /// between parts it takes as many as are three buffers.
+    #[test]
+    fn eight_storage_buffers_leave_out_what_the_readme_says() {
+        let caps = Capabilities::webgpu_default();
+        let heads = || HeadMap::ropepp(4).unwrap();
+        let (bias, sinks) = (Some(Bias::Additive), vec![0.0; 8]);
+        let cache = CacheFormat { paged: true, ..CacheFormat::new(4, 64) };
+        KvAppendProblem { rotate: true, ..KvAppendProblem::new(cache) }.plan(&caps).unwrap();
+        KvMoveProblem { rotate: true, ..KvMoveProblem::new(cache) }.plan(&caps).unwrap();
+        for max_kv in [64, 4096] {
+            let sinks = sinks.clone();
+            let plain = DecodeProblem::new(heads(), cache, 4, max_kv);
+            let all = DecodeProblem { rotate_q: true, lse: true, bias, sinks, ..plain };
+            all.plan(&caps).unwrap();
+        }
+        for all in 0..1 << 5 {
+            let [rotate_q, lse, split, biased, resumable] = [1, 2, 4, 8, 16].map(|n| all & n != 0);
+            let problem = AttentionProblem {
+                rotate_q,
+                lse,
+                outputs: if split { Outputs::Split } else { Outputs::Merged },
+                bias: bias.filter(|_| biased),
+                resumable,
+                queries: Queries::Ragged,
+                prefix: true,
+                block_list: true,
+                sinks: sinks.clone(),
+                ..AttentionProblem::over(heads(), cache)
+            };
+            let more = u32::from(rotate_q) + (all as u32).count_ones();
+            match problem.plan(&caps) {
+                Ok(plan) => assert!(more <= 3 && plan.one_buffer_of_lists(), "{plan}"),
+                Err(error) => {
+                    let limit = "max_storage_buffers_per_shader_stage";
+                    let (what, needed) = ("attention", u64::from(5 + more));
+                    assert!(more > 3);
+                    assert_eq!(error, Error::Limit { limit, what, needed, available: 8 });
                 }
             }
         }

@@ -182,14 +182,24 @@ pub struct KvMovePlan {
     shader: Shader,
 }
 
-/// Invocations of a workgroup: a divisor of what every device offers.
-const WORKGROUP: u32 = 64;
-
 impl KvMovePlan {
+    /// Invocations of a workgroup: as many as a row has pieces, within what every device offers. On
+    /// software adapters an invocation with nothing to do costs as much as another, and the barriers
+    /// of a row cost more than all else: 8 invocations take a row in turns there.
+    fn workgroup(cache: &CacheFormat, software: bool) -> u32 {
+        let entries = |stored: CacheType, dim| stored.row(dim) / stored.unit();
+        let most = entries(cache.k, cache.head_dim).max(entries(cache.v, cache.value_dim));
+        match software {
+            true => 8,
+            false => most.max(cache.head_dim / 4).next_power_of_two().clamp(32, 64),
+        }
+    }
+
     fn new(problem: &KvMoveProblem, caps: &Capabilities) -> Result<Self> {
         problem.check()?;
         caps.allow_stored(KernelKind::KvMove, [problem.cache.k, problem.cache.v])?;
         let cache = &problem.cache;
+        let workgroup = Self::workgroup(cache, caps.software);
         let shader = Shader {
             kernel: KernelKind::KvMove,
             label: format!(
@@ -203,8 +213,8 @@ impl KvMovePlan {
             ),
             source: Self::constants(problem).files(Self::files(problem)),
             entry: "kv_move",
-            overrides: vec![("WORKGROUP", f64::from(WORKGROUP))],
-            workgroup_size: WORKGROUP,
+            overrides: vec![("WORKGROUP", f64::from(workgroup))],
+            workgroup_size: workgroup,
             workgroup_bytes: if problem.rotate { 8 * cache.head_dim } else { 0 },
             storage_buffers: 3 + u32::from(cache.paged) + 2 * u32::from(problem.rotate),
             table_bytes: 0,
@@ -318,7 +328,7 @@ impl core::fmt::Display for KvMovePlan {
                 true => format!(", turning {} channels, {:?}", p.rotary_dim, p.pairing),
                 false => String::new(),
             },
-            WORKGROUP,
+            self.shader.workgroup_size,
             self.shader.storage_buffers,
         )?;
         self.capabilities.sharing.describe(f, [&self.shader])

@@ -11,7 +11,6 @@ use crate::plan::attention::{AttentionPlan, AttentionShape, Bound, Keys};
 use crate::plan::rules::Bias;
 use crate::plan::{Budget, KernelKind, Shader, binding};
 pub use bindings::{AttentionBindings, BlockList};
-pub(crate) use params::{FAR, NO_WINDOW, offset};
 use params::{Lists, Params};
 
 impl Plan for AttentionPlan {

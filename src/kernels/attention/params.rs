@@ -2,10 +2,10 @@
 
 use super::AttentionBindings;
 use super::bindings::Checked;
-use crate::call::{CacheParams, RotaryParams, Rotation, Strides};
+use crate::call::{CacheParams, FAR, NO_WINDOW, RotaryParams, Rotation, Strides, place_of_query};
 use crate::plan::attention::{Alignment, AttentionPlan, AttentionShape, CutPart, Queries};
 use crate::uniform::uniform;
-use crate::{Error, Layout, Result};
+use crate::{Layout, Result};
 
 uniform! {
     /// `Lists` of `shaders/attention/bindings.wgsl`.
@@ -103,6 +103,7 @@ impl Params {
         let align_last = problem.rules().placed() && problem.alignment == Alignment::LastKey;
         let rules = problem.rules();
         let (q_scale, softcap) = rules.scale_and_cap();
+        let place = if rules.placed() { shape.offset() } else { 0 };
         Ok(Self {
             batch: shape.batch,
             seq_q: shape.seq_q,
@@ -111,7 +112,7 @@ impl Params {
             tiles,
             last_part: 1,
             head_rows: plan.head_rows.len(),
-            offset: offset(shape, problem.rules().placed())?,
+            offset: place_of_query(place, [shape.seq_q, shape.seq_k])?,
             ahead: rules.ahead().map_or(FAR, |keys| keys as i32),
             align_last: u32::from(align_last),
             window: problem.window.map_or(NO_WINDOW, |window| window as i32),
@@ -151,30 +152,6 @@ impl Params {
             last_part: u32::from(part.last),
             ..*self
         }
-    }
-}
-
-/// Sequences are shorter than this, and offsets no longer, so that sums of them fit an i32.
-pub(crate) const FAR: i32 = 1 << 29;
-/// Further back than any key, and still no i32 overflows.
-pub(crate) const NO_WINDOW: i32 = 3 << 29;
-
-/// Place of query 0 among the keys, in the 32 bits that the shader has.
-pub(crate) fn offset(shape: &AttentionShape, placed: bool) -> Result<i32> {
-    narrow(shape, if placed { shape.offset() } else { 0 })
-}
-
-fn narrow(shape: &AttentionShape, offset: i64) -> Result<i32> {
-    // Room for a tile past the last row and the last key.
-    let longest = i64::from(shape.seq_q.max(shape.seq_k));
-    match i32::try_from(offset) {
-        Ok(narrow) if longest <= i64::from(FAR) - (1 << 16) && (-FAR..=FAR).contains(&narrow) => {
-            Ok(narrow)
-        }
-        _ => Err(Error::IndexOverflow {
-            tensor: "query_offset, seq_q or seq_k",
-            index: offset.unsigned_abs().max(longest.unsigned_abs()),
-        }),
     }
 }
 

@@ -1,8 +1,7 @@
 //! The uniform block of a backward call.
 
 use super::bindings::{AttentionBackwardBindings, Checked};
-use crate::call::{Positions, RotaryParams, Strides};
-use crate::kernels::attention::{FAR, NO_WINDOW, offset};
+use crate::call::{FAR, NO_WINDOW, Positions, RotaryParams, Strides, place_of_query};
 use crate::plan::attention::{Alignment, AttentionShape, Keys, Queries};
 use crate::plan::attention_backward::{AttentionBackwardPlan, Part, Side};
 use crate::uniform::uniform;
@@ -80,13 +79,14 @@ impl Params {
         };
         let rules = p.rules();
         let (q_scale, softcap) = rules.scale_and_cap();
+        let place = if rules.placed() { shape.offset() } else { 0 };
         Ok(Self {
             batch: shape.batch,
             seq_q: shape.seq_q,
             seq_k: shape.seq_k,
             group: p.heads.q_heads() / p.kv_heads,
             head_rows: plan.head_rows.len(),
-            offset: offset(shape, rules.placed())?,
+            offset: place_of_query(place, [shape.seq_q, shape.seq_k])?,
             align_last: u32::from(rules.placed() && p.alignment == Alignment::LastKey),
             window: p.window.map_or(NO_WINDOW, |window| window as i32),
             causal: u32::from(p.causal),

@@ -6,7 +6,7 @@ mod params;
 
 use crate::call::{Binding, Plan, Recipe, Step};
 use crate::plan::linear_attention::{LinearAttentionPlan, LinearAttentionShape};
-use crate::plan::{Capabilities, KernelKind, Shader};
+use crate::plan::{KernelKind, Shader};
 use crate::{HeadMap, Result};
 pub use bindings::{LinearAttentionBindings, RandomFeatureBindings, State};
 use call::Call;

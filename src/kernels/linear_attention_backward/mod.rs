@@ -9,7 +9,7 @@ use crate::call::{
 use crate::kernels::linear_attention::{head_table, rotaries};
 use crate::plan::linear_attention::LinearAttentionShape;
 use crate::plan::linear_attention_backward::{LinearAttentionBackwardPlan, Pass};
-use crate::plan::{Capabilities, KernelKind, Shader, binding};
+use crate::plan::{KernelKind, Shader, binding};
 use crate::{DType, Error, Layout, Result};
 pub use bindings::LinearAttentionBackwardBindings;
 use params::Params;
@@ -213,10 +213,10 @@ impl<'a, B: Binding> Call<'a, B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::HeadMap;
     use crate::plan::linear_attention::LinearAttentionProblem;
     use crate::plan::linear_attention_backward::LinearAttentionBackwardProblem;
     use crate::reflect::assert_uniform;
+    use crate::{Capabilities, HeadMap};
 
     #[test]
     fn params_are_the_shaders() {

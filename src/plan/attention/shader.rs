@@ -272,6 +272,7 @@ fn files<'a>(
         sizes,
         wgsl!("finite"),
         wgsl!("softmax"),
+        wgsl!("channels"),
         wgsl!("attention/load"),
         wgsl!("attention/load_keys"),
         wgsl!("attention/work"),

@@ -144,6 +144,7 @@ pub(super) fn gradients(
         wgsl!("attention_backward/sizes"),
         wgsl!("attention_backward/work"),
         wgsl!("attention_backward/operands"),
+        wgsl!("channels"),
         wgsl!("attention/load"),
         if turns {
             wgsl!("attention_backward/turn")

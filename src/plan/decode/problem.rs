@@ -20,7 +20,7 @@ use crate::{DType, Error, HeadMap, Result};
 ///
 /// s = scale · (cos φ · S_re + sin φ · S_im)
 /// then, in this order and where asked for: s = c tanh(s / c), the softcap    s − slope · |j − p|,
-/// ALiBi    s + bias    score_mod    hidden unless p − window < j ≤ p and mask_mod
+/// ALiBi    s + bias    score_mod    hidden unless |j − p| < window, j ≤ p (causal) and mask_mod
 /// out = Σ e^s_j V_j / (e^sink + Σ e^s_j)    lse = ln (e^sink + Σ e^s_j)
 /// ```
 ///
@@ -43,9 +43,10 @@ pub struct DecodeProblem {
     pub rotate_q: bool,
     /// Whether a row sees no row after it. Without, all rows of a call see each other.
     pub causal: bool,
-    /// Sliding window: a row sees only the `window` keys that end at its own place, itself
-    /// included. Keys before the window are never read. Needs the causal mask. In a rolling cache,
-    /// the window and the rows of a call must fit the capacity: `window + S_q − 1 <= capacity`.
+    /// Sliding window: a row sees only keys less than `window` away from its own place: causal, the
+    /// `window` keys that end there, otherwise `window − 1` after it as well, as in prefill. Keys
+    /// before the window are never read. In a rolling cache, the window and the rows of a call must
+    /// fit the capacity: `window + S_q − 1 <= capacity`.
     pub window: Option<u32>,
     /// Factor on every score before the softmax, finite.
     pub softmax_scale: f32,
@@ -163,10 +164,6 @@ impl DecodeProblem {
         self.rules().check()?;
         if self.max_seq_q == 0 || self.max_seq_q > 16 {
             return invalid("max_seq_q", "from 1 to 16", self.max_seq_q.to_string());
-        }
-        if self.window.is_some() && !self.causal {
-            let got = format!("{:?}, causal: false", self.window);
-            return invalid("window", "none without the causal mask", got);
         }
         let Self { rotate_q, rotary_dim, pairing, .. } = *self;
         Channels::check(&self.heads, rotate_q, self.cache.head_dim, rotary_dim, pairing)

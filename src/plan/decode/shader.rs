@@ -135,6 +135,7 @@ fn files<'a>(problem: &'a DecodeProblem, tile: &Tile, bound: Bound) -> Vec<&'a s
         wgsl!("strides"),
         wgsl!("cache/rows"),
         wgsl!("rotary"),
+        wgsl!("channels"),
         wgsl!("units"),
         if problem.rotate_q { wgsl!("decode/query_rotate") } else { wgsl!("decode/query_ready") },
         match tile.subgroup {

@@ -372,8 +372,12 @@ impl Case {
                     return None;
                 }
                 let start = p.window.map_or(i64::MIN, |w| place.position - i64::from(w));
+                let end = match p.window {
+                    Some(window) if !p.causal => place.position + i64::from(window),
+                    _ => i64::MAX,
+                };
                 let key = place.key as i64;
-                (key > start && key >= oldest).then_some(score)
+                (key > start && key < end && key >= oldest).then_some(score)
             };
             let sinks: Vec<f64> = p.sinks.iter().map(|&sink| f64::from(sink)).collect();
             let sinks = (!sinks.is_empty()).then_some(sinks.as_slice());

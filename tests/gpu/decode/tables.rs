@@ -235,6 +235,12 @@ fn windows_softcaps_and_sinks() {
         for window in [1, 5, 1000] {
             cases.push((format!("{name}, window {window}"), new(Some(window), None, &[])));
         }
+        for window in [1, 2, 5] {
+            let mut both_ways = new(Some(window), None, &[]);
+            both_ways.problem.causal = false;
+            both_ways.lens[0] = 3; // fewer keys than rows, where there are four
+            cases.push((format!("{name}, window {window} both ways"), both_ways));
+        }
         for cap in [0.5, 50.0] {
             cases.push((format!("{name}, softcap {cap}"), new(None, Some(cap), &[])));
         }

@@ -25,8 +25,6 @@ pub fn problems() {
             => Invalid { what: "softmax_scale", .. };
         "a softcap of 0": p.softcap = Some(0.0) => Invalid { what: "softcap", .. };
         "a window of no keys": p.window = Some(0) => Invalid { what: "window", .. };
-        "a window without a mask": (p.window, p.causal) = (Some(4), false)
-            => Invalid { what: "window", .. };
         "four sinks for eight heads": p.sinks = vec![0.0; 4] => Invalid { what: "sinks", .. };
         "sinks that are no numbers": p.sinks = vec![f32::NAN; 8] => Invalid { what: "sinks", .. };
         "four slopes for eight heads": p.alibi_slopes = vec![0.0; 4]
