@@ -1,5 +1,5 @@
-// Four channels of a row of q or k at once, wherever they begin. The kernel says how a group of four
-// is loaded: load_qk(is_k, row, quad).
+// Four channels of a row of q or k at once, wherever they begin. The kernel says how a group of
+// four is loaded: load_qk(is_k, row, quad).
 
 const ALIGNED: bool = BLOCK_PAIRS % 4u == 0u && PAIRS % 2u == 0u; // no group of channels straddles
 

@@ -16,8 +16,8 @@ pub(super) struct Memory {
     table_of: Vec<Option<usize>>,
     pub(super) workspace: Option<wgpu::Buffer>,
     pub(super) states: Option<wgpu::Buffer>,
-    /// Lengths of a step and, behind them, its block tables: one buffer, since devices that bind few
-    /// bind it as one.
+    /// Lengths of a step and, behind them, its block tables: one buffer, since devices that bind
+    /// few bind it as one.
     pub(super) lists: wgpu::Buffer,
 }
 
@@ -90,8 +90,8 @@ impl Memory {
         })
     }
 
-    /// Entries of block tables: `size` bytes from `offset` of them on; `None` where the cache is not
-    /// paged.
+    /// Entries of block tables: `size` bytes from `offset` of them on; `None` where the cache is
+    /// not paged.
     pub(super) fn block_table(
         &self,
         plan: &ModelPlan,

@@ -183,9 +183,9 @@ pub struct KvMovePlan {
 }
 
 impl KvMovePlan {
-    /// Invocations of a workgroup: as many as a row has pieces, within what every device offers. On
-    /// software adapters an invocation with nothing to do costs as much as another, and the barriers
-    /// of a row cost more than all else: 8 invocations take a row in turns there.
+    /// Invocations of a workgroup: as many as a row has pieces, within what every device offers.
+    /// On software adapters, where an idle invocation costs as much as another and a barrier within
+    /// one subgroup little, 8 take a row in turns.
     fn workgroup(cache: &CacheFormat, software: bool) -> u32 {
         let entries = |stored: CacheType, dim| stored.row(dim) / stored.unit();
         let most = entries(cache.k, cache.head_dim).max(entries(cache.v, cache.value_dim));

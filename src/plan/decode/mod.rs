@@ -124,8 +124,8 @@ impl DecodePlan {
         &self.shader
     }
 
-    /// Whether `kv_lens` and the block table of a call must be ranges of one buffer, since the device
-    /// binds too few for both.
+    /// Whether `kv_lens` and the block table of a call must be ranges of one buffer, since the
+    /// device binds too few for both.
     pub fn one_buffer_of_lists(&self) -> bool {
         self.bound.lists
     }
