@@ -213,8 +213,10 @@ fn attention_backward(
                         for (var stream = 0u; stream < STREAMS; stream++) {
                             let x_stream = select(stream, 0u, KEYS_OWN);
                             let y_stream = select(0u, stream, KEYS_OWN);
-                            let x_at = R_AT + (x_stream * CHUNK_UNITS + u) * R_PITCH + ty * ROW_PAIRS;
-                            let y_at = VALUES_AT + 2u * (y_stream * CHUNK_UNITS + u) * BLOCK_CQ;
+                            let x_unit = x_stream * CHUNK_UNITS + u;
+                            let y_unit = y_stream * CHUNK_UNITS + u;
+                            let x_at = R_AT + x_unit * R_PITCH + ty * ROW_PAIRS;
+                            let y_at = VALUES_AT + 2u * y_unit * BLOCK_CQ;
                             var ya: array<vec4<f32>, COL_QUADS>;
                             var yb: array<vec4<f32>, COL_QUADS>;
                             for (var j = 0u; j < COL_QUADS; j++) {

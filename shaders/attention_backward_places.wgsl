@@ -19,7 +19,8 @@ fn query_place(batch: u32, stream: u32, s: u32) -> u32 {
     let rows = rows_of(batch);
     if (r.use_ids != 0u) {
         let row = min(rows.first + s, params.total_q - 1u);
-        return min(position_ids[stream * r.ids_stream_stride + batch * r.ids_batch_stride + row], last);
+        let list = stream * r.ids_stream_stride + batch * r.ids_batch_stride;
+        return min(position_ids[list + row], last);
     }
     var place = i32(r.first_position + s);
     if (params.q_among_keys != 0u) {

@@ -8,20 +8,22 @@
 // another wrote, and there are no barriers.
 //
 //     own     [unit, row, lane]  four pairs: first members, second members; sums likewise
-//     values  [column, stream of dO, row, lane]  four channels; sums without streams
+//     values  [column, stream of dO, row, lane]  four channels; behind them the sums, without
+//             streams
 //
 // Loops over units and columns have bounds that the compiler does not know, and so are never
 // unrolled.
 
 const ROUNDS: u32 = BLOCK_C / TY;                       // walked rows a lane and step
 const OWN_STREAMS: u32 = select(STREAMS, 1u, KEYS_OWN); // tiles of own values
-const V_SUMS: u32 = select(1u, VALUE_DIM / 4u * ROWS * TY, KEYS_OWN);
+const WALKED_STREAMS: u32 = select(1u, STREAMS, KEYS_OWN);
+const VALUES: u32 = VALUE_DIM / 4u * OWN_STREAMS * ROWS * TY;
+const VALUE_SUMS: u32 = select(0u, VALUE_DIM / 4u * ROWS * TY, KEYS_OWN);
 const CAPS: u32 = select(1u, STATES * BLOCK_C, SOFTCAP);
 
 var<workgroup> own: array<vec4<f32>, 2u * UNITS * ROWS * TY>;
 var<workgroup> sums: array<vec4<f32>, 2u * UNITS * ROWS * TY>;
-var<workgroup> own_values: array<vec4<f32>, VALUE_DIM / 4u * OWN_STREAMS * ROWS * TY>;
-var<workgroup> value_sums: array<vec4<f32>, V_SUMS>;
+var<workgroup> values: array<vec4<f32>, VALUES + VALUE_SUMS>;
 
 @compute @workgroup_size(WORKGROUP)
 fn attention_backward(
@@ -44,7 +46,7 @@ fn attention_backward(
     }
     if (KEYS_OWN) {
         for (var i = 0u; i < columns * ROWS; i++) {
-            value_sums[i * TY + tid] = vec4(0.0);
+            values[VALUES + i * TY + tid] = vec4(0.0);
         }
     }
     var phase = vec2(1.0, 0.0);
@@ -62,7 +64,7 @@ fn attention_backward(
             own[(2u * i + 1u) * TY + tid] = x.b;
         }
         for (var i = 0u; i < columns * OWN_STREAMS * ROWS; i++) {
-            own_values[i * TY + tid] =
+            values[i * TY + tid] =
                 own_value(work, i / ROWS % OWN_STREAMS, row0 + i % ROWS, i / (ROWS * OWN_STREAMS));
         }
         var own_numbers: array<vec2<f32>, STATES>;
@@ -115,77 +117,85 @@ fn attention_backward(
             var walked_numbers: array<vec2<f32>, STREAMS * ROUNDS>;
             if (KEYS_OWN) {
                 for (var i = 0u; i < STREAMS * ROUNDS; i++) {
-                    walked_numbers[i] = row_numbers(work, i / ROUNDS, first + i % ROUNDS * TY + tid);
+                    let walked = first + i % ROUNDS * TY + tid;
+                    walked_numbers[i] = row_numbers(work, i / ROUNDS, walked);
                 }
             }
             var cap: array<f32, CAPS>;
-            let hidden = any_hidden(work, first);
-            for (var i = 0u; i < STATES; i++) {
-                let row = row0 + i % ROWS;
-                for (var c = 0u; c < BLOCK_C; c++) {
-                    var x = s[i * BLOCK_C + c];
-                    if (SOFTCAP) {
-                        cap[i * BLOCK_C + c] = cap_slope(x);
-                    }
-                    let query = select(row, first + c, KEYS_OWN);
-                    let key = select(first + c, row, KEYS_OWN);
+            if (SOFTCAP) {
+                for (var i = 0u; i < STATES * BLOCK_C; i++) {
+                    cap[i % CAPS] = cap_slope(s[i]);
+                }
+            }
+            if (MODIFIED || any_hidden(work, first)) {
+                for (var i = 0u; i < STATES * BLOCK_C; i++) {
+                    let stream = i / (ROWS * BLOCK_C);
+                    let row = row0 + i / BLOCK_C % ROWS;
+                    let query = select(row, first + i % BLOCK_C, KEYS_OWN);
+                    let key = select(first + i % BLOCK_C, row, KEYS_OWN);
+                    var x = s[i];
                     if (MODIFIED) {
-                        x = modified_at(x, work, i / ROWS, query, key);
+                        x = modified_at(x, work, stream, query, key);
                     }
-                    if (MODIFIED || hidden) {
-                        x = select(MASKED, x, sees(work, query, key));
-                    }
+                    s[i] = select(MASKED, x, sees(work, query, key));
+                }
+            }
+            for (var i = 0u; i < STATES; i++) {
+                for (var c = 0u; c < BLOCK_C; c++) {
                     var lse = own_numbers[i].x;
                     if (KEYS_OWN) {
-                        lse = subgroupShuffle(walked_numbers[i / ROWS * ROUNDS + c / TY].x, c % TY);
+                        let numbers = walked_numbers[i / ROWS * ROUNDS + c / TY];
+                        lse = subgroupShuffle(numbers.x, c % TY);
                     }
-                    s[i * BLOCK_C + c] = exp2(x - lse);
+                    s[i * BLOCK_C + c] = exp2(s[i * BLOCK_C + c] - lse);
                 }
             }
 
-            // dP = dO·V, and dV += Pᵀ dO of the same dO.
+            // dP = dO·V, and dV += Pᵀ dO of the same dO. A row at a time, and both streams of dO at
+            // once: what is added up stays in registers.
             var dp: array<f32, STATES * BLOCK_C>;
             for (var i = 0u; i < STATES * BLOCK_C; i++) {
                 dp[i] = 0.0;
             }
+            var walked: array<ValueRow, WALKED_STREAMS * ROUNDS>; // of this lane
+            for (var i = 0u; i < WALKED_STREAMS * ROUNDS; i++) {
+                let row = first + i % ROUNDS * TY + tid;
+                walked[i] = value_row(KEYS_OWN, work, i / ROUNDS, row);
+            }
             for (var column = 0u; column < columns; column++) {
                 var x: array<vec4<f32>, OWN_STREAMS * ROWS>;
                 for (var i = 0u; i < OWN_STREAMS * ROWS; i++) {
-                    x[i] = own_values[(column * OWN_STREAMS * ROWS + i) * TY + tid];
+                    x[i] = values[(column * OWN_STREAMS * ROWS + i) * TY + tid];
                 }
                 var sum: array<vec4<f32>, ROWS>;
                 if (KEYS_OWN) {
                     for (var r = 0u; r < ROWS; r++) {
-                        sum[r] = value_sums[(column * ROWS + r) * TY + tid];
+                        sum[r] = values[VALUES + (column * ROWS + r) * TY + tid];
                     }
                 }
                 for (var n = 0u; n < ROUNDS; n++) {
-                    let row = first + n * TY + tid;
-                    if (KEYS_OWN) {
-                        for (var stream = 0u; stream < STREAMS; stream++) {
-                            let mine = walked_value(work, stream, row, column);
-                            for (var lane = 0u; lane < TY; lane++) {
-                                let y = subgroupShuffle(mine, lane);
-                                for (var r = 0u; r < ROWS; r++) {
-                                    let i = (stream * ROWS + r) * BLOCK_C + n * TY + lane;
-                                    dp[i] += dot(x[r], y);
-                                    sum[r] += s[i] * y;
-                                }
-                            }
-                        }
-                    } else {
-                        let mine = walked_value(work, 0u, row, column);
+                    var mine: array<vec4<f32>, WALKED_STREAMS>;
+                    for (var stream = 0u; stream < WALKED_STREAMS; stream++) {
+                        mine[stream] = value_quad_of(KEYS_OWN, walked[stream * ROUNDS + n], column);
+                    }
+                    for (var r = 0u; r < ROWS; r++) {
                         for (var lane = 0u; lane < TY; lane++) {
-                            let y = subgroupShuffle(mine, lane);
-                            for (var i = 0u; i < STATES; i++) {
-                                dp[i * BLOCK_C + n * TY + lane] += dot(x[i % (OWN_STREAMS * ROWS)], y);
+                            var weighted = vec4(0.0);
+                            for (var stream = 0u; stream < STREAMS; stream++) {
+                                let y = subgroupShuffle(mine[stream % WALKED_STREAMS], lane);
+                                let i = (stream * ROWS + r) * BLOCK_C + n * TY + lane;
+                                dp[i] += dot(x[(stream * ROWS + r) % (OWN_STREAMS * ROWS)], y);
+                                weighted += s[i] * y;
+                            }
+                            if (KEYS_OWN) {
+                                sum[r] += weighted;
                             }
                         }
                     }
                 }
                 if (KEYS_OWN) {
                     for (var r = 0u; r < ROWS; r++) {
-                        value_sums[(column * ROWS + r) * TY + tid] = sum[r];
+                        values[VALUES + (column * ROWS + r) * TY + tid] = sum[r];
                     }
                 }
             }
@@ -195,7 +205,8 @@ fn attention_backward(
                 for (var c = 0u; c < BLOCK_C; c++) {
                     var delta = own_numbers[i].y;
                     if (KEYS_OWN) {
-                        delta = subgroupShuffle(walked_numbers[i / ROWS * ROUNDS + c / TY].y, c % TY);
+                        let numbers = walked_numbers[i / ROWS * ROUNDS + c / TY];
+                        delta = subgroupShuffle(numbers.y, c % TY);
                     }
                     var ds = s[i * BLOCK_C + c] * (dp[i * BLOCK_C + c] - delta);
                     if (D_BIAS) {
@@ -264,7 +275,7 @@ fn attention_backward(
         }
         if (KEYS_OWN) {
             for (var column = 0u; column < columns; column++) {
-                store_value(work, row, column, value_sums[(column * ROWS + r) * TY + tid]);
+                store_value(work, row, column, values[VALUES + (column * ROWS + r) * TY + tid]);
             }
         }
     }

@@ -149,7 +149,7 @@ pub mod attention_backward {
     #[cfg(feature = "wgpu")]
     pub use crate::gpu::{AttentionBackward, AttentionBackwardBindings, BackwardRotation};
     pub use crate::plan::attention_backward::{
-        AttentionBackwardPlan, AttentionBackwardProblem, Tile,
+        AttentionBackwardPlan, AttentionBackwardProblem, BlockedTile, ShuffledTile, Tile,
     };
 }
 

@@ -24,12 +24,6 @@ fn key_pairs(work: Work, key: u32, u: u32) -> Pairs {
     return in_members(true, u, x, select(vec4(0.0), half_unit(true, row, u, 1u), exists));
 }
 
-// Four channels of the value of one key.
-fn value(work: Work, key: u32, column: u32) -> vec4<f32> {
-    let x = value_quad(key_at(work, params.v, work.v_head, key), min(column, VALUE_DIM / 4u - 1u));
-    return select(vec4(0.0), x, key < work.keys && column < VALUE_DIM / 4u);
-}
-
 fn own_pairs(work: Work, i: u32, u: u32) -> Pairs {
     if (KEYS_OWN) {
         return key_pairs(work, i, u);
@@ -44,27 +38,34 @@ fn walked_pairs(work: Work, j: u32, u: u32) -> Pairs {
     return key_pairs(work, j, u);
 }
 
-// Four channels of dO of a query for a stream.
-fn d_out_quad(work: Work, stream: u32, s: u32, column: u32) -> vec4<f32> {
-    let head = head_of(work.head_row, stream);
-    let inside = work.rows.first + min(s, work.rows.count - 1u);
-    let row = row_at(params.d_out, work.batch, head, inside);
-    let x = load_d_out(row + min(column, VALUE_DIM / 4u - 1u));
-    let exists = s < work.rows.count && column < VALUE_DIM / 4u && stream < work.head_row.streams;
-    return select(vec4(0.0), x, exists);
+// A row of V, or of dO for a stream: where it starts, and whether it is there.
+struct ValueRow {
+    at: u32,
+    exists: bool,
+}
+
+fn value_row(is_d_out: bool, work: Work, stream: u32, i: u32) -> ValueRow {
+    if (is_d_out) {
+        let inside = work.rows.first + min(i, work.rows.count - 1u);
+        let at = row_at(params.d_out, work.batch, head_of(work.head_row, stream), inside);
+        return ValueRow(at, i < work.rows.count && stream < work.head_row.streams);
+    }
+    return ValueRow(key_at(work, params.v, work.v_head, i), i < work.keys);
+}
+
+// Four channels of it.
+fn value_quad_of(is_d_out: bool, row: ValueRow, column: u32) -> vec4<f32> {
+    if (is_d_out) {
+        return select(vec4(0.0), load_d_out(row.at + column), row.exists);
+    }
+    return select(vec4(0.0), value_quad(row.at, column), row.exists);
 }
 
 // Four channels of the own row's value: of V, or of dO of a stream.
 fn own_value(work: Work, stream: u32, i: u32, column: u32) -> vec4<f32> {
-    if (KEYS_OWN) {
-        return value(work, i, column);
-    }
-    return d_out_quad(work, stream, i, column);
+    return value_quad_of(!KEYS_OWN, value_row(!KEYS_OWN, work, stream, i), column);
 }
 
 fn walked_value(work: Work, stream: u32, j: u32, column: u32) -> vec4<f32> {
-    if (KEYS_OWN) {
-        return d_out_quad(work, stream, j, column);
-    }
-    return value(work, j, column);
+    return value_quad_of(KEYS_OWN, value_row(KEYS_OWN, work, stream, j), column);
 }

@@ -111,9 +111,10 @@ fn stage_values_by_row(tid: u32, work: Work, stream: u32, first: u32, quad0: u32
         let u = i / 2u % Y_COLS;
         let c = i / (2u * Y_COLS) % 4u;
         let cq = i / (8u * Y_COLS);
-        let row = first + quad0 + cq + c * BLOCK_CQ;
-        // Columns past the last one are zero.
-        let x = walked_value(work, stream, row, 2u * u + half);
+        var x = vec4(0.0);
+        if (u < VALUE_UNITS) {
+            x = walked_value(work, stream, first + quad0 + cq + c * BLOCK_CQ, 2u * u + half);
+        }
         shared_tile[Y_AT + cq * Y_COLS + u + half * Y_HALF][c] = x;
     }
 }

@@ -114,7 +114,6 @@ impl<B: Binding> AttentionBackwardBindings<B> {
         let (problem, p) = (plan.problem(), &plan.problem().attention);
         let mut checker = Checker::new(&plan.capabilities);
         let AttentionShape { batch, seq_q, seq_k, .. } = *shape;
-        let heads_out = p.heads.heads().len() as u32;
         let q_rows = match p.queries {
             Queries::Batched => [batch, seq_q],
             Queries::Ragged => [1, self.q.layout.shape[2]],
@@ -123,6 +122,24 @@ impl<B: Binding> AttentionBackwardBindings<B> {
             Keys::Ragged => [1, self.k.layout.shape[2]],
             _ => [batch, seq_k],
         };
+        self.tensors(plan, &mut checker, [q_rows, k_rows])?;
+        self.lists_and_scratch(plan, shape, &mut checker, q_rows)?;
+        let heads_out = p.heads.heads().len() as u32;
+        let bias = checker.bias(p.bias, self.bias.as_ref(), [batch, heads_out, seq_q, seq_k])?;
+        present("rotation", problem.turns(), self.rotation.is_some())?;
+        let (q_rotary, k_rotary) = self.rotaries(plan, shape, &mut checker, [q_rows, k_rows])?;
+        Ok(Checked { q_rotary, k_rotary, bias, q_rows })
+    }
+
+    /// What every call reads and writes in rows of heads.
+    fn tensors(
+        &self,
+        plan: &AttentionBackwardPlan,
+        checker: &mut Checker<'_, B>,
+        [q_rows, k_rows]: [[u32; 2]; 2],
+    ) -> Result<()> {
+        let p = &plan.problem().attention;
+        let heads_out = p.heads.heads().len() as u32;
         let of = |[batches, rows]: [u32; 2], heads, channels| [batches, heads, rows, channels];
         let q_shape = of(q_rows, p.heads.q_heads(), p.head_dim);
         let k_shape = of(k_rows, p.kv_heads, p.head_dim);
@@ -142,7 +159,21 @@ impl<B: Binding> AttentionBackwardBindings<B> {
         {
             checker.tensor(name, tensor, Access::Write, DType::F32, shape, 1)?;
         }
-        let lse = 4 * Layout::bhsd(of(q_rows, heads_out, 1))?.elements();
+        Ok(())
+    }
+
+    /// What lies in order without strides: numbers of rows, sequences and heads, and the workspace.
+    fn lists_and_scratch(
+        &self,
+        plan: &AttentionBackwardPlan,
+        shape: &AttentionShape,
+        checker: &mut Checker<'_, B>,
+        q_rows: [u32; 2],
+    ) -> Result<()> {
+        let (problem, p) = (plan.problem(), &plan.problem().attention);
+        let AttentionShape { batch, seq_q, seq_k, .. } = *shape;
+        let heads_out = p.heads.heads().len() as u32;
+        let lse = 4 * Layout::bhsd([q_rows[0], heads_out, q_rows[1], 1])?.elements();
         checker.binding("lse", &self.lse, Access::Read, lse)?;
         let scores = Layout::bhsd([batch, heads_out, seq_q, seq_k]);
         let d_bias = if problem.d_bias { 4 * scores?.elements() } else { 0 };
@@ -170,10 +201,7 @@ impl<B: Binding> AttentionBackwardBindings<B> {
                 checker.binding(name, binding, access, bytes)?;
             }
         }
-        let bias = checker.bias(p.bias, self.bias.as_ref(), [batch, heads_out, seq_q, seq_k])?;
-        present("rotation", problem.turns(), self.rotation.is_some())?;
-        let (q_rotary, k_rotary) = self.rotaries(plan, shape, &mut checker, [q_rows, k_rows])?;
-        Ok(Checked { q_rotary, k_rotary, bias, q_rows })
+        Ok(())
     }
 
     fn rotaries(

@@ -5,6 +5,7 @@
 //! workspace what both read.
 
 mod cut;
+mod memory;
 mod problem;
 mod shader;
 mod tile;
@@ -15,7 +16,7 @@ pub(crate) use cut::Part;
 pub use problem::AttentionBackwardProblem;
 pub(crate) use shader::WORKGROUP;
 pub(crate) use tile::Side;
-pub use tile::Tile;
+pub use tile::{BlockedTile, ShuffledTile, Tile};
 
 use crate::Result;
 use crate::plan::attention::AttentionShape;

@@ -1,7 +1,8 @@
 //! Joins the WGSL files of the passes and fills in their constants.
 
-use super::tile::{Memory, Side};
-use super::{AttentionBackwardProblem, Tile};
+use super::memory::{Memory, cols};
+use super::tile::Side;
+use super::{AttentionBackwardProblem, BlockedTile, Tile};
 use crate::plan::attention::{Keys, Queries};
 use crate::plan::head_rows::HeadRows;
 use crate::plan::shader::{Source, stored, wgsl};
@@ -88,20 +89,99 @@ pub(super) fn gradients(
 ) -> Shader {
     let p = &problem.attention;
     let keys_own = side == Side::Keys;
-    let d_bias = problem.d_bias && !keys_own;
-    let memory = Memory::new(problem, head_rows, tile, side);
-    let channels = problem.channels();
+    Shader {
+        kernel: KernelKind::AttentionBackward,
+        label: format!(
+            "attention backward {} D{} Dv{} x{} {}x{}{} {}{}{}",
+            if keys_own { "dk dv" } else { "dq" },
+            p.head_dim,
+            p.value_dim,
+            head_rows.streams,
+            tile.own_rows(),
+            tile.walked_rows(),
+            match tile {
+                Tile::Blocked(_) => "",
+                Tile::Shuffled(_) => " shuffled",
+            },
+            p.q_dtype,
+            p.kv_dtype,
+            p.out_dtype,
+        ),
+        source: constants(problem, head_rows, tile, side).files(files(problem, tile, side)),
+        entry: "attention_backward",
+        overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
+        workgroup_size: tile.threads(),
+        workgroup_bytes: Memory::bytes(problem, head_rows, tile, side),
+        storage_buffers: 6
+            + u32::from(keys_own)
+            + u32::from(problem.turns())
+            + u32::from(p.bias.is_some())
+            + u32::from(writes_d_bias(problem, side)),
+        table_bytes: head_rows.bytes(),
+        subgroup: tile.subgroup(),
+        matrices: None,
+    }
+}
+
+/// Each element of the bias has one query.
+fn writes_d_bias(problem: &AttentionBackwardProblem, side: Side) -> bool {
+    problem.d_bias && side == Side::Queries
+}
+
+/// Private arrays need lengths that are constants, and what those depend on is constant as well.
+fn constants(
+    problem: &AttentionBackwardProblem,
+    head_rows: &HeadRows,
+    tile: &Tile,
+    side: Side,
+) -> Source {
+    let p = &problem.attention;
+    let [tx, ty, row_pairs, col_quads] = tile.grid();
     let numbers = [
         ("HEAD_DIM", p.head_dim),
         ("VALUE_DIM", p.value_dim),
         ("HEAD_ROWS", head_rows.slots()),
         ("STREAMS", head_rows.streams),
-        ("TX", tile.tx),
-        ("TY", tile.ty),
-        ("ROW_PAIRS", tile.row_pairs),
-        ("COL_QUADS", tile.col_quads),
-        ("COLS", memory.cols),
-        ("VALUE_COLS", memory.value_cols),
+        ("TX", tx),
+        ("TY", ty),
+        ("ROW_PAIRS", row_pairs),
+        ("COL_QUADS", col_quads),
+    ];
+    let flags = [
+        ("KEYS_OWN", side == Side::Keys),
+        ("RAGGED_KEYS", p.keys == Keys::Ragged),
+        ("SOFTCAP", p.softcap.is_some()),
+        ("D_BIAS", writes_d_bias(problem, side)),
+        ("MIX", head_rows.mix),
+        ("TURN", head_rows.turn),
+        ("ROTATE_Q", p.rotate_q),
+        ("UNROTATE", problem.unrotate),
+    ];
+    let source = Source::new()
+        .numbers(numbers)
+        .numbers(problem.channels().numbers())
+        .flags(problem.interleaved())
+        .flags(p.rules().flags())
+        .flags(flags);
+    match tile {
+        Tile::Blocked(tile) => staging(source, problem, head_rows, tile, side),
+        Tile::Shuffled(_) => source,
+    }
+}
+
+/// What a tile in workgroup memory adds.
+fn staging(
+    source: Source,
+    problem: &AttentionBackwardProblem,
+    head_rows: &HeadRows,
+    tile: &BlockedTile,
+    side: Side,
+) -> Source {
+    let memory = Memory::new(problem, head_rows, tile, side);
+    let [cols, value_cols] = cols(problem, tile);
+    source.numbers([
+        ("COLS", cols),
+        ("VALUE_COLS", value_cols),
         ("CHUNK_UNITS", tile.chunk_units),
         ("R_AT", 0),
         ("R_PITCH", memory.r_pitch),
@@ -116,21 +196,37 @@ pub(super) fn gradients(
         ("Y_HALF", tile.y_quads * memory.y_cols),
         ("Y_STEPS", tile.col_quads * tile.tx / tile.y_quads),
         ("SHARED", memory.len),
-    ];
-    let flags = [
-        ("KEYS_OWN", keys_own),
-        ("RAGGED_KEYS", p.keys == Keys::Ragged),
-        ("SOFTCAP", p.softcap.is_some()),
-        ("D_BIAS", d_bias),
-        ("MIX", head_rows.mix),
-        ("TURN", head_rows.turn),
-        ("ROTATE_Q", p.rotate_q),
-        ("UNROTATE", problem.unrotate),
-    ];
+    ])
+}
+
+fn files<'a>(
+    problem: &'a AttentionBackwardProblem,
+    tile: &Tile,
+    side: Side,
+) -> impl Iterator<Item = &'a str> {
+    let p = &problem.attention;
+    let keys_own = side == Side::Keys;
     // A pass over keys without their rotation, and without that of queries, reads no table.
-    let turns = problem.turns();
+    let turn = match problem.turns() {
+        true => wgsl!("attention_backward/turn"),
+        false => wgsl!("attention_backward/turn_none"),
+    };
+    let values = match keys_own {
+        true => wgsl!("attention_backward/values"),
+        false => wgsl!("attention_backward/values_none"),
+    };
+    let d_bias = match writes_d_bias(problem, side) {
+        true => wgsl!("attention_backward/d_bias"),
+        false => wgsl!("attention_backward/d_bias_none"),
+    };
+    let kernel = match tile {
+        Tile::Blocked(_) => {
+            vec![wgsl!("attention_backward/stage"), wgsl!("attention_backward")]
+        }
+        Tile::Shuffled(_) => vec![wgsl!("attention_backward_shuffled")],
+    };
     let [bias, score_mod, mask_mod] = p.rules().files();
-    let files = [
+    let others = [
         stored!(p.q_dtype, "io/q"),
         stored!(p.kv_dtype, "io/k"),
         wgsl!("cache/read_k_float"),
@@ -146,67 +242,15 @@ pub(super) fn gradients(
         wgsl!("attention_backward/operands"),
         wgsl!("channels"),
         wgsl!("attention/load"),
-        if turns {
-            wgsl!("attention_backward/turn")
-        } else {
-            wgsl!("attention_backward/turn_none")
-        },
+        turn,
         wgsl!("attention_backward/score"),
         wgsl!("score"),
         bias,
         score_mod,
         mask_mod,
         wgsl!("attention_backward/store"),
-        if keys_own {
-            wgsl!("attention_backward/values")
-        } else {
-            wgsl!("attention_backward/values_none")
-        },
-        if d_bias {
-            wgsl!("attention_backward/d_bias")
-        } else {
-            wgsl!("attention_backward/d_bias_none")
-        },
-        if tile.shuffled { "" } else { wgsl!("attention_backward/stage") },
-        if tile.shuffled {
-            wgsl!("attention_backward_shuffled")
-        } else {
-            wgsl!("attention_backward")
-        },
+        values,
+        d_bias,
     ];
-    Shader {
-        kernel: KernelKind::AttentionBackward,
-        label: format!(
-            "attention backward {} D{} Dv{} x{} {}x{}{} {}{}{}",
-            if keys_own { "dk dv" } else { "dq" },
-            p.head_dim,
-            p.value_dim,
-            head_rows.streams,
-            tile.own_rows(),
-            tile.walked_rows(),
-            if tile.shuffled { " shuffled" } else { "" },
-            p.q_dtype,
-            p.kv_dtype,
-            p.out_dtype,
-        ),
-        source: Source::new()
-            .numbers(numbers)
-            .numbers(channels.numbers())
-            .flags(problem.interleaved())
-            .flags(p.rules().flags())
-            .flags(flags)
-            .files(files),
-        entry: "attention_backward",
-        overrides: vec![("WORKGROUP", f64::from(tile.threads()))],
-        workgroup_size: tile.threads(),
-        workgroup_bytes: memory.bytes(),
-        storage_buffers: 6
-            + u32::from(keys_own)
-            + u32::from(turns)
-            + u32::from(p.bias.is_some())
-            + u32::from(d_bias),
-        table_bytes: head_rows.bytes(),
-        subgroup: tile.shuffled.then_some(tile.ty),
-        matrices: None,
-    }
+    others.into_iter().chain(kernel)
 }

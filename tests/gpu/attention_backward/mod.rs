@@ -8,7 +8,7 @@ pub mod wrong_calls;
 use phasor::attention::{AttentionProblem, AttentionShape};
 use phasor::attention_backward::{
     AttentionBackwardBindings, AttentionBackwardPlan, AttentionBackwardProblem, BackwardRotation,
-    Tile,
+    BlockedTile, Tile,
 };
 use phasor::oracle::{self, AttentionGradients, AttentionInputs, Place as At, Real, Upstream};
 use phasor::{Bias, Budget, DType, HeadMap, Layout, wgpu};
@@ -58,15 +58,15 @@ pub fn of(attention: AttentionProblem) -> AttentionBackwardProblem {
 
 /// Tiles of 8 rows and 16: several a call, and quick to compile.
 pub fn small_tile(head_dim: u32) -> Tile {
-    Tile {
+    BlockedTile {
         tx: 4,
         ty: 4,
         row_pairs: 1,
         col_quads: 1,
         chunk_units: head_dim.div_ceil(8).min(2),
         y_quads: 2,
-        shuffled: false,
     }
+    .into()
 }
 
 impl Case {
