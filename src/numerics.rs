@@ -36,15 +36,16 @@
 //! | NaN or ±∞ on its way into an int8 row, or a q4 block of 32 | all of the row or block reads as NaN, for codes cannot say more |
 //! | q4 past ±524032 | its scale is past f16, see there |
 //! | linear attention: NaN in k | the rows that see the key; in v: that channel of them |
+//! | gradients of linear attention: NaN or ±∞ in `d_out` | dq of that row; dk and dv of the keys that it sees, and of other keys of its chunk too |
 //! | a query row before key 0 (a sequence shorter than the call) | its place is negative, for mask, window, ALiBi, hooks and rotation alike: it turns by −\|p\|, R(−p) = R(p)ᵀ, and under the causal mask sees no key |
 //! | sizes of 0 | a call without outputs is an empty dispatch; one without keys writes rows that see none |
 //!
 //! # Error bounds
 //!
 //! `cargo run --release --bin certify` measures the largest error of every kernel and dtype on the
-//! adapter at hand (but of gradients, for which no bound is derived), against the f64 oracle, and
-//! holds each element to the bound that follows from these rules. u = 2⁻²⁴ is half an ulp of 1 in
-//! f32.
+//! adapter at hand (but of gradients of linear attention, for which no bound is derived), against
+//! the f64 oracle, and holds each element to the bound that follows from these rules. u = 2⁻²⁴ is
+//! half an ulp of 1 in f32.
 //!
 //! * WGSL (§15.7.4) rounds +, −, · correctly: relative error u. A division has 2.5 ulp, `exp2(x)`
 //!   and `exp(x)` have 3 + 2|x| ulp, `log2` 3 ulp or 2⁻²¹ near 1; an ulp is at most 2u of the
@@ -64,6 +65,11 @@
 //! * **Log-sum-exp**: ρ̄ + γ_S + 2⁻²¹ + 4u (|lse| + |m|).
 //! * **Merge** of P parts: the same with weights exp2(log₂e · lseₚ − M), whose logarithms are off
 //!   by 4u|lseₚ|.
+//! * **Gradients of attention**, given out and log-sum-exp: a weight is off by ρ = ln 2 (δⱼ + 3u |lse
+//!   log₂e| + u|x|) + (3 + 2|x|) 2u of itself, dP by γ_{Dᵥ+1} Σ|dO v|, δ by γ_{Dᵥ+1} Σ|dO out| and
+//!   the rounding of the stored out; so dS = P (dP − δ) by ε = P (1 + ρ) (both) + |dS| (ρ + 4u). Then
+//!   dq is off by scale Σⱼ (ε + γ_{n+8} |dS|) |k|, n terms of all keys and streams, dk alike with |q|
+//!   and n terms of all queries of its heads, and dv by Σ P (ρ + γ_{n+8}) |dO|.
 //! * **Linear attention**: features within (3 + 2|x|) 2u, rotated by 4u; numerator and denominator
 //!   are sums of F·S products, so relative to Σ|weights · v| and to the denominator γ_{F+S+64}.
 //! * **Storage** adds half an ulp of what is stored (f16: 2⁻¹¹ of the value); int8 half a step, a

@@ -156,7 +156,7 @@ fn main() -> Result<ExitCode> {
     let print = |cells: &[String; 8]| {
         let [kernel, storage, elements, error, ulp, bound, share, verdict] = cells;
         println!(
-            "{kernel:18}{storage:22}{elements:>9}{error:>15}{ulp:>9}{bound:>13}{share:>17}  {verdict}"
+            "{kernel:20}{storage:22}{elements:>9}{error:>15}{ulp:>9}{bound:>13}{share:>17}  {verdict}"
         );
     };
     print(&HEAD.map(str::to_owned));

@@ -1,5 +1,6 @@
 //! The calls that are measured: small, ragged, and of the kind that models make.
 
+mod backward;
 mod cache;
 mod linear;
 mod reference;
@@ -19,10 +20,7 @@ pub type Measure = fn(&Gpu) -> crate::Result<Vec<Measured>>;
 pub const ALL: [(KernelKind, Result<Measure, &str>); KernelKind::ALL.len()] = [
     (KernelKind::Rope, Ok(rope)),
     (KernelKind::Attention, Ok(softmax::attention)),
-    (
-        KernelKind::AttentionBackward,
-        Err("no bound of its gradients is derived; the tests hold them to the error of an f32 run"),
-    ),
+    (KernelKind::AttentionBackward, Ok(backward::attention)),
     (KernelKind::Scores, Ok(softmax::scores)),
     (KernelKind::KvAppend, Ok(cache::append)),
     (KernelKind::KvMove, Ok(cache::shift)),
