@@ -65,11 +65,11 @@
 //! * **Log-sum-exp**: ρ̄ + γ_S + 2⁻²¹ + 4u (|lse| + |m|).
 //! * **Merge** of P parts: the same with weights exp2(log₂e · lseₚ − M), whose logarithms are off
 //!   by 4u|lseₚ|.
-//! * **Gradients of attention**, given out and log-sum-exp: a weight is off by ρ = ln 2 (δⱼ + 3u |lse
-//!   log₂e| + u|x|) + (3 + 2|x|) 2u of itself, dP by γ_{Dᵥ+1} Σ|dO v|, δ by γ_{Dᵥ+1} Σ|dO out| and
-//!   the rounding of the stored out; so dS = P (dP − δ) by ε = P (1 + ρ) (both) + |dS| (ρ + 4u). Then
-//!   dq is off by scale Σⱼ (ε + γ_{n+8} |dS|) |k|, n terms of all keys and streams, dk alike with |q|
-//!   and n terms of all queries of its heads, and dv by Σ P (ρ + γ_{n+8}) |dO|.
+//! * **Gradients of attention**, given out and log-sum-exp: a weight is off by ρ = ln 2 (δⱼ + 3u
+//!   |lse log₂e| + u|x|) + (3 + 2|x|) 2u of itself, dP by γ_{Dᵥ+1} Σ|dO v|, δ by γ_{Dᵥ+1} Σ|dO out|
+//!   and the rounding of the stored out; so dS = P (dP − δ) by ε = P (1 + ρ) (both) + |dS| (ρ +
+//!   4u). Then dq is off by scale Σⱼ (ε + γ_{n+8} |dS|) |k|, n terms of all keys and streams, dk
+//!   alike with |q| and n terms of all queries of its heads, and dv by Σ P (ρ + γ_{n+8}) |dO|.
 //! * **Linear attention**: features within (3 + 2|x|) 2u, rotated by 4u; numerator and denominator
 //!   are sums of F·S products, so relative to Σ|weights · v| and to the denominator γ_{F+S+64}.
 //! * **Storage** adds half an ulp of what is stored (f16: 2⁻¹¹ of the value); int8 half a step, a

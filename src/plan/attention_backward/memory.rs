@@ -78,7 +78,7 @@ impl Memory {
                 5 * 16 * u64::from(Self::new(problem, head_rows, tile, side).len)
             }
             Tile::Shuffled(_) => {
-                // Pairs and their sums; values, of dO for every stream, or of V with the sums of dV.
+                // Pairs and their sums; values, of dO for every stream, or of V and sums of dV.
                 let pairs = 4 * u64::from(problem.channels().units());
                 let columns = u64::from(problem.attention.value_dim / 4);
                 let values = match side {

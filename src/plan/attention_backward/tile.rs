@@ -15,8 +15,8 @@ pub(crate) enum Side {
     Keys,
 }
 
-/// Sizes of one workgroup's work. It owns rows of one side, queries or keys, and walks over those of
-/// the other.
+/// Sizes of one workgroup's work. It owns rows of one side, queries or keys, and walks over those
+/// of the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tile {
     /// Rows of both sides are staged in workgroup memory, for all invocations.
