@@ -33,7 +33,7 @@ esac
 [ "$mode" = --out ] || need node 'install Node.js 20.11 or later'
 
 cargo build --locked --release -p phasor-browser --target wasm32-unknown-unknown
-rm -rf "$site/pkg" # an older build's
+rm -rf "$site/pkg" "$site/results.json" # an older build's
 mkdir -p "$site/data"
 cp examples/browser/page/* "$site"
 cp tests/data/real/real_layer*.safetensors "$site/data"
