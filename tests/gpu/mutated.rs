@@ -20,6 +20,8 @@ struct Mutation {
     name: &'static str,
     fault: Fault,
     found_by: Vec<fn() -> Result>,
+    /// In every run of the tests, not in long ones alone.
+    quick: bool,
 }
 
 fn prefill(hook: bool, bias: bool, filler: f32) -> Result {
@@ -61,6 +63,7 @@ fn mutations() -> Vec<Mutation> {
     vec![
         Mutation {
             name: "decode counts rows from key 0 where a sequence is short",
+            quick: false,
             fault: [
                 "let place0 = i32(length) - i32(params.seq_q);",
                 "let place0 = max(i32(length) - i32(params.seq_q), 0);",
@@ -69,16 +72,19 @@ fn mutations() -> Vec<Mutation> {
         },
         Mutation {
             name: "prefill takes a place before key 0 for key 0",
+            quick: false,
             fault: ["place += work.offset;", "place = max(place + work.offset, 0);"],
             found_by: vec![turned_back_prefill],
         },
         Mutation {
             name: "a turn back goes forward",
+            quick: true,
             fault: ["t.sin = select(t.sin, -t.sin, before);", ""],
             found_by: vec![turned_back, turned_back_prefill],
         },
         Mutation {
             name: "a hook's NaN is masked",
+            quick: true,
             fault: [
                 "s = select(in_base_2(x), MASKED, hidden);",
                 "s = select(max(in_base_2(x), MASKED), MASKED, hidden);",
@@ -87,11 +93,13 @@ fn mutations() -> Vec<Mutation> {
         },
         Mutation {
             name: "a hook shows what a bias hides",
+            quick: false,
             fault: ["let hidden = s == MASKED || ", "let hidden = "],
             found_by: vec![|| prefill(true, true, 1.0), || decoded(1, true, true, 1.0)],
         },
         Mutation {
             name: "a finite number past a bound is a mask",
+            quick: false,
             fault: ["const MASKED: f32 = -3.4e38;", "const MASKED: f32 = -1.0e38;"],
             found_by: vec![
                 || prefill(false, true, -3e38),
@@ -101,6 +109,7 @@ fn mutations() -> Vec<Mutation> {
         },
         Mutation {
             name: "numbers far out overflow in base 2",
+            quick: false,
             fault: [
                 "return select(LOG2_E * x, 0.5 * x + FAR_STEP * sign(x), abs(x) > FAR);",
                 "return LOG2_E * x;",
@@ -113,6 +122,7 @@ fn mutations() -> Vec<Mutation> {
         },
         Mutation {
             name: "log-sum-exps far out come back as if they were near",
+            quick: false,
             fault: ["return select(LN_2 * x, far, abs(x) > LOG2_E * FAR);", "return LN_2 * x;"],
             found_by: vec![
                 || prefill(false, true, f32::MIN),
@@ -122,13 +132,27 @@ fn mutations() -> Vec<Mutation> {
         },
         Mutation {
             name: "a split whose sum is NaN counts as empty",
+            quick: true,
             fault: ["!(state[n].y == 0.0)", "(state[n].y > 0.0 && state[n].y < 1e30)"],
             found_by: vec![|| decoded(3, true, false, 0.0)],
         },
         Mutation {
             name: "splits weigh the same where their maxima are far out",
+            quick: false,
             fault: ["sum += weight * state[n].y;", "sum += weight * min(state[n].y, 12.0);"],
             found_by: vec![|| decoded(3, false, true, f32::MIN)],
+        },
+        Mutation {
+            name: "a sink is no lower than a bound",
+            quick: true,
+            fault: ["let top = max(m, sink);", "let top = max(m, max(sink, -1e38));"],
+            found_by: vec![|| far::attend(&far::sunk(0)?), || far::decoded(&far::sunk_rows(1))],
+        },
+        Mutation {
+            name: "the merge has a bound for sinks",
+            quick: true,
+            fault: ["var top = sink;", "var top = max(sink, -1e38);"],
+            found_by: vec![|| far::decoded(&far::sunk_rows(3))],
         },
     ]
 }
@@ -164,16 +188,22 @@ fn gradients_of_groups() -> Result {
 
 /// Faults that a loss which falls does not show.
 fn mutations_of_gradients() -> Vec<Mutation> {
-    let mutation =
-        |name, fault, find: fn() -> Result| Mutation { name, fault, found_by: vec![find] };
+    let mutation = |quick, name, fault, find: fn() -> Result| Mutation {
+        name,
+        fault,
+        found_by: vec![find],
+        quick,
+    };
     let linear = || linear::scaled()?.check();
     vec![
         mutation(
+            true,
             "keys take the imaginary part with the sign of queries",
             ["const SIGN: f32 = select(1.0, -1.0, KEYS_OWN);", "const SIGN: f32 = 1.0;"],
             || gradients(|_| ()),
         ),
         mutation(
+            false,
             "a gradient is divided by the scale of the table",
             [
                 "return Pairs(x.a * t.cos + x.b * t.sin, x.b * t.cos - x.a * t.sin);",
@@ -183,16 +213,19 @@ fn mutations_of_gradients() -> Vec<Mutation> {
             gradients_turned_back,
         ),
         mutation(
+            true,
             "the gradient of the log-sum-exp has another sign",
             ["delta -= d_lse[i];", "delta += d_lse[i];"],
             || gradients(|p| p.d_lse = true),
         ),
         mutation(
+            false,
             "keys are seen by all queries",
             ["let limit = min(", "let limit = select(0, 1 << 29u, KEYS_OWN) + min("],
             || gradients(|_| ()),
         ),
         mutation(
+            false,
             "the kv head of a query head by its place in a group",
             [
                 "let kv_head = select(work.head / params.group, work.head, KEYS_OWN);",
@@ -201,21 +234,25 @@ fn mutations_of_gradients() -> Vec<Mutation> {
             gradients_of_groups,
         ),
         mutation(
+            false,
             "linear: a head's gradient is turned by its phase once more",
             ["vec2(-x.y, x.x) * head.sin", "vec2(x.y, -x.x) * head.sin"],
             linear,
         ),
         mutation(
+            false,
             "linear: the denominator has no gradient",
             ["select(r, 0.0, sum == 0.0), 0.0, 0.0)", "0.0, 0.0, 0.0)"],
             linear,
         ),
         mutation(
+            true,
             "linear: the gradient of the state is scanned forward",
             ["select(n, params.chunks - 1u - n, BACK)", "n"],
             linear,
         ),
         mutation(
+            false,
             "linear: keys turn back by the plane of queries",
             ["n == 1u), params.plane_k, work", "n == 1u), params.plane_q, work"],
             linear,
@@ -223,18 +260,29 @@ fn mutations_of_gradients() -> Vec<Mutation> {
     ]
 }
 
-#[test]
-fn faults_of_gradients_are_found() {
-    hold(mutations_of_gradients());
-}
-
+/// One or two of every kernel.
 #[test]
 fn faults_are_found() {
-    hold(mutations());
+    hold(mutations().into_iter().filter(|mutation| mutation.quick));
 }
 
-fn hold(mutations: Vec<Mutation>) {
-    for Mutation { name, fault, found_by } in mutations {
+#[test]
+fn faults_of_gradients_are_found() {
+    hold(mutations_of_gradients().into_iter().filter(|mutation| mutation.quick));
+}
+
+/// They say of tests what they are worth, and each compiles its kernels anew: to be run where a
+/// shader or what holds it is rewritten.
+///
+/// `cargo test --test gpu -- --ignored all_faults_are_found`
+#[test]
+#[ignore = "long: a software adapter compiles for minutes"]
+fn all_faults_are_found() {
+    hold(mutations().into_iter().chain(mutations_of_gradients()));
+}
+
+fn hold(mutations: impl Iterator<Item = Mutation>) {
+    for Mutation { name, fault, found_by, .. } in mutations {
         for (n, find) in found_by.into_iter().enumerate() {
             find().unwrap_or_else(|error| panic!("{name}, {n}, without the fault: {error}"));
             let found = with_fault(fault, find);

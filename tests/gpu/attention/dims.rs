@@ -1,9 +1,9 @@
 //! Head dimensions of queries and keys, and of values.
 
-use phasor::attention::AttentionProblem;
+use phasor::attention::{AttentionProblem, BlockedTile, Tile};
 use phasor::{HeadMap, Precision};
 
-use super::{Case, control, precision};
+use super::{Case, control, precision, quick_tile, small_blocks, small_tile};
 use crate::harness::{Result, run_table};
 
 fn dims(head_dim: u32, value_dim: u32) -> AttentionProblem {
@@ -12,13 +12,41 @@ fn dims(head_dim: u32, value_dim: u32) -> AttentionProblem {
     AttentionProblem { value_dim, precision, ..AttentionProblem::new(heads, 1, head_dim) }
 }
 
+/// A tile for a head dimension; `None` is the plan's own.
+type OfDim = Option<fn(u32) -> Tile>;
+
+/// Fewer, equally many and more values than keys, in both kernels; those of tiles in workgroup
+/// memory stage some of them in chunks, since a software adapter unrolls a chunk.
 #[test]
 fn head_dims() {
-    let case = |(d, dv)| Ok((format!("D {d}, D_v {dv}"), Case::small(&dims(d, dv))?));
-    let dims = [(8, 8), (8, 136), (40, 40), (72, 80), (80, 72), (96, 24), (112, 112), (256, 256)];
+    fn chunked(d: u32) -> Tile {
+        match precision() {
+            Precision::F32 => BlockedTile { chunk_units: 3, ..small_blocks(d) }.into(),
+            _ => small_tile(d),
+        }
+    }
+    // The widest one in the tile that the device gets.
+    let rows: [(u32, u32, OfDim); 8] = [
+        (8, 8, Some(small_tile)),
+        (72, 80, Some(chunked)),
+        (40, 40, Some(quick_tile)),
+        (8, 136, Some(quick_tile)),
+        (80, 72, Some(quick_tile)),
+        (96, 24, Some(quick_tile)),
+        (112, 112, Some(quick_tile)),
+        (256, 256, None),
+    ];
     // Two streams of wider heads do not fit the registers of matrix units.
-    let fits = |(d, dv): &(u32, u32)| precision() == Precision::F32 || *d.max(dv) <= 128;
-    let cases = dims.into_iter().filter(fits).map(case).collect::<Result<Vec<_>>>();
+    let fits = |&(d, dv, _): &(u32, u32, _)| precision() == Precision::F32 || d.max(dv) <= 128;
+    let case = |(d, dv, tile): (u32, u32, OfDim)| {
+        let problem = dims(d, dv);
+        let case = match tile {
+            Some(tile) => Case::tiled(&problem, tile(d)),
+            None => Case::new(&problem),
+        };
+        Ok((format!("D {d}, D_v {dv}"), case?))
+    };
+    let cases = rows.into_iter().filter(fits).map(case).collect::<Result<Vec<_>>>();
     run_table(&cases.unwrap(), Case::check);
 }
 

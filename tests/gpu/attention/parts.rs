@@ -94,7 +94,7 @@ fn every_budget_gives_the_same_bits() {
 #[test]
 fn streamed_tiles_can_be_cut() {
     let streamed =
-        BlockedTile { q_resident: false, chunk_units: 3, pv_apart: false, ..small_blocks(40) };
+        BlockedTile { q_resident: false, chunk_units: 2, pv_apart: false, ..small_blocks(24) };
     check(&super::tiles::problem(control().heads), streamed, |case| case).unwrap();
 }
 
@@ -191,7 +191,7 @@ impl Call {
 /// Parts of one call between those of another, each with a workspace of its own.
 #[test]
 fn calls_can_take_turns() {
-    let case = Case::small(&AttentionProblem { resumable: true, ..control() }).unwrap();
+    let case = Case::quick(&AttentionProblem { resumable: true, ..control() }).unwrap();
     let budget = Budget::flops(5 * case.plan.least_budget(&case.shape).limit());
     let cut = case.plan.cut(&case.shape, budget).unwrap();
     assert!(cut.workspace_bytes() > 0 && cut.parts().len() > 5, "{cut}");
@@ -213,7 +213,7 @@ fn calls_can_take_turns() {
 
 #[test]
 fn the_workspace_is_checked() {
-    let resumable = Case::small(&AttentionProblem { resumable: true, ..control() }).unwrap();
+    let resumable = Case::quick(&AttentionProblem { resumable: true, ..control() }).unwrap();
     let budget = resumable.plan.least_budget(&resumable.shape);
     let bytes = resumable.plan.cut(&resumable.shape, budget).unwrap().workspace_bytes();
     let call = Call::new(&resumable, bytes);
@@ -235,7 +235,7 @@ fn the_workspace_is_checked() {
     let error = refused(&small, budget, &small.bindings().unwrap());
     let needed = bytes;
     assert!(matches!(error, Error::BindingTooSmall { needed: n, .. } if n == needed), "{error}");
-    let plain = Call::new(&Case::small(&control()).unwrap(), bytes);
+    let plain = Call::new(&Case::quick(&control()).unwrap(), bytes);
     let error = refused(&plain, Budget::UNLIMITED, &plain.bindings().unwrap());
     assert!(matches!(error, Error::Binding { tensor: "workspace", .. }), "{error}");
 }
@@ -243,7 +243,7 @@ fn the_workspace_is_checked() {
 #[test]
 fn budgets_that_cannot_be_kept_are_refused() {
     for resumable in [false, true] {
-        let case = Case::small(&AttentionProblem { resumable, ..control() }).unwrap();
+        let case = Case::quick(&AttentionProblem { resumable, ..control() }).unwrap();
         let least = case.plan.least_budget(&case.shape).limit();
         let budget = Budget::flops(least - 1);
         let parts = Case { cut: Some(Parts { budget, apart: false }), ..case };

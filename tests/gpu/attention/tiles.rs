@@ -8,10 +8,10 @@ use phasor::{Capabilities, HeadMap};
 use super::{Case, control, small_blocks, small_tile};
 use crate::harness::{Ids, NARROW_WORKGROUPS, Rotation, narrow, run_table};
 
-/// D = 40 with a tail: five groups of eight channels, the last one not rotated.
+/// D = 24 with a tail: three groups of eight channels, the last one not rotated.
 pub fn problem(heads: HeadMap) -> AttentionProblem {
-    let mut problem = AttentionProblem::new(heads, 1, 40);
-    problem.rotary_dim = 32;
+    let mut problem = AttentionProblem::new(heads, 1, 24);
+    problem.rotary_dim = 16;
     problem.value_dim = 24;
     problem.lse = true;
     problem
@@ -19,7 +19,7 @@ pub fn problem(heads: HeadMap) -> AttentionProblem {
 
 #[test]
 fn tiles() {
-    let all = small_blocks(40);
+    let all = small_blocks(24);
     let over = BlockedTile { pv_apart: false, ..all };
     let streamed = BlockedTile { q_resident: false, chunk_units: 2, ..over };
     let tiles = [

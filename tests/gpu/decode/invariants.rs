@@ -28,6 +28,7 @@ fn paged_is_contiguous() {
         paged.slots = Slots::Paged { page_size: 8, max_pages: 16 };
         let run = |case: &Case| case.run(&case.inputs().unwrap()).unwrap();
         let (a, b) = (run(&contiguous), run(&paged));
+        contiguous.hold(&contiguous.inputs().unwrap(), &a).unwrap();
         assert_eq!(bits(&a.out), bits(&b.out), "{stored}");
         assert_eq!(bits(&a.lse), bits(&b.lse), "{stored}");
     }

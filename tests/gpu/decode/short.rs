@@ -29,20 +29,24 @@ fn run(cases: Vec<(String, Case)>) {
 
 #[test]
 fn every_cache() {
-    let mut cases = Vec::new();
-    for stored in [CacheType::F32, CacheType::F16, CacheType::Int8, CacheType::Q4] {
-        let contiguous = Slots::Contiguous { capacity: 40 };
-        let paged = Slots::Paged { page_size: 8, max_pages: 5 };
-        for (slots, rolling) in [(contiguous, false), (contiguous, true), (paged, false)] {
+    let contiguous = Slots::Contiguous { capacity: 40 };
+    let paged = Slots::Paged { page_size: 8, max_pages: 5 };
+    let rows = [
+        (CacheType::F32, contiguous, false),
+        (CacheType::F16, contiguous, true),
+        (CacheType::Int8, paged, false),
+        (CacheType::Q4, contiguous, true),
+    ];
+    run(rows
+        .map(|(stored, slots, rolling)| {
             let one = case(|c| {
                 (c.slots, c.problem.cache.rolling) = (slots, rolling);
                 (c.problem.cache.k, c.problem.cache.v) = (stored, stored);
                 c.lens[4] = if rolling { 57 } else { 37 };
             });
-            cases.push((format!("{stored}, {slots:?}, rolling: {rolling}"), one));
-        }
-    }
-    run(cases);
+            (format!("{stored}, {slots:?}, rolling: {rolling}"), one)
+        })
+        .to_vec());
 }
 
 /// Without a causal mask, rows before key 0 see all keys, turned back by their distance to it.

@@ -157,18 +157,15 @@ fn drafts() {
     run(cases);
 }
 
+/// Keys and values of different types; those of one are held where pages are contiguous slots.
 #[test]
 fn storage() {
     let mut cases = Vec::new();
-    let types = [CacheType::F32, CacheType::F16, CacheType::Int8, CacheType::Q4];
-    for k in types {
-        for v in types {
-            cases.push((format!("k {k}, v {v}"), {
-                let mut case = small(both(), 2, 32, &[1, 37, 90]);
-                (case.problem.cache.k, case.problem.cache.v) = (k, v);
-                case
-            }));
-        }
+    let (f32, f16, int8, q4) = (CacheType::F32, CacheType::F16, CacheType::Int8, CacheType::Q4);
+    for (k, v) in [(f32, int8), (int8, f16), (f16, q4), (q4, f32)] {
+        let mut case = small(both(), 2, 32, &[1, 37, 90]);
+        (case.problem.cache.k, case.problem.cache.v) = (k, v);
+        cases.push((format!("k {k}, v {v}"), case));
     }
     cases.push((
         "f16 outside".into(),
@@ -186,33 +183,32 @@ fn storage() {
     run(cases);
 }
 
+/// Each pairing rotated here and before, whole and in part.
 #[test]
 fn pairings_and_rotation() {
     let (half, blocks) = (Pairing::Half, Pairing::HalfBlocks(2));
     let (interleaved, to_half) = (Pairing::Interleaved, Pairing::InterleavedToHalf);
     let mut cases = Vec::new();
-    for (pairing, dim, rotary_dim) in [
-        (half, 32, 32),
-        (half, 40, 16),
-        (half, 40, 20),
-        (half, 24, 6),
-        (interleaved, 32, 32),
-        (interleaved, 40, 20),
-        (interleaved, 24, 6),
-        (to_half, 40, 16),
-        (to_half, 24, 6),
-        (blocks, 32, 32),
-        (blocks, 40, 16),
+    for (pairing, dim, rotary_dim, rotate) in [
+        (half, 32, 32, false),
+        (half, 40, 16, true),
+        (half, 40, 20, false),
+        (half, 24, 6, true),
+        (interleaved, 32, 32, true),
+        (interleaved, 40, 20, false),
+        (interleaved, 24, 6, true),
+        (to_half, 40, 16, false),
+        (to_half, 24, 6, true),
+        (blocks, 32, 32, false),
+        (blocks, 40, 16, true),
     ] {
-        for rotate in [false, true] {
-            let mut case = small(both(), 2, dim, &[3, 37, 70]);
-            (case.problem.rotary_dim, case.problem.pairing) = (rotary_dim, pairing);
-            case.seq_q = 2;
-            case.tile = Some(Tile::new(16, 1, 4));
-            let config = RopeConfig { rotary_dim, pairing, ..RopeConfig::new(dim, 10_000.0) };
-            case.rope = rotate.then_some(config);
-            cases.push((format!("{pairing:?}, {rotary_dim} of {dim}, rotate: {rotate}"), case));
-        }
+        let mut case = small(both(), 2, dim, &[3, 37, 70]);
+        (case.problem.rotary_dim, case.problem.pairing) = (rotary_dim, pairing);
+        case.seq_q = 2;
+        case.tile = Some(Tile::new(16, 1, 4));
+        let config = RopeConfig { rotary_dim, pairing, ..RopeConfig::new(dim, 10_000.0) };
+        case.rope = rotate.then_some(config);
+        cases.push((format!("{pairing:?}, {rotary_dim} of {dim}, rotate: {rotate}"), case));
     }
     run(cases);
 }

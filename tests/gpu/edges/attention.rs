@@ -6,7 +6,7 @@ use phasor_kit::tolerance::{Bound, compare};
 
 use super::{hold, untouched};
 use crate::{
-    attention::{Case, Inputs, control},
+    attention::{Case, Inputs, control, variants::STRIPES},
     harness::{Result, lab, run_table},
 };
 
@@ -51,26 +51,20 @@ fn spreads(case: &Case, at: At, row: usize, x: f32) -> Result {
     Ok(())
 }
 
+/// The control in both kernels; what more there is, their common files do.
 fn problems() -> Vec<(&'static str, Case)> {
-    let case = |problem: AttentionProblem| Case::small(&problem).unwrap();
-    let stripes = "fn mask_mod(batch: u32, head: u32, query: i32, key: i32) -> bool {
-    if (batch == 0u) {
-        return query >= 0 && query / 16 == key / 16;
-    }
-    return key % 3 == 0;
-}";
+    let case = |problem: AttentionProblem| Case::quick(&problem).unwrap();
+    let mask_mod = Some(MaskHook::new(STRIPES).unwrap());
     let prefix = case(AttentionProblem { prefix: true, ..control() });
     vec![
         ("causal", case(control())),
+        ("causal, in workgroup memory", Case::small(&control()).unwrap()),
         ("a window", case(AttentionProblem { window: Some(9), ..control() })),
         ("padded", Case { kv_lens: Some(vec![40, 43]), ..case(control()) }),
         ("a bias", case(AttentionProblem { bias: Some(Bias::Additive), ..control() })),
         ("a mask", case(AttentionProblem { bias: Some(Bias::Mask), ..control() })),
         ("a prefix", Case { prefix_lens: Some(vec![5, 16]), ..prefix }),
-        (
-            "a hook",
-            case(AttentionProblem { mask_mod: Some(MaskHook::new(stripes).unwrap()), ..control() }),
-        ),
+        ("a hook", case(AttentionProblem { mask_mod, ..control() })),
         ("sinks", case(AttentionProblem { sinks: vec![0.5; 4], ..control() })),
     ]
 }
@@ -92,7 +86,7 @@ pub fn a_nan_spoils_what_sees_it_and_nothing_else() {
 #[test]
 fn infinities_are_the_formulas() {
     let mut cases = Vec::new();
-    for (name, case) in &problems()[..4] {
+    for (name, case) in &problems()[..5] {
         for (at, row) in [(At::Q, 20), (At::K, 12), (At::V, 12), (At::V, 42)] {
             for x in [f32::INFINITY, f32::NEG_INFINITY] {
                 cases.push((format!("{name}, {at:?} {row}: {x}"), (case.clone(), at, row, x)));
@@ -120,7 +114,7 @@ fn rows_whose_scores_are_all_minus_infinity_are_empty() {
 fn hidden_rows_are_zero_whatever_they_hide() {
     let early = AttentionShape { query_offset: Some(-37), ..AttentionShape::new(2, 37, 43) };
     let mut hidden =
-        Case::small(&AttentionProblem { bias: Some(Bias::Mask), ..control() }).unwrap();
+        Case::quick(&AttentionProblem { bias: Some(Bias::Mask), ..control() }).unwrap();
     hidden.shape = early;
     let causal = Case { shape: early, ..Case::small(&control()).unwrap() };
     let none = Case { kv_lens: Some(vec![0, 0]), ..Case::small(&control()).unwrap() };
@@ -185,10 +179,10 @@ fn scores_of_thousands() {
 fn a_sink_of_minus_infinity_is_none() {
     let with = |sink| {
         let problem = AttentionProblem { sinks: vec![sink; 4], ..control() };
-        let case = Case::small(&problem).unwrap();
+        let case = Case::quick(&problem).unwrap();
         case.run(lab(), &case.inputs()).unwrap()
     };
-    let case = Case::small(&control()).unwrap();
+    let case = Case::quick(&control()).unwrap();
     let plain = case.run(lab(), &case.inputs()).unwrap();
     assert_eq!(with(f32::NEG_INFINITY), plain);
     assert_ne!(with(0.0), plain);
@@ -200,7 +194,7 @@ fn denormals_are_kept_or_zero() {
     for (dtype, smallest) in [(DType::F32, f32::MIN_POSITIVE), (DType::F16, 6.104e-5)] {
         let problem =
             AttentionProblem { q_dtype: dtype, kv_dtype: dtype, out_dtype: dtype, ..control() };
-        let case = Case::small(&problem).unwrap();
+        let case = Case::quick(&problem).unwrap();
         let mut inputs = case.inputs();
         let round =
             |x: &mut f32| *x = phasor_kit::tolerance::stored(&[*x * smallest / 4.0], dtype)[0];
@@ -225,7 +219,7 @@ fn the_ends_of_f16() {
     const MOST: f32 = 65504.0;
     let f16 = DType::F16;
     let problem = AttentionProblem { q_dtype: f16, kv_dtype: f16, out_dtype: f16, ..control() };
-    let case = Case::small(&problem).unwrap();
+    let case = Case::quick(&problem).unwrap();
     // Values: averages of ±65504 stay within.
     let mut inputs = case.inputs();
     inputs.v.iter_mut().for_each(|x| *x = MOST.copysign(*x));

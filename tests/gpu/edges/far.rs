@@ -2,6 +2,7 @@
 //! alike in attention, decode (with one split and more) and merge.
 
 use phasor::attention::AttentionProblem;
+use phasor::decode::Tile;
 use phasor::{Bias, DType, HeadMap, ScoreHook};
 use phasor_kit::tolerance::Bound;
 
@@ -47,7 +48,7 @@ pub fn decoded(case: &decode::Case) -> Result {
 /// Four rows over sequences whose keys three splits cannot share evenly.
 pub fn few_rows(twist: impl FnOnce(&mut decode::Case)) -> decode::Case {
     let mut case = decode::small(HeadMap::ropepp(4).unwrap(), 2, 16, &[4, 37, 70]);
-    case.seq_q = 4;
+    (case.seq_q, case.tile) = (4, Some(Tile::new(16, 1, 4)));
     twist(&mut case);
     case
 }
@@ -84,20 +85,29 @@ fn biases_of_any_finite_size() {
     both(cases.to_vec(), |c, _| c.problem.bias = Some(Bias::Additive));
 }
 
-pub const SINKS: [f32; 8] = [f32::MIN, -3e38, 3e38, f32::MAX, -1e38, 1e38, 0.5, f32::NEG_INFINITY];
+const SINKS: [f32; 8] = [f32::MIN, -3e38, 3e38, f32::MAX, -1e38, 1e38, 0.5, f32::NEG_INFINITY];
+
+/// Four of the sinks. Padding leaves nothing else to the rows of the first sequence.
+pub fn sunk(first: usize) -> phasor::Result<Case> {
+    let sinks = SINKS[first..first + 4].to_vec();
+    let case = Case::quick(&AttentionProblem { sinks, ..control() })?;
+    Ok(Case { kv_lens: Some(vec![0, 43]), ..case })
+}
+
+/// All of the sinks. Two rows of the first sequence are before its keys.
+pub fn sunk_rows(splits: u32) -> decode::Case {
+    few_rows(|c| {
+        (c.problem.sinks, c.splits) = (SINKS.to_vec(), Some(splits));
+        c.lens[0] = 2;
+    })
+}
 
 #[test]
 fn sinks_of_any_finite_size() {
-    let cases = [0, 4].map(|first| {
-        let sinks = SINKS[first..first + 4].to_vec();
-        let name = format!("sinks from {first}");
-        // Padding leaves nothing but the sink to the first rows.
-        (name, AttentionProblem { sinks, ..control() }, None)
-    });
-    both(cases.to_vec(), |c, _| {
-        c.problem.sinks = SINKS.to_vec();
-        c.lens[0] = 2;
-    });
+    let prefill = [0, 4].map(|first| (format!("sinks from {first}"), sunk(first).unwrap()));
+    run_table(&prefill, attend);
+    let rows = [1, 3].map(|splits| (format!("{splits} splits"), sunk_rows(splits)));
+    run_table(&rows, decoded);
 }
 
 #[test]
