@@ -21,8 +21,8 @@ step ../scripts/with-adapter.sh cargo run --locked --bin train -- --check \
     ../tests/data/golden/ropepp_train_*.safetensors
 run=target/burn-sh-run
 rm -rf "$run"
-step ../scripts/with-adapter.sh cargo run --locked --bin train -- --mode ec --layers 1 --hidden 32 \
-    --heads 2 --ctx 32 --steps 60 --checkpoint-every 30 --out "$run"
+step ../scripts/with-adapter.sh cargo run --locked --bin train -- --mode ec --layers 1 --hidden 64 \
+    --heads 2 --ctx 64 --steps 60 --checkpoint-every 30 --out "$run"
 step cargo run --locked --bin train -- evaluate "$run" --backend cpu --characters 4096 \
     --reach full,yarn --ablation --out "$run/evaluation"
 printf 'All steps passed in %d s.\n' "$SECONDS"

@@ -112,7 +112,7 @@ pub fn write(
     let tensors = ["first", "second"].into_iter().zip(values).map(|(name, values)| {
         (name.to_owned(), Dtype::F32, vec![values.len()], weights::bytes(&values))
     });
-    weights::write(&partial.join(MOMENTS), &tensors.collect(), HashMap::new())?;
+    weights::write(&partial.join(MOMENTS), &tensors.collect::<Vec<_>>(), HashMap::new())?;
     write_record(&partial, record)?;
     for file in [MODEL, CONFIG, MOMENTS, RECORD] {
         fs::File::open(partial.join(file))?.sync_all()?;

@@ -15,7 +15,7 @@ use crate::corpus::Corpus;
 use crate::file::File;
 use crate::model::Lm;
 use crate::optimizer::values;
-use crate::weights::{self, Stored, Tensors};
+use crate::weights::{self, Stored};
 
 /// Writes the newest weights of a run as a model in f16, with its config.json.
 #[derive(Debug, Args)]
@@ -84,12 +84,12 @@ pub fn projections(arguments: &Projections) -> Result<()> {
     })?;
     fs::create_dir_all(&arguments.to)?;
     for (n, projected) in layers.into_inner().into_iter().enumerate() {
-        let mut tensors = Tensors::new();
+        let mut tensors = Vec::new();
         for (name, rows) in ["q", "k", "v"].into_iter().zip(projected) {
             let heads = rows.dims()[2] / config.head_dim;
             let of_heads = rows.reshape([1, length, heads, config.head_dim]).swap_dims(1, 2);
             let shape = of_heads.dims().to_vec();
-            tensors.push((name.into(), Dtype::F32, shape, weights::bytes(&values(of_heads)?)));
+            tensors.push((name.to_owned(), Dtype::F32, shape, weights::bytes(&values(of_heads)?)));
         }
         let about = [
             ("model", format!("characters-{}", config.mode.name())),

@@ -21,8 +21,8 @@ pub enum Stored {
     F16,
 }
 
-/// Tensors with their names and bytes, ready to be written.
-pub type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+/// Name, type, shape and bytes of a tensor that is written.
+pub type Named = (String, Dtype, Vec<usize>, Vec<u8>);
 
 impl Lm {
     /// Takes the weights of a file, whose names have something before them.
@@ -65,7 +65,7 @@ impl Lm {
     ///
     /// # Errors
     /// Where they cannot be read back.
-    pub fn tensors(&mut self, stored: Stored) -> Result<Tensors> {
+    pub fn tensors(&mut self, stored: Stored) -> Result<Vec<Named>> {
         let mut all = Vec::new();
         for (name, entry) in self.entries() {
             let (shape, numbers) = match entry {
@@ -103,7 +103,7 @@ pub fn bytes(numbers: &[f32]) -> Vec<u8> {
 ///
 /// # Errors
 /// Where it cannot be written.
-pub fn write(path: &Path, tensors: &Tensors, about: HashMap<String, String>) -> Result<()> {
+pub fn write(path: &Path, tensors: &[Named], about: HashMap<String, String>) -> Result<()> {
     let views = tensors
         .iter()
         .map(|(name, dtype, shape, bytes)| {

@@ -1,148 +1,19 @@
-//! `train generate`: text of a model, through phasor's layer API. Rotation, caches and attention
-//! are phasor's, on the GPU; the small matrices are multiplied here.
+//! A model that reads a sequence: rotation, caches and attention by `phasor::layers`.
 
-use std::io::{Write as _, stdout};
-use std::path::PathBuf;
-
-use clap::Args;
 use phasor::layers::{Layer, Layers, Model, Sequence};
 use phasor::wgpu::{self, BufferUsages};
 use phasor::{Capabilities, HeadMap};
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
+use super::matrices::{Matrix, Weights, add, normed};
 use crate::Result;
-use crate::checkpoint;
 use crate::config::{ModelConfig, Variant};
-use crate::corpus;
 use crate::file::File;
-
-/// Writes text with a model.
-#[derive(Debug, Args)]
-pub struct Arguments {
-    /// Folder of a run, of a checkpoint or of a model.
-    model: PathBuf,
-    /// What the text begins with.
-    #[arg(long, default_value = "\nHAMLET.\n")]
-    prompt: String,
-    /// Characters to write.
-    #[arg(long, default_value_t = 400)]
-    characters: usize,
-    /// How freely it chooses; 0 takes the likeliest character.
-    #[arg(long, default_value_t = 0.7)]
-    temperature: f32,
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-}
-
-/// # Errors
-/// Where a file cannot be read, the model does not know a character, or there is no adapter.
-pub fn generate(arguments: &Arguments) -> Result<()> {
-    let folder = checkpoint::newest(&arguments.model)?;
-    let config = checkpoint::config(&folder)?;
-    let file = File::read(&checkpoint::model_file(&folder))?;
-    let prompt = corpus::encode(&config.symbols, &arguments.prompt)?;
-    if prompt.is_empty() {
-        return Err("--prompt: at least one character".into());
-    }
-    let capacity = prompt.len() + arguments.characters;
-    let mut writer = Writer::new(&config, &file, capacity)?;
-    let mut rng = StdRng::seed_from_u64(arguments.seed);
-    let mut logits = writer.read(&prompt)?;
-    print!("{}", arguments.prompt);
-    for _ in 0..arguments.characters {
-        let token = choose(&logits, arguments.temperature, &mut rng);
-        print!("{}", corpus::decode(&config.symbols, &[token]));
-        stdout().flush()?;
-        logits = writer.read(&[token])?;
-    }
-    println!();
-    Ok(())
-}
-
-/// One of the tokens, by their likelihoods.
-fn choose(logits: &[f32], temperature: f32, rng: &mut StdRng) -> u8 {
-    let likeliest = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
-    let best = likeliest.unwrap_or_default();
-    if temperature <= 0.0 {
-        return best as u8;
-    }
-    let weights: Vec<f32> =
-        logits.iter().map(|logit| ((logit - logits[best]) / temperature).exp()).collect();
-    let mut left = rng.random::<f32>() * weights.iter().sum::<f32>();
-    let chosen = weights.iter().position(|weight| {
-        left -= weight;
-        left < 0.0
-    });
-    chosen.unwrap_or(best) as u8
-}
-
-/// `[outputs, inputs]`.
-struct Matrix {
-    inputs: usize,
-    weights: Vec<f32>,
-}
-
-impl Matrix {
-    fn read(file: &File, name: &str, [outputs, inputs]: [usize; 2]) -> Result<Self> {
-        let (shape, weights) = file.floats(name)?;
-        if shape != [outputs, inputs] {
-            return Err(format!(
-                "{}: {name}: shape {shape:?} where the model has [{outputs}, {inputs}]",
-                file.name()
-            )
-            .into());
-        }
-        Ok(Self { inputs, weights })
-    }
-
-    fn of(&self, x: &[f32]) -> Vec<f32> {
-        let row = |row: &[f32]| row.iter().zip(x).map(|(w, x)| w * x).sum();
-        self.weights.chunks(self.inputs).map(row).collect()
-    }
-}
-
-/// The matrices of a layer.
-struct Weights {
-    attention_norm: Vec<f32>,
-    qkv: [Matrix; 3],
-    output: Matrix,
-    mlp_norm: Vec<f32>,
-    gate: Matrix,
-    up: Matrix,
-    down: Matrix,
-}
-
-impl Weights {
-    fn read(file: &File, layer: usize, config: &ModelConfig, of: &Layer) -> Result<Self> {
-        let (width, mlp, dim) = (config.hidden_size, config.intermediate_size, config.head_dim);
-        let matrix = |part: &str, shape| {
-            Matrix::read(file, &format!("model.layers.{layer}.{part}.weight"), shape)
-        };
-        let norm = |part: &str| -> Result<Vec<f32>> {
-            Ok(file.floats(&format!("model.layers.{layer}.{part}.weight"))?.1)
-        };
-        let (q, kv) = (of.heads.q_heads() as usize * dim, of.kv_heads as usize * dim);
-        Ok(Self {
-            attention_norm: norm("input_layernorm")?,
-            qkv: [
-                matrix("self_attn.q_proj", [q, width])?,
-                matrix("self_attn.k_proj", [kv, width])?,
-                matrix("self_attn.v_proj", [kv, width])?,
-            ],
-            output: matrix("self_attn.o_proj", [width, of.heads.heads().len() * dim])?,
-            mlp_norm: norm("post_attention_layernorm")?,
-            gate: matrix("mlp.gate_proj", [mlp, width])?,
-            up: matrix("mlp.up_proj", [mlp, width])?,
-            down: matrix("mlp.down_proj", [width, mlp])?,
-        })
-    }
-}
 
 /// Rows of a step.
 const ROWS: usize = 32;
 
 /// A model and the sequence that it reads.
-struct Writer {
+pub struct Writer {
     device: wgpu::Device,
     queue: wgpu::Queue,
     layers: Layers,
@@ -157,7 +28,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(config: &ModelConfig, file: &File, capacity: usize) -> Result<Self> {
+    pub fn new(config: &ModelConfig, file: &File, capacity: usize) -> Result<Self> {
         let instance = wgpu::Instance::default();
         let adapter = pollster::block_on(instance.request_adapter(&Default::default()))?;
         let (device, queue) = pollster::block_on(adapter.request_device(&Default::default()))?;
@@ -208,7 +79,7 @@ impl Writer {
     }
 
     /// Reads tokens on; logits of the one after.
-    fn read(&mut self, tokens: &[u8]) -> Result<Vec<f32>> {
+    pub fn read(&mut self, tokens: &[u8]) -> Result<Vec<f32>> {
         let mut last = Vec::new();
         for part in tokens.chunks(ROWS) {
             self.layers.advance(&self.queue, &[(self.sequence, part.len() as u32)])?;
@@ -276,22 +147,13 @@ fn layer(config: &ModelConfig) -> Result<Layer> {
     Ok(layer)
 }
 
-fn normed(x: &[f32], gamma: &[f32], eps: f32) -> Vec<f32> {
-    let mean = x.iter().map(|x| x * x).sum::<f32>() / x.len() as f32;
-    let factor = (mean + eps).sqrt().recip();
-    x.iter().zip(gamma).map(|(x, gamma)| x * factor * gamma).collect()
-}
-
-fn add(x: &mut [f32], more: &[f32]) {
-    x.iter_mut().zip(more).for_each(|(x, more)| *x += more);
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, Int, Tensor, TensorData};
     use phasor_burn::Implementation;
 
     use super::*;
+    use crate::checkpoint;
     use crate::config::Chosen;
     use crate::model::Lm;
     use crate::optimizer::values;
