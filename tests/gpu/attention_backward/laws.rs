@@ -117,8 +117,8 @@ fn ragged_batches_are_their_sequences() {
         alignment: Alignment::LastKey,
         ..AttentionProblem::new(HeadMap::ropepp(2).unwrap(), 1, 16)
     };
-    let ragged = Case::small(&of(forward)).unwrap();
-    let plain = Case::small(&control()).unwrap();
+    let ragged = Case::new(&of(forward)).unwrap();
+    let plain = Case::new(&control()).unwrap();
     let gpu = &lab().gpu;
     let sequences = [(9u32, 13u32), (1, 1), (20, 20), (0, 4)];
     let cases = sequences.map(|(seq_q, seq_k)| Case {

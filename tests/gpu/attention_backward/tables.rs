@@ -50,28 +50,31 @@ fn sizes_around_the_edges_of_tiles() {
     run_table(&cases, Case::check);
 }
 
+/// One of them in f16 besides.
 #[test]
 fn head_dimensions() {
     let mut cases = Vec::new();
-    for (d, dv, streams) in [(8, 16, 2), (72, 40, 2), (80, 96, 1), (256, 256, 1)] {
+    let (f16, f32) = (DType::F16, DType::F32);
+    for (d, dv, streams, dtype) in
+        [(8, 16, 2, f32), (72, 40, 2, f16), (80, 96, 1, f32), (256, 256, 1, f32)]
+    {
         let heads = if streams == 2 { HeadMap::ropepp(1) } else { HeadMap::plain(1) };
-        let forward =
-            AttentionProblem { value_dim: dv, ..AttentionProblem::new(heads.unwrap(), 1, d) };
-        let case = Case::new(&of(forward.clone())).unwrap();
+        let forward = AttentionProblem {
+            value_dim: dv,
+            q_dtype: dtype,
+            kv_dtype: dtype,
+            out_dtype: dtype,
+            ..AttentionProblem::new(heads.unwrap(), 1, d)
+        };
+        let case = Case::new(&of(forward)).unwrap();
         let shape = AttentionShape::new(1, 19, 21);
-        cases.push((format!("D {d}, D_v {dv}"), Case { shape, size: 1.0, ..case }));
-        if d == 72 {
-            let case = Case::small(&of(forward)).unwrap();
-            cases.push((format!("D {d}, small"), Case { shape, size: 1.0, ..case }));
-        }
+        cases.push((format!("D {d}, D_v {dv}, {dtype}"), Case { shape, size: 1.0, ..case }));
     }
     run_table(&cases, Case::check);
 }
 
 #[test]
 fn head_maps_and_groups() {
-    let head = |source, phi| OutputHead { source, phase: Phase::radians(phi) };
-    let three = vec![head(0, 0.3), head(0, -1.1), head(2, 0.7), head(0, 2.5)];
     // Whose other rows are no mixtures.
     let mut half_a_turn = HeadMap::ropepp(1).unwrap().heads().to_vec();
     half_a_turn.push(head(1, PI));
@@ -81,63 +84,64 @@ fn head_maps_and_groups() {
         ("plain, 8 a group", HeadMap::plain(8).unwrap(), 1),
         ("imaginary alone", HeadMap::imago(2).unwrap(), 2),
         ("half a turn alone beside a pair", HeadMap::new(2, half_a_turn).unwrap(), 1),
-        ("three outputs of a head, none of another", HeadMap::new(4, three).unwrap(), 2),
+        ("three outputs of a head, none of another", three_and_none(), 2),
     ];
-    let mut cases = Vec::new();
-    for (name, heads, kv_heads) in maps {
+    let case = |(name, heads, kv_heads): (&str, _, _)| {
         let problem = of(AttentionProblem::new(heads, kv_heads, 16));
         let shape = AttentionShape::new(2, 21, 23);
-        cases.push((name.to_owned(), Case { shape, ..Case::new(&problem).unwrap() }));
-        // A software adapter takes many seconds to compile a blocked tile.
-        if name.starts_with("three") {
-            let small = Case::small(&problem).unwrap();
-            cases.push((format!("{name}, small"), Case { shape, ..small }));
-        }
-    }
-    run_table(&cases, Case::check);
+        (name.to_owned(), Case { shape, ..Case::new(&problem).unwrap() })
+    };
+    run_table(&maps.map(case), Case::check);
 }
 
-#[test]
-fn what_models_add() {
-    let forward = control().attention;
-    let with = |name: &str, forward: AttentionProblem| (name.to_owned(), of(forward));
-    let mask_mod = Some(MaskHook::new(STRIPES).unwrap());
-    let sinks = vec![0.5, f32::NEG_INFINITY, -1.0, 2.0];
-    let all = AttentionProblem {
+fn head(source: u32, phi: f64) -> OutputHead {
+    OutputHead { source, phase: Phase::radians(phi) }
+}
+
+/// Mixtures of four query heads: three outputs of one, none of two.
+fn three_and_none() -> HeadMap {
+    HeadMap::new(4, vec![head(0, 0.3), head(0, -1.1), head(2, 0.7), head(0, 2.5)]).unwrap()
+}
+
+/// All that models add to the control, and gradients of all that has one.
+fn everything() -> AttentionBackwardProblem {
+    let forward = AttentionProblem {
         window: Some(9),
         softcap: Some(1.5),
         alibi_slopes: vec![0.5, 0.25, -0.5, 0.1],
         bias: Some(Bias::Additive),
-        sinks: sinks.clone(),
+        sinks: vec![0.5, f32::NEG_INFINITY, -1.0, 2.0],
         softmax_scale: -0.4,
-        ..forward.clone()
+        ..control().attention
     };
-    let everything =
-        AttentionBackwardProblem { d_lse: true, d_sinks: true, d_bias: true, ..of(all) };
-    let mut both_ways = everything.clone();
-    both_ways.attention.causal = false;
+    AttentionBackwardProblem { d_lse: true, d_sinks: true, d_bias: true, ..of(forward) }
+}
+
+/// Masks by places are run-time numbers; what is another shader comes together in few.
+#[test]
+fn what_models_add() {
+    let forward = control().attention;
+    let mask_mod = Some(MaskHook::new(STRIPES).unwrap());
+    let full = AttentionProblem { causal: false, ..forward.clone() };
+    let window = AttentionProblem { window: Some(7), ..forward.clone() };
+    let both_ways = AttentionProblem { causal: false, ..window.clone() };
+    let masks = AttentionProblem { bias: Some(Bias::Mask), mask_mod, ..forward.clone() };
+    let mut everything_both_ways = everything();
+    everything_both_ways.attention.causal = false;
     let problems = [
-        with("full", AttentionProblem { causal: false, ..forward.clone() }),
-        with("window", AttentionProblem { window: Some(7), ..forward.clone() }),
-        with(
-            "window both ways",
-            AttentionProblem { window: Some(7), causal: false, ..forward.clone() },
-        ),
-        with("softcap", AttentionProblem { softcap: Some(2.0), ..forward.clone() }),
-        with("mask", AttentionProblem { bias: Some(Bias::Mask), ..forward.clone() }),
-        with("hook", AttentionProblem { mask_mod, ..forward.clone() }),
-        ("everything".to_owned(), everything),
-        ("everything, both ways".to_owned(), both_ways),
+        ("full", of(full)),
+        ("window", of(window)),
+        ("window both ways", of(both_ways)),
+        ("mask and hook", of(masks)),
+        ("everything", everything()),
+        ("everything, both ways", everything_both_ways),
     ];
     let mut cases = Vec::new();
     for (name, problem) in problems {
-        let small = (name == "everything").then(|| ("small", Case::small(&problem)));
-        for (tile, case) in small.into_iter().chain([("own", Case::new(&problem))]) {
-            let case = case.unwrap();
-            cases.push((format!("{name}, {tile}"), case.clone()));
-            let padded = Case { kv_lens: Some(vec![11, 40]), ..case };
-            cases.push((format!("{name}, {tile}, padded"), padded));
-        }
+        let case = Case::new(&problem).unwrap();
+        cases.push((name.to_owned(), case.clone()));
+        let padded = Case { kv_lens: Some(vec![11, 40]), ..case };
+        cases.push((format!("{name}, padded"), padded));
     }
     for window in [None, Some(9)] {
         let forward = AttentionProblem { prefix: true, window, ..forward.clone() };
@@ -152,50 +156,72 @@ fn what_models_add() {
     run_table(&cases, Case::check);
 }
 
+/// By a table with a scale: gradients are multiplied by it.
+fn rotated(
+    problem: AttentionBackwardProblem,
+    (pairing, rotary_dim): (Pairing, u32),
+    [rotate_q, unrotate]: [bool; 2],
+    ids: Ids,
+) -> (AttentionBackwardProblem, Option<[Rotation; 2]>) {
+    let head_dim = problem.attention.head_dim;
+    let rule = RopeRule::YarnRotations {
+        factor: 4.0,
+        original_max_position_embeddings: 64,
+        alpha: 1.0,
+        beta: 4.0,
+    };
+    let config = RopeConfig { rotary_dim, pairing, rule, ..RopeConfig::new(head_dim, 1e4) };
+    let rotation = Rotation::new(config, ids);
+    let forward = AttentionProblem { rotate_q, pairing, rotary_dim, ..problem.attention };
+    let problem = AttentionBackwardProblem { attention: forward, unrotate, ..problem };
+    (problem, Some([rotation.clone(), rotation]))
+}
+
+/// Every pairing and every choice of what is turned; some pairs alone are in the table of
+/// [blocked tiles](blocked_tiles_with_everything_at_once).
 #[test]
 fn rotations_in_the_kernel_and_back() {
+    let rows = [
+        (Pairing::Half, [false, true], Ids::From(3)),
+        (Pairing::InterleavedToHalf, [true, false], Ids::Shared),
+        (Pairing::HalfBlocks(2), [true, true], Ids::From(0)),
+    ];
+    let case = |(pairing, turns, ids)| {
+        let (problem, rotations) = rotated(control(), (pairing, 16), turns, ids);
+        let name = format!("{pairing:?} {ids:?} {turns:?}");
+        (name, Case { rotations, ..Case::new(&problem).unwrap() })
+    };
+    run_table(&rows.map(case), Case::check);
+}
+
+/// The kernel of tiles in workgroup memory, of which a software adapter takes a minute to compile
+/// a pair: beside the [control](sizes_around_the_edges_of_tiles) one shader that has everything,
+/// channels in several chunks and a tail, mixtures, and some of the pairs turned.
+#[test]
+fn blocked_tiles_with_everything_at_once() {
+    let mut problem = everything();
+    let p = &mut problem.attention;
+    (p.head_dim, p.value_dim, p.heads, p.kv_heads) = (72, 40, three_and_none(), 2);
+    let pairs = (Pairing::Interleaved, 22);
+    let (problem, rotations) = rotated(problem, pairs, [true, true], Ids::PerBatch);
     let mut cases = Vec::new();
-    for (pairing, rotary_dim, ids) in [
-        (Pairing::Half, 16, Ids::From(3)),
-        (Pairing::Interleaved, 6, Ids::PerBatch),
-        (Pairing::InterleavedToHalf, 16, Ids::Shared),
-        (Pairing::HalfBlocks(2), 16, Ids::From(0)),
-    ] {
-        for (rotate_q, unrotate) in [(true, true), (false, true), (true, false)] {
-            if rotate_q != unrotate && pairing != Pairing::Half {
-                continue;
-            }
-            let forward = AttentionProblem { rotate_q, pairing, rotary_dim, ..control().attention };
-            let problem = AttentionBackwardProblem { unrotate, ..of(forward) };
-            // A table with a scale: gradients are multiplied by it.
-            let rule = RopeRule::YarnRotations {
-                factor: 4.0,
-                original_max_position_embeddings: 64,
-                alpha: 1.0,
-                beta: 4.0,
-            };
-            let config = RopeConfig { rotary_dim, pairing, rule, ..RopeConfig::new(16, 1e4) };
-            let rotation = Rotation::new(config, ids);
-            let rotations = Some([rotation.clone(), rotation]);
-            let name = format!("{pairing:?} {rotary_dim} {ids:?} {rotate_q} {unrotate}");
-            let partial = rotary_dim < 16;
-            let case = if partial { Case::small(&problem) } else { Case::new(&problem) };
-            cases.push((name, Case { rotations, ..case.unwrap() }));
-        }
+    for causal in [true, false] {
+        let mut problem = problem.clone();
+        problem.attention.causal = causal;
+        let rotations = rotations.clone();
+        let shape = AttentionShape::new(2, 21, 23);
+        let case = Case { rotations, shape, size: 1.0, ..Case::small(&problem).unwrap() };
+        cases.push((format!("causal: {causal}"), case.clone()));
+        let padded = Case { kv_lens: Some(vec![7, 20]), ..case };
+        cases.push((format!("causal: {causal}, padded"), padded));
     }
     run_table(&cases, Case::check);
 }
 
 #[test]
-fn storage_and_places() {
-    let mut cases = Vec::new();
+fn places() {
     let case = Case::small(&control()).unwrap();
-    for place in [Place::Bhsd, Place::Bshd, Place::BshdGaps] {
-        cases.push((format!("{place:?}"), Case { place, ..case.clone() }));
-    }
-    let f16 = DType::F16;
-    let forward =
-        AttentionProblem { q_dtype: f16, kv_dtype: f16, out_dtype: f16, ..control().attention };
-    cases.push(("f16".to_owned(), Case::new(&of(forward)).unwrap()));
+    let cases = [Place::Bhsd, Place::Bshd, Place::BshdGaps]
+        .map(|place| (format!("{place:?}"), Case { place, ..case.clone() }));
     run_table(&cases, Case::check);
 }

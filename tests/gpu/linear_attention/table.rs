@@ -65,25 +65,30 @@ fn cases() -> Result<Vec<(String, Case)>> {
         let problem = LinearAttentionProblem { value_dim, ..Case::plain(1, 1, head_dim)? };
         add(&format!("D {head_dim}, D_v {value_dim}"), with(problem));
     }
-    for (pairing, rotary_dim) in [
-        (Pairing::Half, 12),
-        (Pairing::Interleaved, 10),
-        (Pairing::InterleavedToHalf, 32),
-        (Pairing::HalfBlocks(2), 12),
-    ] {
-        let heads = HeadMap::ropepp(2)?;
-        let problem = LinearAttentionProblem { pairing, rotary_dim, heads, ..plain.clone() };
-        add(&format!("{pairing:?}, {rotary_dim} rotate, both components"), with(problem));
-    }
-    add("nothing rotates", with(LinearAttentionProblem { rotary_dim: 0, ..plain.clone() }));
     let phase = |source, phi| OutputHead { source, phase: Phase::radians(phi) };
-    let heads = HeadMap::new(4, vec![phase(3, 0.4), phase(0, -2.0), phase(3, 1.0)])?;
-    let grouped = LinearAttentionProblem { heads, ..Case::plain(4, 2, 32)? };
-    add("phases of grouped heads", with(grouped));
+    let phases = HeadMap::new(4, vec![phase(3, 0.4), phase(0, -2.0), phase(3, 1.0)])?;
+    for (pairing, rotary_dim, heads) in [
+        (Pairing::Half, 12, HeadMap::ropepp(2)?),
+        (Pairing::Interleaved, 10, HeadMap::ropepp(2)?),
+        (Pairing::InterleavedToHalf, 32, phases),
+        (Pairing::HalfBlocks(2), 12, HeadMap::ropepp(2)?),
+    ] {
+        let name = format!("{pairing:?}, {rotary_dim} rotate, outputs of {heads:?}");
+        let problem = LinearAttentionProblem { pairing, rotary_dim, heads, ..plain.clone() };
+        add(&name, with(problem));
+    }
     add("grouped heads", with(Case::plain(6, 2, 32)?));
 
     let custom = FeatureMap::Custom(FeatureHook::new(SOFTPLUS)?);
-    add("a hook", with(LinearAttentionProblem { feature_map: custom, ..plain.clone() }));
+    let hooked = LinearAttentionProblem { feature_map: custom, rotary_dim: 0, ..plain.clone() };
+    add("a hook, and nothing rotates", with(hooked));
+    let halves = |problem| LinearAttentionProblem {
+        q_dtype: DType::F16,
+        kv_dtype: DType::F16,
+        out_dtype: DType::F16,
+        ..problem
+    };
+    add("f16", with(halves(plain.clone())));
     for (features, head_dim, directions, causal) in
         [(100, 32, Directions::Orthogonal, true), (64, 20, Directions::Independent, false)]
     {
@@ -93,19 +98,11 @@ fn cases() -> Result<Vec<(String, Case)>> {
             causal,
             ..Case::plain(4, 2, head_dim)?
         };
+        // One of them in f16, which their first passes read.
+        let problem = if causal { problem } else { halves(problem) };
         let case = Case { directions, ..with(problem) };
         add(&format!("FAVOR+, {features} features of {head_dim} channels"), case);
     }
-
-    let f16 = LinearAttentionProblem {
-        q_dtype: DType::F16,
-        kv_dtype: DType::F16,
-        out_dtype: DType::F16,
-        ..plain.clone()
-    };
-    add("f16", with(f16.clone()));
-    let feature_map = FeatureMap::Favor { features: 48, key_offset: 0.0 };
-    add("f16 FAVOR+", with(LinearAttentionProblem { feature_map, rotary_dim: 48, ..f16 }));
 
     let config = RopeConfig { pairing: Pairing::Half, ..RopeConfig::new(32, 500.0) };
     let xpos = Rotation {

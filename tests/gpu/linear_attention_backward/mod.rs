@@ -205,8 +205,6 @@ fn cases() -> Result<Vec<(String, Case)>> {
     add("other places", case);
     let small = LinearAttentionProblem { rotary_dim: 0, ..Forward::plain(1, 1, 4)? };
     add("D 4, nothing rotates", Case::new(small));
-    let wide = LinearAttentionProblem { value_dim: 36, ..Forward::plain(1, 1, 72)? };
-    add("D 72, D_v 36", Case::new(wide));
     // A query head that feeds no output, and one that feeds two; a kv head whose queries do not.
     let phase = |source, phi| OutputHead { source, phase: Phase::radians(phi) };
     let heads = HeadMap::new(6, vec![phase(3, 0.4), phase(0, -2.0), phase(3, 1.0)])?;
@@ -214,9 +212,10 @@ fn cases() -> Result<Vec<(String, Case)>> {
         heads,
         rotary_dim: 12,
         pairing: Pairing::InterleavedToHalf,
-        ..Forward::plain(6, 3, 32)?
+        value_dim: 36,
+        ..Forward::plain(6, 3, 72)?
     };
-    add("phases of grouped heads, partly rotated", Case::new(phases));
+    add("D 72, D_v 36, phases of grouped heads, partly rotated", Case::new(phases));
     add("both components, a table with scales", scaled()?);
     let f16 = LinearAttentionProblem {
         q_dtype: DType::F16,
