@@ -4,11 +4,14 @@
 #
 #     scripts/browser.sh                     serve at http://localhost:8000
 #     scripts/browser.sh --out DIR           HTML, CSS, JavaScript, wasm and data in DIR
-#     scripts/browser.sh --check [CHROMIUM]  options of Chromium's own in CHROMIUM_OPTIONS
+#     scripts/browser.sh --check [CHROMIUM]  options of Chromium's own in CHROMIUM_OPTIONS; in
+#                                            CHECK_ONLY, a pattern of names, which checks to run
 #
 # Needs: rustup target add wasm32-unknown-unknown; wasm-bindgen (cargo install wasm-bindgen-cli, of
 # the version in Cargo.lock); to serve or check, Node.js 20.11 or later; for --check, Chromium,
 # which takes CHROMIUM_OPTIONS=--no-sandbox to run as root. What is missing is named, with status 3.
+# The check leaves pictures of the page in its folder. SmolLM2 writes in it where
+# scripts/fetch-smollm.sh has got it; where not, the check says that it was left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -33,10 +36,12 @@ esac
 [ "$mode" = --out ] || need node 'install Node.js 20.11 or later'
 
 cargo build --locked --release -p phasor-browser --target wasm32-unknown-unknown
-rm -rf "$site/pkg" "$site/results.json" # an older build's
-mkdir -p "$site/data"
+# What an older build and its check left.
+rm -rf "$site/pkg" "$site/models" "$site/results.json" "$site/model.gguf" "$site"/*.png
+mkdir -p "$site/data" "$site/models"
 cp examples/browser/page/* "$site"
 cp tests/data/real/real_layer*.safetensors "$site/data"
+cp -r burn/models/rope burn/models/ec burn/models/eh "$site/models"
 wasm-bindgen --target web --no-typescript --out-dir "$site/pkg" \
     "$target/wasm32-unknown-unknown/release/phasor_browser.wasm"
 
@@ -54,10 +59,17 @@ serve=examples/browser/serve.mjs
 case $mode in
     --out) printf 'the page is in %s\n' "$site" ;;
     --check)
+        # The language model, where scripts/fetch-smollm.sh has got it, for the part that writes.
+        model=${XDG_CACHE_HOME:-$HOME/.cache}/phasor/SmolLM2-135M-Instruct.Q4_1.gguf
+        if [ -f "$model" ]; then ln -s "$model" "$site/model.gguf"; fi
+        cp tests/data/real/generation.json "$site/data"
         # shellcheck disable=SC2086 # a list of options
         node $serve "$site" --check "$browser" --use-webgpu-adapter=swiftshader \
             ${CHROMIUM_OPTIONS:-}
-        cargo run --locked --quiet --bin results -- "$site/results.json"
+        rm -f "$site/model.gguf"
+        printf 'pictures of the page: %s\n' "$site"/*.png
+        # Some checks alone may have timed nothing.
+        [ -n "${CHECK_ONLY:-}" ] || cargo run --locked --quiet --bin results -- "$site/results.json"
         ;;
     *) exec node $serve "$site" ;;
 esac

@@ -44,6 +44,8 @@ export function segments(fieldset, name, choices, chosen, onChoice) {
 export function setText(pieces) {
   view.pieces = pieces;
   view.size = pieces.length;
+  // Those of the text before.
+  view.planes = { real: undefined, mixed: undefined, imaginary: undefined };
   view.key = undefined;
   // A place in the middle of the text that has something to look back at.
   const rabbit = pieces.lastIndexOf(' Rabbit');

@@ -4,6 +4,7 @@ import init, { Gpu, Maps } from './pkg/phasor_browser.js';
 import { segments, setText, show, view } from './look.js';
 import { followed, layerIs, rule } from './position.js';
 import './speed.js';
+import { takeModel } from './write.js';
 
 const $ = (id) => document.getElementById(id);
 
@@ -18,7 +19,7 @@ export const app = {
   layer: '10',
   head: 0,
   phi: 45,
-  /** The bytes of the layer, to start again from. */
+  /** The bytes of the layer, to start again from; none where a model wrote what is drawn. */
   bytes: undefined,
   /** The pieces of the text, where the file does not spell them. */
   pieces: undefined,
@@ -51,6 +52,11 @@ async function draw() {
         maps.rotate(...rule());
         const both = await maps.draw(head, 0);
         [planes.real, planes.imaginary] = halves(both);
+        if (!app.firstPicture && maps === app.maps) {
+          // These first, while the one between is computed.
+          show(planes, phi);
+          app.firstPicture = performance.now();
+        }
       }
       planes.mixed = halves(await maps.draw(head, phi * Math.PI / 180))[0];
       if (maps !== app.maps) continue;
@@ -62,7 +68,6 @@ async function draw() {
       notice('That did not work', String(error.message ?? error), true);
       return;
     }
-    app.firstPicture ??= performance.now();
     const ms = performance.now() - started;
     $('ran').textContent = `Drawn by your device in ${ms.toFixed(0)} ms: three kernels a map. `
       + `First picture ${(app.firstPicture / 1000).toFixed(1)} s after the page began to load.`;
@@ -100,6 +105,7 @@ export async function start(defaultLimits = false) {
     notice('The device was lost', `The browser says: ${reason}`, true);
   });
   try {
+    if (!app.bytes) $(`layer-${app.layer}`).checked = true;
     open(app.bytes ?? await fetched(app.layer));
   } catch (error) {
     return notice('The layer did not load', String(error.message ?? error), true);
@@ -109,24 +115,30 @@ export async function start(defaultLimits = false) {
 
 /** Takes the layer in a file in the place of the one that is open. */
 function open(bytes) {
-  const maps = new Maps(app.gpu, bytes);
+  take(new Maps(app.gpu, bytes), app.bytes !== bytes);
+  app.bytes = bytes;
+}
+
+/** Draws these maps from now on. `fresh`: of another layer and text than those before, whose
+ *  rotation is where the sliders start. What a model wrote has no bytes to start again from. */
+export function take(maps, fresh) {
   // Not while it is being drawn from.
   const before = app.maps;
   Promise.resolve(drawing).finally(() => before?.free());
   app.maps = maps;
+  app.bytes = undefined;
+  app.head = Math.min(app.head, maps.heads - 1);
   const pieces = maps.pieces.length ? maps.pieces : app.pieces;
   const places = () => Array.from({ length: maps.tokens }, (_, i) => ` t${i}`);
-  if (app.bytes !== bytes) {
-    app.head = Math.min(app.head, maps.heads - 1);
-    setText(pieces?.length === maps.tokens ? pieces : places());
-    layerIs({ theta: maps.theta, headDim: maps.head_dim });
+  if (fresh || maps.tokens !== view.size) setText(pieces?.length === maps.tokens ? pieces : places());
+  if (fresh) layerIs({ theta: maps.theta, headDim: maps.head_dim });
+  if ($('heads').querySelectorAll('input').length !== maps.heads || !$(`head-${app.head}`).checked) {
+    const heads = Array.from({ length: maps.heads }, (_, head) => [String(head), String(head + 1)]);
+    segments($('heads'), 'head', heads, String(app.head), (head) => {
+      app.head = Number(head);
+      refresh();
+    });
   }
-  app.bytes = bytes;
-  const heads = Array.from({ length: maps.heads }, (_, head) => [String(head), String(head + 1)]);
-  segments($('heads'), 'head', heads, String(app.head), (head) => {
-    app.head = Number(head);
-    refresh();
-  });
   $('plans').textContent = `${maps.plans}\n\n${app.gpu.capabilities()}`;
 }
 
@@ -186,7 +198,9 @@ document.addEventListener('dragover', (event) => event.preventDefault());
 document.addEventListener('drop', (event) => {
   event.preventDefault();
   const [file] = event.dataTransfer.files;
-  if (file) openFile(file);
+  if (!file) return;
+  if (file.size > 1 << 24) takeModel(file);
+  else openFile(file);
 });
 
 // ---- Go.

@@ -9,11 +9,13 @@ mod oracle;
 mod rule;
 mod selftest;
 mod speed;
+mod writer;
 
 pub use gpu::Gpu;
 pub use maps::Maps;
 pub use rule::curves;
 pub use speed::Trial;
+pub use writer::Writer;
 
 use std::error::Error;
 

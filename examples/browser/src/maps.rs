@@ -18,6 +18,7 @@ use wasm_bindgen::prelude::*;
 use crate::gpu::{Gpu, Shared};
 use crate::layer::Layer;
 use crate::rule::Rule;
+use crate::writer::Writer;
 use crate::{Result, oracle, thrown};
 
 /// The maps of a layer.
@@ -58,7 +59,17 @@ impl Maps {
     /// Where the file is no such layer, or the device has no room.
     #[wasm_bindgen(constructor)]
     pub fn new(gpu: &Gpu, file: &[u8]) -> std::result::Result<Maps, JsError> {
-        Self::of(gpu.shared(), file).map_err(thrown)
+        let layer = Layer::read(file).map_err(thrown)?;
+        Self::over(gpu.shared(), layer).map_err(thrown)
+    }
+
+    /// The maps of a layer over what a model has written so far.
+    ///
+    /// # Errors
+    /// Where there is no such layer, or too little text.
+    pub fn written(gpu: &Gpu, writer: &Writer, layer: u32) -> std::result::Result<Maps, JsError> {
+        let layer = writer.layer(layer).map_err(thrown)?;
+        Self::over(gpu.shared(), layer).map_err(thrown)
     }
 
     /// H_q.
@@ -129,8 +140,7 @@ impl Maps {
         Ok(weights(read.map_err(thrown)?, self.layer.seq as usize))
     }
 
-    /// How far what was drawn is from the formula in f64, and how far it may be: error and bound of
-    /// the plane of φ, then of that of φ + π/2.
+    /// How far what was drawn is from the formula in f64, and how far it may be.
     ///
     /// # Errors
     /// Where `drawn` is no drawing of this layer.
@@ -140,14 +150,14 @@ impl Maps {
         phi: f64,
         drawn: &[f32],
     ) -> std::result::Result<Vec<f64>, JsError> {
-        let judged = oracle::judge(&self.layer, head, phi, &self.turns.borrow(), drawn);
-        Ok(judged.map_err(thrown)?.iter().flat_map(|plane| [plane.error, plane.bound]).collect())
+        let turns = self.turns.borrow();
+        let judged = oracle::judge(&self.layer, head, phi, &turns, drawn).map_err(thrown)?;
+        Ok(vec![judged.error, judged.bound])
     }
 }
 
 impl Maps {
-    fn of(gpu: Rc<Shared>, file: &[u8]) -> Result<Self> {
-        let layer = Layer::read(file)?;
+    fn over(gpu: Rc<Shared>, layer: Layer) -> Result<Self> {
         let n = |x: u32| u64::from(x);
         let (seq, dim) = (n(layer.seq), n(layer.head_dim));
         let plane = 4 * seq * dim;
@@ -247,7 +257,8 @@ fn calls(gpu: &Shared, layer: &Layer, buffers: &Buffers) -> Result<([Dispatch; 3
         Ok((call, kernel.plan().to_string()))
     };
     let scores = analysis(Output::Scores(ComponentOrder::Planes), &buffers.scores)?;
-    let statistics = analysis(Output::Statistics { distance: seq }, &buffers.rows)?;
+    // Of the statistics the log-sum-exps are read; the distance serves the others.
+    let statistics = analysis(Output::Statistics { distance: 1 }, &buffers.rows)?;
     let plans = [rope.plan().to_string(), scores.1, statistics.1].join("\n");
     Ok(([turned, scores.0, statistics.0], plans))
 }

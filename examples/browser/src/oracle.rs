@@ -7,7 +7,7 @@ use phasor::{OutputHead, Phase};
 use crate::Result;
 use crate::layer::Layer;
 
-/// How far a plane of numbers is from the truth, and how far it may be.
+/// How far a drawing is from the truth, and how far it may be.
 pub struct Judged {
     pub error: f64,
     pub bound: f64,
@@ -18,50 +18,51 @@ pub struct Judged {
 pub const FLOOR_ULPS: f64 = 4.0;
 
 /// Holds the planes of φ and φ + π/2, `[2, S, S]`, of a head to the formula in f64. They may be off
-/// by twice what the page's own way is, `exp(score − lse)` of a turned query, done naively in f32,
-/// and a few ulp. `turns` has cos and sin of each position and pair.
+/// by twice what the page's own way is, `exp(score − lse)` of a turned query, with scores that are
+/// naive in f32, and a few ulp. `turns` has cos and sin of each position and pair.
 pub fn judge(
     layer: &Layer,
     head: u32,
     phi: f64,
     turns: &[(f64, f64)],
     drawn: &[f32],
-) -> Result<[Judged; 2]> {
+) -> Result<Judged> {
     let heads = [phi, phi + core::f64::consts::FRAC_PI_2].map(phase);
-    let truth = {
-        let [q, k] = rotated::<f64>(layer, head, turns, turns)?;
-        oracle::probabilities(&inputs(layer, [&q, &k], &heads))?
-    };
-    let naive = naive(layer, head, phi, turns)?;
-    let plane = truth.len() / 2;
+    let [q, k] = rotated::<f64>(layer, head, turns, turns)?;
+    let exact = inputs(layer, [&q, &k], &heads);
+    let truth = oracle::probabilities(&exact)?;
+    let naive = naive(layer, head, phi, turns, &oracle::attention(&exact)?.lse)?;
     if drawn.len() != truth.len() {
         return Err(format!("{} numbers drawn, {} due", drawn.len(), truth.len()).into());
     }
-    let largest = |of: &[f32], at: usize| {
-        let pairs = of[at..at + plane].iter().zip(&truth[at..at + plane]);
+    let largest = |of: &[f32]| {
         // What is not a number is as wrong as can be.
-        let off = pairs.map(|(&x, t)| (f64::from(x) - t).abs());
+        let off = of.iter().zip(&truth).map(|(&x, t)| (f64::from(x) - t).abs());
         off.fold(0.0, |most, x| if x.is_nan() { f64::INFINITY } else { x.max(most) })
     };
     let size = truth.iter().fold(0.0, |most, &p| p.max(most));
-    Ok([0, plane].map(|at| Judged {
-        error: largest(drawn, at),
-        bound: 2.0 * largest(&naive, at) + FLOOR_ULPS * f64::from(f32::EPSILON) * size,
-    }))
+    let bound = 2.0 * largest(&naive) + FLOOR_ULPS * f64::from(f32::EPSILON) * size;
+    Ok(Judged { error: largest(drawn), bound })
 }
 
-/// The planes as the page has them, naively in f32.
-fn naive(layer: &Layer, head: u32, phi: f64, turns: &[(f64, f64)]) -> Result<Vec<f32>> {
+/// The planes as the page has them, from naive scores. The log-sum-exps are the right ones: the page
+/// has its own from another kernel than the scores, whose errors they do not share.
+fn naive(
+    layer: &Layer,
+    head: u32,
+    phi: f64,
+    turns: &[(f64, f64)],
+    lse: &[f64],
+) -> Result<Vec<f32>> {
     let queries: Vec<_> = turns.iter().map(|&turn| turned(turn, phi)).collect();
     let [q, k] = rotated::<f32>(layer, head, &queries, turns)?;
     let both = [Phase::REAL, Phase::IMAGINARY].map(|phase| OutputHead { source: 0, phase });
     let inputs = inputs(layer, [&q, &k], &both);
     let (re, im) = oracle::scores(&inputs)?;
-    let lse = oracle::attention(&inputs)?.lse;
     let (seq, scale) = (layer.seq as usize, inputs.softmax_scale as f32);
     let weight = |(n, &score): (usize, &f32)| {
         let (row, key) = (n / seq, n % seq);
-        if key <= row % seq { (score * scale - lse[row]).exp() } else { 0.0 }
+        if key <= row % seq { (score * scale - lse[row] as f32).exp() } else { 0.0 }
     };
     Ok(re.iter().chain(&im).enumerate().map(weight).collect())
 }

@@ -1,11 +1,13 @@
 //! Rotation, cache and attention on the CPU, in f32, as plainly as it can be: what the GPU is
 //! compared with.
 
+use std::ops::Range;
+
 use phasor::cache::ModelKind;
 use phasor::rotary::{Pairing, RopeRule};
 
 use crate::Result;
-use crate::linear::{Matrix, dot, weighted_sum};
+use crate::linear::{Matrix, dot};
 use crate::model::Attention;
 use crate::weights::Weights;
 
@@ -116,5 +118,13 @@ impl Attention for OnCpu {
 
     fn finish(&mut self) {
         self.len += self.rows;
+    }
+}
+
+/// Rows `range` of a cache, summed with weights: `Σ w_j v_j`.
+fn weighted_sum(weights: &[f32], rows: &Matrix, range: Range<usize>, out: &mut [f32]) {
+    out.fill(0.0);
+    for (weight, row) in weights.iter().zip(range) {
+        out.iter_mut().zip(rows.row(row)).for_each(|(out, v)| *out += weight * v);
     }
 }

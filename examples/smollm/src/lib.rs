@@ -12,11 +12,16 @@
 //! check      reference continuations and logits
 //! ```
 
+#[cfg(feature = "native")]
 pub mod check;
+#[cfg(feature = "native")]
 pub mod cpu;
+#[cfg(feature = "native")]
 pub mod gpu;
 pub mod linear;
+#[cfg(feature = "native")]
 pub mod model;
+#[cfg(feature = "native")]
 pub mod sampler;
 pub mod text;
 pub mod weights;

@@ -1,7 +1,5 @@
 //! Matrices, norms and the activation on the CPU, in f32.
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
 use crate::Result;
@@ -68,7 +66,8 @@ impl Matrix {
         Self { columns, data: parts.iter().flat_map(|part| &part.data).copied().collect() }
     }
 
-    pub(crate) fn add(&mut self, other: &Self) {
+    /// Adds the elements of another of the same shape.
+    pub fn add(&mut self, other: &Self) {
         self.data.iter_mut().zip(&other.data).for_each(|(a, b)| *a += b);
     }
 }
@@ -132,7 +131,9 @@ fn product(x: &Matrix, weight: &[f32]) -> Matrix {
     y
 }
 
-/// Sixteen sums side by side, which compilers turn into vector registers.
+/// Sixteen sums side by side, which compilers turn into vector registers. Browsers with WebGPU have
+/// those of WebAssembly.
+#[cfg_attr(target_arch = "wasm32", target_feature(enable = "simd128"))]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; 16];
     let (a_whole, b_whole) = (a.chunks_exact(16), b.chunks_exact(16));
@@ -143,14 +144,6 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     sums.iter().sum::<f32>() + rest
-}
-
-/// Rows `range` of a cache, summed with weights: `Σ w_j v_j`.
-pub(crate) fn weighted_sum(weights: &[f32], rows: &Matrix, range: Range<usize>, out: &mut [f32]) {
-    out.fill(0.0);
-    for (weight, row) in weights.iter().zip(range) {
-        out.iter_mut().zip(rows.row(row)).for_each(|(out, v)| *out += weight * v);
-    }
 }
 
 /// RMSNorm: `x / √(mean x² + ε) · w`.

@@ -27,8 +27,9 @@ const IN_FLIGHT: usize = 3;
 
 #[wasm_bindgen]
 extern "C" {
+    /// Milliseconds since the page began to load.
     #[wasm_bindgen(js_namespace = performance)]
-    fn now() -> f64;
+    pub fn now() -> f64;
 }
 
 /// Calls over tensors of one size, and what is known of them.

@@ -19,14 +19,13 @@ pub(super) fn decode(token: &str) -> Result<Vec<u8>> {
 }
 
 /// The other way round.
-#[cfg(test)]
 pub(super) fn encode(bytes: &[u8]) -> String {
     let hidden = |byte: u8| 0x100 + (0..byte).filter(|&byte| !printable(byte)).count() as u32;
     let spell = |&byte: &u8| match printable(byte) {
-        true => byte as char,
-        false => char::from_u32(hidden(byte)).unwrap(),
+        true => Some(byte as char),
+        false => char::from_u32(hidden(byte)),
     };
-    bytes.iter().map(spell).collect()
+    bytes.iter().filter_map(spell).collect()
 }
 
 #[cfg(test)]

@@ -79,6 +79,15 @@ impl Text {
         })
     }
 
+    /// A vocabulary of ASCII characters, one token each in this order.
+    pub(crate) fn characters(symbols: &str) -> Result<Self> {
+        if !symbols.is_ascii() {
+            return Err("the symbols of a vocabulary must be ASCII characters".into());
+        }
+        let tokens: Vec<_> = symbols.bytes().map(|symbol| bytes::encode(&[symbol])).collect();
+        Self::new(&tokens, &[], &[], false, None)
+    }
+
     /// Whether the model was trained to answer.
     pub fn has_template(&self) -> bool {
         self.template.is_some()
@@ -220,6 +229,16 @@ mod tests {
         // A byte that begins nothing is shown as such, and what follows it is text again.
         assert_eq!(stream(0xff), "\u{fffd}");
         assert_eq!(stream(b'a'.into()), "a");
+    }
+
+    #[test]
+    fn characters_are_tokens_of_their_own() {
+        let text = Text::characters("\n !Aab").unwrap();
+        let ids = text.encode("Ab !\na").unwrap();
+        assert_eq!(ids, [3, 5, 1, 2, 0, 4]);
+        assert_eq!(ids.into_iter().map(text.stream()).collect::<String>(), "Ab !\na");
+        assert!(text.encode("c").unwrap_err().to_string().contains("byte 99"));
+        assert!(Text::characters("é").is_err());
     }
 
     #[test]

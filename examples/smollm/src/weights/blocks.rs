@@ -52,7 +52,11 @@ fn whole(bytes: &[u8], size: usize) -> Result<&[u8]> {
 }
 
 fn blocks(bytes: &[u8], size: usize, read: impl Fn(&[u8]) -> [f32; BLOCK]) -> Result<Vec<f32>> {
-    Ok(whole(bytes, size)?.chunks_exact(size).flat_map(read).collect())
+    let blocks = whole(bytes, size)?.chunks_exact(size);
+    // Room at once: vectors that grow take twice the memory, of which a browser has little.
+    let mut elements = Vec::with_capacity(blocks.len() * BLOCK);
+    blocks.for_each(|block| elements.extend(read(block)));
+    Ok(elements)
 }
 
 fn half_at(bytes: &[u8], at: usize) -> f16 {

@@ -1,9 +1,10 @@
 //! GGUF: llama.cpp's file of quantised matrices, with the vocabulary in it.
 
+use std::io::{Cursor, Read, Seek};
 use std::path::Path;
 
 use gguf_rs_lib::format::metadata::{Metadata, MetadataValue};
-use gguf_rs_lib::reader::file_reader::open_gguf_file;
+use gguf_rs_lib::reader::file_reader::{GGUFFileReader, open_gguf_file};
 use phasor::rotary::{Pairing, RopeConfig};
 
 use super::{Config, Weights, blocks};
@@ -29,7 +30,14 @@ const NAMES: [(&str, &str); 13] = [
 ];
 
 pub(super) fn read(path: &Path) -> Result<Weights> {
-    let mut file = open_gguf_file(path)?;
+    weights(open_gguf_file(path)?)
+}
+
+pub(super) fn parse(bytes: &[u8]) -> Result<Weights> {
+    weights(GGUFFileReader::new(Cursor::new(bytes))?)
+}
+
+fn weights(mut file: GGUFFileReader<impl Read + Seek>) -> Result<Weights> {
     let config = config(file.metadata())?;
     let text = text(file.metadata())?;
     Weights::assemble(config, text, |name| {

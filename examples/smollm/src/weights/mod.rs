@@ -71,6 +71,18 @@ impl Weights {
         weights.map_err(|why| format!("{}: {why}", path.display()).into())
     }
 
+    /// Reads a file that is in memory: GGUF, or safetensors with the model's configuration in its
+    /// header, or in `config`, the text of its `config.json`.
+    pub fn from_bytes(bytes: &[u8], config: Option<&str>) -> Result<Self> {
+        match bytes.starts_with(b"GGUF") {
+            true => gguf::parse(bytes),
+            false => safetensors::parse(bytes, || {
+                let config = config.map(str::to_owned);
+                config.ok_or_else(|| "no configuration in the header".into())
+            }),
+        }
+    }
+
     /// Puts a model together from its tensors, asked for by their Hugging Face names; vectors come
     /// as matrices of one row. Without a `lm_head.weight` the embedding is the output matrix too.
     fn assemble(
@@ -78,19 +90,30 @@ impl Weights {
         text: Option<Text>,
         mut get: impl FnMut(&str) -> Result<Option<Matrix>>,
     ) -> Result<Self> {
-        let head = get("lm_head.weight")?.map(Linear::new);
+        let head = get("lm_head.weight")?;
         let mut need = |name: &str| -> Result<Matrix> {
             get(name)?.ok_or_else(|| format!("the tensor {name} is missing").into())
         };
         let eps = config.rms_eps;
         let embedding = Linear::new(need("model.embed_tokens.weight")?);
-        let norm = Norm::new(need("model.norm.weight")?, eps);
+        let (vocabulary, width) = (embedding.weight().len(), embedding.weight().columns());
+        let head = head.map(|head| shaped("lm_head.weight", head, [Some(vocabulary), Some(width)]));
+        let norm = shaped("model.norm.weight", need("model.norm.weight")?, [Some(1), Some(width)])?;
         let mut components = None;
         let mut layers = Vec::new();
         for i in 0..config.layers {
-            let mut part = |name: &str| need(&format!("model.layers.{i}.{name}.weight"));
-            let (q, k) = (part("self_attn.q_proj")?, part("self_attn.k_proj")?);
-            let (v, o) = (part("self_attn.v_proj")?, part("self_attn.o_proj")?);
+            let mut part = |name: &str, rows, columns| {
+                let name = format!("model.layers.{i}.{name}.weight");
+                shaped(&name, need(&name)?, [rows, columns])
+            };
+            let mut reads = |name: &str| part(name, None, Some(width));
+            let [q, k, v] = [
+                reads("self_attn.q_proj")?,
+                reads("self_attn.k_proj")?,
+                reads("self_attn.v_proj")?,
+            ];
+            let (gate, up) = (reads("mlp.gate_proj")?, reads("mlp.up_proj")?);
+            let o = part("self_attn.o_proj", Some(width), None)?;
             let sizes = [q.len(), k.len(), v.len(), o.columns()];
             let found = components_of(&config, sizes)?;
             if components.replace(found).is_some_and(|earlier| earlier != found) {
@@ -98,17 +121,24 @@ impl Weights {
                     format!("layer {i} is {found:?}, and the layers before it are not").into()
                 );
             }
+            let down = part("mlp.down_proj", Some(width), Some(gate.len()))?;
+            let up = shaped("mlp.up_proj", up, [Some(gate.len()), Some(width)])?;
+            let mut norm = |name: &str| -> Result<Norm> {
+                Ok(Norm::new(part(name, Some(1), Some(width))?, eps))
+            };
             layers.push(Layer {
-                attention_norm: Norm::new(part("input_layernorm")?, eps),
+                attention_norm: norm("input_layernorm")?,
                 qkv: Linear::new(Matrix::stack(&[q, k, v])),
                 output: Linear::new(o),
-                mlp_norm: Norm::new(part("post_attention_layernorm")?, eps),
-                gate: Linear::new(part("mlp.gate_proj")?),
-                up: Linear::new(part("mlp.up_proj")?),
-                down: Linear::new(part("mlp.down_proj")?),
+                mlp_norm: norm("post_attention_layernorm")?,
+                gate: Linear::new(gate),
+                up: Linear::new(up),
+                down: Linear::new(down),
             });
         }
         let components = components.ok_or("the model has no layers")?;
+        let head = head.transpose()?.map(Linear::new);
+        let norm = Norm::new(norm, eps);
         Ok(Self { config, components, layers, norm, embedding, head, text })
     }
 
@@ -154,6 +184,16 @@ impl Weights {
     pub fn cache(&self, stored: CacheType) -> Result<CacheFormat> {
         Ok(self.shape(stored).cache()?)
     }
+}
+
+/// A tensor of the rows and columns that are known.
+fn shaped(name: &str, matrix: Matrix, due: [Option<usize>; 2]) -> Result<Matrix> {
+    let found = [matrix.len(), matrix.columns()];
+    if due.iter().zip(found).all(|(due, found)| due.is_none_or(|due| due == found)) {
+        return Ok(matrix);
+    }
+    let due = due.map(|due| due.map_or("any".to_owned(), |due| due.to_string()));
+    Err(format!("{name} must be [{}, {}], but is {found:?}", due[0], due[1]).into())
 }
 
 /// Rows of W_q, W_k and W_v and columns of W_o say which components a model attends with: EH halves

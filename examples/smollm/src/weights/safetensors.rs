@@ -10,24 +10,30 @@ use serde_json::Value;
 use super::{Config, Weights};
 use crate::Result;
 use crate::linear::Matrix;
+use crate::text::Text;
 
 pub(super) fn read(path: &Path) -> Result<Weights> {
-    let bytes = std::fs::read(path)?;
-    let (_, header) = SafeTensors::read_metadata(&bytes)?;
-    let stated = header.metadata().as_ref().and_then(|entries| entries.get("config"));
     let beside = path.with_file_name("config.json");
-    let json = match stated {
+    parse(&std::fs::read(path)?, || {
+        std::fs::read_to_string(&beside).map_err(|e| {
+            format!("no configuration in the header, nor in {}: {e}", beside.display()).into()
+        })
+    })
+}
+
+/// A file in memory, and the configuration beside it, which is asked for where the header has none.
+pub(super) fn parse(bytes: &[u8], beside: impl FnOnce() -> Result<String>) -> Result<Weights> {
+    let (_, header) = SafeTensors::read_metadata(bytes)?;
+    let json = match header.metadata().as_ref().and_then(|entries| entries.get("config")) {
         Some(json) => json.clone(),
-        None => std::fs::read_to_string(&beside).map_err(|e| {
-            format!("no configuration in the header, nor in {}: {e}", beside.display())
-        })?,
+        None => beside()?,
     };
-    let tensors = SafeTensors::deserialize(&bytes)?;
+    let tensors = SafeTensors::deserialize(bytes)?;
     // Some files put all weights below a name of their own.
     let prefix = if tensors.tensor("w.model.norm.weight").is_ok() { "w." } else { "" };
     let layer = |i: u32| format!("{prefix}model.layers.{i}.input_layernorm.weight");
     let layers = (0..).take_while(|&i| tensors.tensor(&layer(i)).is_ok()).count();
-    Weights::assemble(config(&json, layers as u32)?, None, |name| {
+    Weights::assemble(config(&json, layers as u32)?, text(&json)?, |name| {
         let tensor = tensors.tensor(&format!("{prefix}{name}")).ok();
         tensor
             .map(|tensor| matrix(&tensor).map_err(|why| format!("{name}: {why}").into()))
@@ -75,4 +81,10 @@ fn config(json: &str, layers: u32) -> Result<Config> {
         rope: ModelRope::from_json_like(json, &Like::model("llama"))?.only()?.rope.clone(),
         end: end.into_iter().filter_map(|id| u32::try_from(id).ok()).collect(),
     })
+}
+
+/// The vocabulary, where the configuration spells it: `symbols`, one token a character.
+fn text(json: &str) -> Result<Option<Text>> {
+    let values: Value = serde_json::from_str(json)?;
+    values.get("symbols").and_then(Value::as_str).map(Text::characters).transpose()
 }
