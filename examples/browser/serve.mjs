@@ -133,9 +133,10 @@ server.listen(port, 'localhost', async () => {
     thrown.push(exception?.description ?? text);
     console.log(`FAILED  the page threw: ${thrown.at(-1)}`);
   });
+  const ended = (error) => finish({ failed: true, text: String(error) });
   session = attached();
-  session.then((call) => call('Runtime.enable')).catch((error) => finish({ failed: true, text: String(error) }));
-  browser.on('error', (error) => finish({ failed: true, text: String(error) }));
+  session.then((call) => call('Runtime.enable')).catch(ended);
+  browser.on('error', ended);
   browser.on('exit', (code) => finish({ failed: true, text: `the browser ended with ${code}\n${log}` }));
   const late = (text) => () => finish({ failed: true, text: `${text}\n${log}` });
   setTimeout(late(`nothing within ${minutes} minutes`), minutes * 60_000).unref();

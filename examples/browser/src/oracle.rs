@@ -45,8 +45,8 @@ pub fn judge(
     Ok(Judged { error: largest(drawn), bound })
 }
 
-/// The planes as the page has them, from naive scores. The log-sum-exps are the right ones: the page
-/// has its own from another kernel than the scores, whose errors they do not share.
+/// The planes as the page has them, from naive scores. The log-sum-exps are the right ones: the
+/// page has its own from another kernel than the scores, whose errors they do not share.
 fn naive(
     layer: &Layer,
     head: u32,

@@ -87,7 +87,7 @@ impl Writer {
 
     /// Starts anew with a prompt, and writes up to `count` tokens, as far as there is room: at
     /// `temperature` 0 the most probable each time, else drawn from the probabilities. `each` is
-    /// handed every piece of text with its token, the prompt's too. Tokens a second of the new ones.
+    /// handed every piece of text with its token, the prompt's too. Tokens a second of the new.
     ///
     /// # Errors
     /// Where the prompt has no tokens or too many, it writes already, or the device is lost.
