@@ -8,8 +8,8 @@
 #                                            CHECK_ONLY, a pattern of names, which checks to run
 #
 # Needs: rustup target add wasm32-unknown-unknown; wasm-bindgen (cargo install wasm-bindgen-cli, of
-# the version in Cargo.lock); to serve or check, Node.js 20.11 or later; for --check, Chromium,
-# which takes CHROMIUM_OPTIONS=--no-sandbox to run as root. What is missing is named, with status 3.
+# the version in Cargo.lock); to serve or check, Node.js 20.11 or later; for --check, Chromium. What
+# is missing is named, with status 3.
 # The check leaves pictures of the page in its folder. SmolLM2 writes in it where
 # scripts/fetch-smollm.sh has got it; where not, the check says that it was left out.
 set -euo pipefail
@@ -19,6 +19,12 @@ need() {
     command -v "$1" >/dev/null || { printf 'skipped: no %s; %s\n' "$1" "$2"; exit 3; }
 }
 need wasm-bindgen 'cargo install wasm-bindgen-cli, of the version in Cargo.lock'
+version=$(sed -n '/^name = "wasm-bindgen"$/{n;s/version = "\(.*\)"/\1/p}' Cargo.lock)
+[ "$(wasm-bindgen --version)" = "wasm-bindgen $version" ] || {
+    printf 'skipped: %s; cargo install wasm-bindgen-cli --version %s\n' \
+        "$(wasm-bindgen --version)" "$version"
+    exit 3
+}
 [ -d "$("${RUSTC:-rustc}" --print target-libdir --target wasm32-unknown-unknown)" ] || {
     printf 'skipped: no standard library for the web; rustup target add wasm32-unknown-unknown\n'
     exit 3
@@ -63,6 +69,8 @@ case $mode in
         model=${XDG_CACHE_HOME:-$HOME/.cache}/phasor/SmolLM2-135M-Instruct.Q4_1.gguf
         if [ -f "$model" ]; then ln -s "$model" "$site/model.gguf"; fi
         cp tests/data/real/generation.json "$site/data"
+        # As root Chromium runs without its sandbox only; what it opens is this page alone.
+        [ "$(id -u)" -ne 0 ] || CHROMIUM_OPTIONS="--no-sandbox ${CHROMIUM_OPTIONS:-}"
         # shellcheck disable=SC2086 # a list of options
         node $serve "$site" --check "$browser" --use-webgpu-adapter=swiftshader \
             ${CHROMIUM_OPTIONS:-}

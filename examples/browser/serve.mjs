@@ -145,8 +145,16 @@ server.listen(port, 'localhost', async () => {
   console.log(text);
   if (results) writeFileSync(join(folder, 'results.json'), results);
   browser.removeAllListeners('exit');
-  browser.on('exit', () => {
-    rmSync(profile, { recursive: true, force: true, maxRetries: 10 });
+  browser.on('exit', async () => {
+    // Its other processes may still write there for a while; what is left is a folder of temporary files.
+    for (let i = 0; i < 20; i++) {
+      try {
+        rmSync(profile, { recursive: true, force: true });
+        break;
+      } catch {
+        await new Promise((resolve) => { setTimeout(resolve, 250); });
+      }
+    }
     process.exit(failed || thrown.length ? 1 : 0);
   });
   browser.kill();

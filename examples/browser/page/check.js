@@ -88,7 +88,14 @@ await holds('first picture', async () => {
   must(app.firstPicture <= 5000, `${app.firstPicture.toFixed(0)} ms, 5000 allowed`);
   // The map between the two.
   await refresh({ base: false, mixed: false });
-  return `${(app.firstPicture / 1000).toFixed(2)} s after the page began to load`;
+  let before = 0;
+  const steps = Object.entries({ ...app.reached, 'shaders and maps': app.firstPicture });
+  const parts = steps.map(([step, at]) => {
+    const part = `${step} ${((at - before) / 1000).toFixed(2)}`;
+    before = at;
+    return part;
+  });
+  return `${(app.firstPicture / 1000).toFixed(2)} s after the page began to load: ${parts.join(', ')}`;
 });
 
 await holds('a row of a map adds up to 1', async () => {
@@ -304,6 +311,8 @@ await holds('a bad model is refused', async () => {
 
 await holds('the trained models write, and their maps equal the oracle', async () => {
   const found = [];
+  const sizes = new Set();
+  const watch = setInterval(() => sizes.add(view.size), 5);
   let worst = 0;
   for (const [name, kind] of [['rope', 'RoPE,'], ['ec', 'RoPE++ EC'], ['eh', 'RoPE++ EH']]) {
     await takeOwn(name);
@@ -318,7 +327,17 @@ await holds('the trained models write, and their maps equal the oracle', async (
     for (const phi of [0, 0.3]) worst = Math.max(worst, judge(0, phi, await app.maps.draw(0, phi)));
     found.push(`${name} ${said().split('.')[0]}`);
   }
+  clearInterval(watch);
+  // Of the text of before, and of these when they were whole: two.
+  must(sizes.size > 2, 'the maps did not grow with the text');
   await post({ picture: 'written-1280', width: 1280, scale: 1 });
+  heat(1);
+  must((await write()).text !== CONTINUED.eh, 'it draws what is most probable');
+  writing.characters = 200;
+  const stopped = write();
+  await until(() => $('written').textContent.length > 20, 'a text');
+  $('write-stop').click();
+  must((await stopped).tokens.length < 100, 'it does not stop');
   await alice();
   return `${found.join(', ')}; maps at worst ${(100 * worst).toFixed(0)} % of the bound`;
 });
@@ -369,6 +388,24 @@ await holds('a lost device is said, and a button starts again', async () => {
   await until(() => app.gpu && app.gpu !== lost, 'another device');
   await slide('phi', 20);
   await until(() => $('notice').hidden && pixels('mixed') === before, 'the same map');
+});
+
+await holds('a model writes again after a lost device', async () => {
+  await takeOwn('ec');
+  heat(0);
+  writing.characters = 49;
+  const broken = write();
+  await until(() => $('written').textContent.length > 3, 'a text');
+  const lost = app.gpu;
+  lost.destroy();
+  await broken;
+  must(said().includes('It ended: '), said());
+  await until(() => !$('again').hidden, 'a button');
+  $('again').click();
+  await until(() => app.gpu && app.gpu !== lost, 'another device');
+  must((await write()).text === CONTINUED.ec, said());
+  await alice();
+  return said();
 });
 
 await holds('the same maps within the default limits of WebGPU', async () => {

@@ -23,9 +23,11 @@ export const app = {
   bytes: undefined,
   /** The pieces of the text, where the file does not spell them. */
   pieces: undefined,
-  /** Milliseconds from the start of the load to the first picture. */
+  /** Milliseconds from the start of the load to the first picture, and to steps before it. */
   firstPicture: undefined,
+  reached: {},
 };
+const reached = (step) => { app.reached[step] ??= performance.now(); };
 
 // ---- Drawing: one at a time, and always what was asked for last.
 
@@ -99,6 +101,7 @@ export async function start(defaultLimits = false) {
       + 'about:support says more.', true);
   }
   app.gpu = gpu;
+  reached('device');
   gpu.lost().then((reason) => {
     if (app.gpu !== gpu) return;
     app.maps = app.gpu = undefined;
@@ -107,6 +110,7 @@ export async function start(defaultLimits = false) {
   try {
     if (!app.bytes) $(`layer-${app.layer}`).checked = true;
     open(app.bytes ?? await fetched(app.layer));
+    reached('layer');
   } catch (error) {
     return notice('The layer did not load', String(error.message ?? error), true);
   }
@@ -217,6 +221,7 @@ function missing() {
 
 try {
   app.wasm = await init({ module_or_path: 'pkg/phasor_browser_bg.wasm' });
+  reached('program');
   layerIs({ theta: 1e5, headDim: 64 });
   if (navigator.gpu) await start();
   else notice('This browser has no WebGPU', missing(), false);

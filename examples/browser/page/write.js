@@ -30,9 +30,22 @@ const shown = () => new Promise((resolve) => { setTimeout(resolve, 30); });
 export async function takeModel(file, config, own = false) {
   model.writer?.stop();
   await running;
-  await load(file, config, own);
+  if (!await load(file, config, own)) return;
+  if (!own) document.querySelectorAll('#models input').forEach((input) => { input.checked = false; });
+  const kind = own ? 'own' : 'other';
+  // Not what the reader wrote.
+  if (Object.values(PROMPTS).includes($('prompt').value)) $('prompt').value = PROMPTS[kind];
+  $('heat').value = HEATS[kind];
+  sayHeat();
+  const { layers, plans } = model.writer;
+  layer = Math.floor(layers / 3);
+  Object.assign($('write-layer'), { max: layers, value: layer + 1, disabled: false });
+  sayLayer();
+  $('write-plans').textContent = plans;
+  $('write-run').disabled = false;
 }
 
+/** Makes a writer of a file, and says how that went. */
 async function load(file, config, own) {
   say(`Reads ${file.name} …`);
   await shown();
@@ -47,21 +60,10 @@ async function load(file, config, own) {
     const why = error instanceof WebAssembly.RuntimeError
       ? `it cannot be read, or the page has no memory left for it (${error.message})` : error.message;
     say(`${file.name}: ${why ?? error}`);
-    return;
+    return false;
   }
-  if (!own) document.querySelectorAll('#models input').forEach((input) => { input.checked = false; });
-  const kind = own ? 'own' : 'other';
-  // Not what the reader wrote.
-  if (Object.values(PROMPTS).includes($('prompt').value)) $('prompt').value = PROMPTS[kind];
-  $('heat').value = HEATS[kind];
-  sayHeat();
-  const { layers, plans } = model.writer;
-  layer = Math.floor(layers / 3);
-  Object.assign($('write-layer'), { max: layers, value: layer + 1, disabled: false });
-  sayLayer();
-  $('write-plans').textContent = plans;
-  $('write-run').disabled = false;
-  say(`${file.name}: ${model.writer.kind}, ${layers} layers. Ready.`);
+  say(`${file.name}: ${model.writer.kind}, ${model.writer.layers} layers. Ready.`);
+  return true;
 }
 
 /** Takes one of the repository's models. */
@@ -97,10 +99,7 @@ async function writing() {
   if (!model.writer) return undefined;
   if (model.gpu !== app.gpu) {
     // The device of before was lost.
-    const { file, config, own } = model;
-    [model.writer, model.gpu] = [];
-    await load(file, config, own);
-    if (!model.writer) return undefined;
+    if (!await load(model.file, model.config, model.own)) return undefined;
   }
   $('write-run').disabled = true;
   $('write-stop').disabled = false;
