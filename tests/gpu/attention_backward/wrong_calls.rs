@@ -10,6 +10,7 @@ use phasor::{Bias, Budget, DType, Error, Layout, ScoreHook, Tensor};
 
 use super::{Case, control, of};
 use crate::harness::lab;
+use crate::wrong_calls::TOO_FAR;
 
 #[test]
 pub fn what_has_no_gradient_is_refused() {
@@ -133,8 +134,11 @@ pub fn calls_that_do_not_fit_are_refused() {
     refuse!("dv", b, b.dv = b.dk.clone());
     assert!(matches!(refused(&|b| b.d_out.layout.shape[3] = 8), Error::Shape { .. }));
     assert!(matches!(refused(&|b| b.dq.dtype = DType::F16), Error::DType { .. }));
-    let far = AttentionShape { query_offset: Some(i32::MAX), ..shape };
-    assert!(kernel.bind(&gpu.device, &far, &bindings()).is_err());
+    for offset in [i32::MIN, -TOO_FAR, TOO_FAR, i32::MAX] {
+        let far = AttentionShape { query_offset: Some(offset), ..shape };
+        let error = kernel.bind(&gpu.device, &far, &bindings()).unwrap_err();
+        assert!(matches!(error, Error::IndexOverflow { .. }), "{error}");
+    }
     let none = Budget::flops(1);
     assert!(kernel.bind_within(&gpu.device, &shape, &bindings(), none).is_err());
 }
@@ -148,7 +152,7 @@ fn a_table_that_is_too_short_is_refused() {
             RopeConfig::new(16, 1e4),
             crate::harness::Ids::From(first),
         );
-        Case { rotations: Some([rotation.clone(), rotation]), ..Case::small(&problem).unwrap() }
+        Case { rotations: Some([rotation.clone(), rotation]), ..Case::new(&problem).unwrap() }
     };
     let case = turned(100);
     let inputs = case.inputs();

@@ -18,7 +18,7 @@ use crate::harness::{Place, Placed, Result, Slots, execute, lab, run_table};
 pub fn case(twist: impl FnOnce(&mut Case)) -> Case {
     let mut case = small(HeadMap::ropepp(4).unwrap(), 2, 32, &[1, 2, 3, 4, 37]);
     case.rope = Some(RopeConfig::new(32, 10_000.0));
-    (case.seq_q, case.splits, case.tile) = (4, Some(2), Some(Tile::new(16, 1, 4)));
+    (case.seq_q, case.splits, case.tile) = (4, Some(2), Some(Tile::new(16, 1, 2)));
     twist(&mut case);
     case
 }

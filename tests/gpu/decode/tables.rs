@@ -205,7 +205,7 @@ fn pairings_and_rotation() {
         let mut case = small(both(), 2, dim, &[3, 37, 70]);
         (case.problem.rotary_dim, case.problem.pairing) = (rotary_dim, pairing);
         case.seq_q = 2;
-        case.tile = Some(Tile::new(16, 1, 4));
+        case.tile = Some(Tile::new(16, 1, 2));
         let config = RopeConfig { rotary_dim, pairing, ..RopeConfig::new(dim, 10_000.0) };
         case.rope = rotate.then_some(config);
         cases.push((format!("{pairing:?}, {rotary_dim} of {dim}, rotate: {rotate}"), case));
@@ -216,7 +216,7 @@ fn pairings_and_rotation() {
 #[test]
 fn windows_softcaps_and_sinks() {
     let mut cases = Vec::new();
-    let tile = Some(Tile::new(16, 1, 4));
+    let tile = Some(Tile::new(16, 1, 2));
     for (splits, seq_q) in [(1, 4), (3, 1)] {
         let lens = vec![4, 37, 130, 70];
         let new = |window, softcap, sinks: &[f32]| {
@@ -273,7 +273,7 @@ fn paged_and_rolling() {
 /// Biases and masks over all slots, the numbers behind a sequence's end included.
 #[test]
 fn biases_and_masks() {
-    let tile = Some(Tile::new(16, 1, 4));
+    let tile = Some(Tile::new(16, 1, 2));
     let slopes = [0.5, 0.25, 0.125, 0.0, -0.25, 1.0, 0.0, 0.75];
     let mut cases = Vec::new();
     for kind in [Bias::Additive, Bias::Mask] {
@@ -319,7 +319,7 @@ fn alibi_and_hooks() {
     let slopes = [0.5, 0.25, 0.125, 0.0, -0.25, 1.0, 0.0, 0.75];
     let score_mod = Some(ScoreHook::new(SLANTED).unwrap());
     let mask_mod = Some(MaskHook::new(STRIPES).unwrap());
-    let tile = Some(Tile::new(16, 1, 4));
+    let tile = Some(Tile::new(16, 1, 2));
     for (name, slopes, score_mod, mask_mod, splits, seq_q) in [
         ("ALiBi", &slopes[..], None, None, 1, 4),
         ("scores", &[], score_mod.clone(), None, 3, 1),

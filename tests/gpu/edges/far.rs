@@ -48,7 +48,7 @@ pub fn decoded(case: &decode::Case) -> Result {
 /// Four rows over sequences whose keys three splits cannot share evenly.
 pub fn few_rows(twist: impl FnOnce(&mut decode::Case)) -> decode::Case {
     let mut case = decode::small(HeadMap::ropepp(4).unwrap(), 2, 16, &[4, 37, 70]);
-    (case.seq_q, case.tile) = (4, Some(Tile::new(16, 1, 4)));
+    (case.seq_q, case.tile) = (4, Some(Tile::new(16, 1, 2)));
     twist(&mut case);
     case
 }

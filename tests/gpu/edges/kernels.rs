@@ -25,7 +25,7 @@ const NAN: f32 = f32::NAN;
 pub fn decode_keeps_a_nan_to_the_rows_that_see_it() {
     let mut case = decode::small(HeadMap::ropepp(4).unwrap(), 2, 16, &[9, 40]);
     (case.seq_q, case.problem.window) = (4, Some(20));
-    case.tile = Some(Tile::new(16, 1, 4));
+    case.tile = Some(Tile::new(16, 1, 2));
     for splits in [1, 3] {
         case.splits = Some(splits);
         let clean = case.inputs().unwrap();

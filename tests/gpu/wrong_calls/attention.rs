@@ -8,7 +8,7 @@ use phasor::cache::CacheType;
 use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation, TableShape};
 use phasor::{DType, HeadMap, Layout, Tensor, wgpu};
 
-use super::{Wrongs, calls, ids, range, whole};
+use super::{TOO_FAR, Wrongs, calls, ids, range, whole};
 use crate::{
     attention::small_tile,
     harness::{Lab, Result, lab, random},
@@ -142,7 +142,9 @@ pub fn shapes_strides_and_types() {
             => IndexOverflow { tensor: "q", .. };
         "an offset past 32 bits": b.cache.v.layout.offset = u32::MAX - 3
             => IndexOverflow { tensor: "v", .. };
-        "a query offset at the end": s.query_offset = Some(i32::MAX) => IndexOverflow { .. };
+        "a query past all keys": s.query_offset = Some(TOO_FAR)
+            => IndexOverflow { tensor: "query_offset, seq_q or seq_k", .. };
+        "a query before all keys": s.query_offset = Some(-TOO_FAR) => IndexOverflow { .. };
         "a query offset at the start": s.query_offset = Some(i32::MIN) => IndexOverflow { .. };
     };
     let (world, kernel) = (World::new(lab()).unwrap(), kernel(lab(), &problem().unwrap()).unwrap());

@@ -23,6 +23,9 @@ use phasor_kit::gpu::Gpu;
 
 use crate::harness::{KernelTests, Lab, Result, run_table};
 
+/// The first offset of a query that no kernel takes, whichever it is.
+pub const TOO_FAR: i32 = (1 << 29) + 1;
+
 /// The wrong calls of each kernel.
 const KERNELS: KernelTests = [
     (KernelKind::Attention, Ok(attention::shapes_strides_and_types)),

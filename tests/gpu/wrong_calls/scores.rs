@@ -5,7 +5,7 @@ use phasor::scores::{
 };
 use phasor::{Capabilities, DType, Layout, Tensor, wgpu};
 
-use super::{World as _, Wrongs, calls, error, problems, range, whole};
+use super::{TOO_FAR, World as _, Wrongs, calls, error, problems, range, whole};
 use crate::harness::{Result, lab, random, run_table};
 
 /// Sizes of the right call: the keys 2 … 7 of 7 for the queries 1 … 4 of 5, of one of two heads.
@@ -84,7 +84,10 @@ pub fn windows() {
         "an offset between quads": b.k.layout.offset = 2
             => Stride { tensor: "k", what: "offset", got: 2, .. };
         "f16 queries": b.q.dtype = DType::F16 => DType { tensor: "q", .. };
-        "a place past all keys": s.query_offset = Some(i32::MIN) => IndexOverflow { .. };
+        "a query past all keys": s.query_offset = Some(TOO_FAR)
+            => IndexOverflow { tensor: "query_offset, seq_q or seq_k", .. };
+        "a query before all keys": s.query_offset = Some(-TOO_FAR) => IndexOverflow { .. };
+        "a query offset at the start": s.query_offset = Some(i32::MIN) => IndexOverflow { .. };
         "room for one component": b.out = range(&w.out, 0, w.out.size() / 2)
             => BindingTooSmall { tensor: "out", needed: 240, .. };
         "out in q": { b.q.binding.buffer = &w.wrong.large; b.out = whole(&w.wrong.large) }
