@@ -43,7 +43,7 @@ fn keys_moved_together_change_nothing() {
 fn gradients_are_linear_upstream() {
     let mut problem = control();
     problem.d_lse = true;
-    let case = Case::small(&problem).unwrap();
+    let case = Case::new(&problem).unwrap();
     let Inputs([q, k, v, d_out, d_lse]) = case.inputs();
     let other = random(case.shapes()[3], 2.0, DType::F32, 77);
     let run = |d_out: Vec<f32>, d_lse: Vec<f32>| {

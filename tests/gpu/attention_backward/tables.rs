@@ -220,7 +220,7 @@ fn blocked_tiles_with_everything_at_once() {
 
 #[test]
 fn places() {
-    let case = Case::small(&control()).unwrap();
+    let case = Case::new(&control()).unwrap();
     let cases = [Place::Bhsd, Place::Bshd, Place::BshdGaps]
         .map(|place| (format!("{place:?}"), Case { place, ..case.clone() }));
     run_table(&cases, Case::check);

@@ -9,10 +9,17 @@ use phasor::{DType, HeadMap, OutputHead, Phase};
 use super::{Case, SOFTPLUS};
 use crate::harness::{Ids, Place, Result, Rotation, narrow, run_table};
 
-/// The table in quarters, so that two devices share it.
+/// The table in quarters, so that two devices share it: what one kernel computes is in one of them.
 fn quarter(n: usize) {
     let cases = cases().unwrap();
-    run_table(cases.iter().skip(n).step_by(4), Case::check);
+    let [causal, full] = [0, 1].map(|i| cases[i].1.problem.clone());
+    let of = |i: usize, case: &Case| match &case.problem {
+        problem if *problem == causal => 0,
+        problem if *problem == full => 1,
+        _ => 2 + i % 2,
+    };
+    let mine = cases.iter().enumerate().filter(|(i, (_, case))| of(*i, case) == n);
+    run_table(mine.map(|(_, case)| case), Case::check);
 }
 
 #[test]
