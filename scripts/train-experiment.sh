@@ -1,33 +1,52 @@
 #!/usr/bin/env bash
-# The experiment of docs/training.md: models of every mode from three seeds, and their evaluation.
-# A run that was stopped goes on where it was. Of the sizes, `small` takes 70 to 100 s of one core a
-# model, `milton` the same on another text, `reference` 10 to 15 minutes a model; `gpu` is for a
-# real one.
+# The experiments of docs/training.md: models of several modes and seeds, and their evaluation. A
+# run that was stopped goes on where it was. Flags of `train` may follow, and are put behind those
+# of the experiment. What takes how long, on one core:
 #
-#     scripts/train-experiment.sh [small|milton|reference|gpu] [FLAGS OF train...]
+#     small       RoPE, EC, EH and the control, three seeds: 70 to 100 s a model
+#     positions   ALiBi and no positions in the same sizes
+#     milton      RoPE and EC on another text
+#     long        RoPE and EC at twice the length
+#     reference   the sizes of the reference run: 10 to 15 minutes a model
+#     gpu         for a real one
+#     tiny        all of the above's steps in a minute or two, to see that they run
+#
+#     scripts/train-experiment.sh [small|positions|milton|long|reference|gpu|tiny] [FLAGS...]
 set -euo pipefail
 cd "$(dirname "$0")/../burn"
-size=${1:-small}
+name=${1:-small}
 [ $# -eq 0 ] || shift
 
 text=shakespeare
 modes=(rope ec eh control)
 seeds=(0 1 2)
-small=(--layers 2 --hidden 64 --heads 2 --ctx 64 --batch 32 --steps 800 --lr 3e-3)
-case $size in
-    small) sizes=("${small[@]}" --backend cpu) ;;
+backend=cpu
+characters=(32768 16384)
+sizes=(--layers 2 --hidden 64 --heads 2 --ctx 64 --batch 32 --steps 800 --lr 3e-3)
+case $name in
+    small) ;;
+    positions) modes=(alibi none) ;;
     milton)
-        sizes=("${small[@]}" --backend cpu)
         text=milton
         modes=(rope ec)
         ;;
-    reference) sizes=(--backend cpu) ;; # what `train` takes unless told otherwise
+    long)
+        sizes+=(--ctx 128 --batch 16)
+        modes=(rope ec)
+        ;;
+    reference) sizes=() ;; # what `train` takes unless told otherwise
     gpu)
-        sizes=(--layers 6 --hidden 384 --heads 6 --ctx 512 --batch 32 --steps 5000 --lr 1e-3
-            --backend gpu)
+        sizes=(--layers 6 --hidden 384 --heads 6 --ctx 512 --batch 32 --steps 5000 --lr 1e-3)
+        backend=gpu
+        ;;
+    tiny)
+        sizes=(--layers 1 --hidden 16 --heads 2 --ctx 16 --batch 4 --steps 20 --checkpoint-every 10)
+        modes+=(alibi none)
+        seeds=(0 1)
+        characters=(1024 1024)
         ;;
     *)
-        echo "train-experiment: $size is none of small, milton, reference, gpu" >&2
+        echo "train-experiment: $name is no experiment; they stand at the head of $0" >&2
         exit 1
         ;;
 esac
@@ -38,14 +57,13 @@ train=${CARGO_TARGET_DIR:-target}/debug/train
 runs=()
 for seed in "${seeds[@]}"; do
     for mode in "${modes[@]}"; do
-        run=runs/$size/$mode-$seed
-        "$train" --mode "$mode" --seed "$seed" --text "runs/$text" "${sizes[@]}" "$@" --out "$run"
+        run=runs/$name/$mode-$seed
+        "$train" --backend "$backend" --text "runs/$text" --mode "$mode" --seed "$seed" \
+            "${sizes[@]}" "$@" --out "$run"
         runs+=("$run")
     done
 done
-backend=(--backend cpu)
-[ "$size" != gpu ] || backend=(--backend gpu)
-"$train" evaluate "${runs[@]}" "${backend[@]}" --characters 32768 --ablation 1 \
-    --reach full,sliding,linear,ntk,yarn --out "runs/$size/evaluation"
-"$train" evaluate "${runs[@]}" "${backend[@]}" --characters 16384 --all-steps --times 1,8 \
-    --out "runs/$size/evaluation-steps"
+"$train" evaluate "${runs[@]}" --backend "$backend" --characters "${characters[0]}" --ablation 1 \
+    --reach full,sliding,linear,ntk,yarn --out "runs/$name/evaluation"
+"$train" evaluate "${runs[@]}" --backend "$backend" --characters "${characters[1]}" --all-steps \
+    --times 1,8 --out "runs/$name/evaluation-steps"

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use phasor_burn::Implementation;
 
 use crate::Result;
+use crate::memory::Memory;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
@@ -23,6 +24,7 @@ pub struct Started {
     pub name: String,
     /// Whether it is a GPU that is none.
     pub software: bool,
+    pub memory: Memory,
 }
 
 impl Backend {
@@ -38,6 +40,7 @@ impl Backend {
                     implementation: Implementation::Kernels,
                     name: format!("{} ({:?}), phasor's kernels", info.name, info.backend),
                     software: info.device_type == DeviceType::Cpu,
+                    memory: Memory::of_gpu(&setup),
                 })
             }
             Self::Cpu => Ok(Started {
@@ -45,6 +48,7 @@ impl Backend {
                 implementation: Implementation::Formula,
                 name: "Burn's CPU backend, the formula in its operations".to_owned(),
                 software: false,
+                memory: Memory::of_system(),
             }),
         }
     }
@@ -63,7 +67,7 @@ pub fn choose(asked: Option<Backend>) -> Result<(Started, Option<Started>)> {
         Ok(gpu) if !gpu.software => Ok((gpu, None)),
         Ok(software) => Ok((Backend::Cpu.start()?, Some(software))),
         Err(error) => {
-            println!("no adapter ({error}), so the CPU");
+            say!("no adapter ({error}), so the CPU")?;
             Ok((Backend::Cpu.start()?, None))
         }
     }

@@ -53,7 +53,7 @@ pub fn export(arguments: &Export) -> Result<()> {
     model.load(&File::read(&checkpoint::model_file(&folder))?, "", &device)?;
     checkpoint::write_model(&arguments.to, &mut model, &config, Stored::F16)?;
     let bytes = fs::metadata(checkpoint::model_file(&arguments.to))?.len();
-    println!("{}: {bytes} bytes", arguments.to.display());
+    say!("{}: {bytes} bytes", arguments.to.display())?;
     Ok(())
 }
 
@@ -100,7 +100,7 @@ pub fn projections(arguments: &Projections) -> Result<()> {
         let about = about.map(|(key, value)| (key.to_owned(), value));
         let path = arguments.to.join(format!("layer{n}.safetensors"));
         weights::write(&path, &tensors, HashMap::from(about))?;
-        println!("{}", path.display());
+        say!("{}", path.display())?;
     }
     Ok(())
 }

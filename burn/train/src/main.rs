@@ -1,22 +1,32 @@
 //! Small language models with RoPE and RoPE++, trained on Burn.
 
+/// Prints a line; an error where nobody reads on, which `println!` panics of.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        writeln!(std::io::stdout(), $($text)*)
+    }};
+}
+
 mod backend;
 mod check;
 mod checkpoint;
 mod config;
 mod corpus;
-#[cfg(feature = "plots")]
 mod curve;
 mod evaluate;
 mod export;
 mod file;
 mod generate;
+mod guard;
+mod memory;
 mod model;
 mod optimizer;
 mod run;
 mod settings;
 mod weights;
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -32,7 +42,7 @@ type Result<T, E = Box<dyn std::error::Error>> = core::result::Result<T, E>;
 
 /// Trains small language models with RoPE and RoPE++.
 #[derive(Debug, Parser)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, args_override_self = true)]
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -66,22 +76,22 @@ enum Command {
 
 fn check(args: &Args) -> Result<bool> {
     let started = args.backend.unwrap_or(Backend::Gpu).start()?;
-    println!("{}", started.name);
+    say!("{}", started.name)?;
     let device = started.device.autodiff();
     let (mut passed, mut failed) = (0, 0);
     for path in &args.check {
         match check::check(path, started.implementation, &device) {
             Ok(summary) => {
-                println!("ok      {}: {summary}", path.display());
+                say!("ok      {}: {summary}", path.display())?;
                 passed += 1;
             }
             Err(error) => {
-                println!("FAILED  {}: {error}", path.display());
+                say!("FAILED  {}: {error}", path.display())?;
                 failed += 1;
             }
         }
     }
-    println!("check: {passed} passed, {failed} failed");
+    say!("check: {passed} passed, {failed} failed")?;
     Ok(failed == 0)
 }
 
@@ -95,31 +105,34 @@ fn train(args: &Args) -> Result<()> {
     let default = || format!("runs/{}-{}", settings.mode.name(), settings.seed).into();
     let out = args.out.clone().unwrap_or_else(default);
     let (started, beside) = backend::choose(args.backend)?;
-    println!("{}", started.name);
+    say!("{}", started.name)?;
     let mut run = Run::new(settings, &corpus, &config, &started)?;
     let fresh = checkpoint::all(&out)?.is_empty();
     if let Some(kernels) = beside.filter(|_| fresh && args.hold > 0) {
         run::hold(settings, &corpus, &config, [&started, &kernels], args.hold)?;
     }
-    println!(
-        "{}: {} parameters, {} bytes of cache a token; {}: {} characters to train on, {} held out",
+    say!(
+        "{}: {} parameters, {} bytes of cache a token; {}: {} characters to train on, {} held out; \
+         about {:.0} MB of memory",
         settings.mode.name(),
         run.model.parameters(),
         config.cache_bytes(),
         corpus.name,
         corpus.train.len(),
-        corpus.held_out.len()
-    );
+        corpus.held_out.len(),
+        run.need.megabytes()
+    )?;
     let often = Often { checkpoint: usize::try_from(args.checkpoint_every)? };
     let record = run::train(run, &started, &out, often)?;
+    say!("loss of training {}", curve::text(&record.loss))?;
     let (_, held_out) = record.held_out.last().copied().unwrap_or((0, f64::NAN));
-    println!(
+    say!(
         "held-out loss {held_out:.3} (perplexity {:.2}), a bigram model's {:.3}; {:.0} s; {}",
         held_out.exp(),
         record.bigram_loss,
         record.seconds,
         out.display()
-    );
+    )?;
     Ok(())
 }
 
@@ -136,10 +149,17 @@ fn run() -> Result<bool> {
     Ok(true)
 }
 
+fn broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
 fn main() -> ExitCode {
-    match run() {
+    match guard::guarded(run) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        // `| head` has read what it wanted.
+        Err(error) if broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("train: {error}");
             ExitCode::FAILURE

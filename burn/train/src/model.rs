@@ -38,6 +38,25 @@ pub struct Sizes {
     pub window: Option<usize>,
 }
 
+impl Sizes {
+    /// Heads of q, of k and v, and of what attention gives.
+    pub fn projected(&self) -> [usize; 3] {
+        let share = if self.mode == Mode::Eh { 2 } else { 1 };
+        let (q, kv) = (self.heads / share, self.kv_heads / share);
+        [q, kv, if self.mode == Mode::Rope { q } else { 2 * q }]
+    }
+
+    /// Numbers that a model of these sizes learns.
+    pub fn parameters(&self) -> f64 {
+        let [q, kv, outputs] = self.projected();
+        let of = |factors: [usize; 2]| factors.map(|n| n as f64).iter().product::<f64>();
+        let attention = of([q + 2 * kv + outputs, self.head_dim]) * self.width as f64;
+        let layer = attention + of([3 * self.width, self.mlp]) + of([2, self.width]);
+        let tables = of([self.vocabulary, self.width]) * if self.tied { 1.0 } else { 2.0 };
+        tables + self.layers as f64 * layer + self.width as f64
+    }
+}
+
 /// One layer.
 #[derive(Module, Debug)]
 pub struct Block {

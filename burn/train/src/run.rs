@@ -16,6 +16,7 @@ use crate::checkpoint::{self, Record, Resumed};
 use crate::config::ModelConfig;
 use crate::corpus::Corpus;
 use crate::evaluate::held_out_loss;
+use crate::memory::Need;
 use crate::model::Lm;
 use crate::optimizer::Moments;
 use crate::settings::Settings;
@@ -30,6 +31,8 @@ pub struct Run<'a> {
     pub config: &'a ModelConfig,
     pub rope: RopeConfig,
     pub model: Lm,
+    /// Memory that a step takes.
+    pub need: Need,
     moments: Option<Moments>,
     implementation: Implementation,
 }
@@ -38,7 +41,7 @@ impl<'a> Run<'a> {
     /// A model with the first weights of the seed.
     ///
     /// # Errors
-    /// Where sizes do not fit.
+    /// Where sizes do not fit, or the device has no memory for them.
     pub fn new(
         settings: &'a Settings,
         corpus: &'a Corpus,
@@ -50,10 +53,12 @@ impl<'a> Run<'a> {
             return Err("--batch and --steps have to be at least 1".into());
         }
         let (rope, implementation) = (config.rope()?, started.implementation);
-        let device = started.device.clone().autodiff();
-        let mut model = Lm::new(&config.sizes(settings.ctx), &rope, implementation, &device)?;
+        let (device, sizes) = (started.device.clone().autodiff(), config.sizes(settings.ctx));
+        let need = Need::training(&sizes, [settings.batch, settings.ctx], implementation);
+        need.fits(&started.memory, "a smaller --batch, --ctx or --layers")?;
+        let mut model = Lm::new(&sizes, &rope, implementation, &device)?;
         model.start(settings.seed);
-        Ok(Self { settings, corpus, config, rope, model, moments: None, implementation })
+        Ok(Self { settings, corpus, config, rope, model, need, moments: None, implementation })
     }
 
     /// Sequences of a step, `[batch, ctx + 1]`: the same for every mode and device.
@@ -131,7 +136,7 @@ pub fn hold(
     let apart = losses.iter().zip(&others).map(|(a, b)| (a - b).abs());
     let most = apart.fold(0f32, |most, apart| if apart <= most { most } else { apart });
     let seconds = start.elapsed().as_secs_f64();
-    println!("{steps} steps on both, {}: losses {most:.1e} apart, {seconds:.0} s", other.name);
+    say!("{steps} steps on both, {}: losses {most:.1e} apart, {seconds:.0} s", other.name)?;
     match most <= APART {
         true => Ok(()),
         false => {
@@ -156,7 +161,7 @@ pub fn train(mut run: Run<'_>, started: &Started, out: &Path, often: Often) -> R
     if let Some(resumed) = Resumed::newest(out, run.settings)? {
         run.moments = Some(resumed.load(&mut run.model)?);
         record = resumed.record;
-        println!("{}: {} steps are done", out.display(), record.step);
+        say!("{}: {} steps are done", out.display(), record.step)?;
     }
     let steps = run.settings.steps;
     let bar = bar(steps, record.step)?;

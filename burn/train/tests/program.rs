@@ -158,10 +158,75 @@ fn what_cannot_be_is_said() {
     refused(&run("--backend cpu --text none.txt"), "none.txt: No such file");
     let short = run(&format!("--backend cpu --text {text} --ctx 200"));
     refused(&short, "200 characters held out, a window takes 201");
+    let large = run("--backend cpu --batch 100000000");
+    refused(&large, "MB are free: a smaller --batch, --ctx or --layers takes less");
     let sizes = format!("--backend cpu --text {text} --layers 1 --hidden 16 --heads 2 --ctx 16");
     let first = run(&format!("{sizes} --steps 2 --out a"));
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     refused(&run(&format!("{sizes} --steps 3 --out a")), "--steps is 2 there, 3 here");
     refused(&run("evaluate --backend cpu b"), "b/config.json: No such file");
     refused(&run("--backend cpu --lr 1e30 --steps 20 --ctx 16 --out c"), "the loss is");
+}
+
+/// What a run says that it takes is what it takes, where rows of the MLP or where scores take most.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_foretold() {
+    let folder = folder("memory");
+    for (name, sizes) in [
+        ("rows", "--ctx 64 --batch 256"),
+        ("scores", "--ctx 512 --batch 6 --heads 8"),
+        ("parameters", "--ctx 16 --batch 4 --hidden 512 --mlp 2048 --heads 8"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_train"));
+        let mut child = command
+            .args("--backend cpu --steps 4 --layers 1 --hidden 64 --heads 2".split(' '))
+            .args(sizes.split(' '))
+            .arg("--out")
+            .arg(folder.join(name))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // The most so far; a process that ended has no such line.
+        let status = format!("/proc/{}/status", child.id());
+        let peak = || -> Option<f64> {
+            let status = fs::read_to_string(&status).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            Some(line.trim().strip_suffix(" kB")?.parse::<f64>().ok()? * 1024.0 / 1e6)
+        };
+        let mut most = 0.0;
+        while child.try_wait().unwrap().is_none() {
+            most = peak().unwrap_or(most);
+            sleep(Duration::from_millis(2));
+        }
+        let said = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        let (before, _) = said.split_once(" MB of memory").unwrap();
+        let foretold: f64 = before.rsplit_once("about ").unwrap().1.parse().unwrap();
+        println!("{name}: {foretold} MB foretold, {most} MB taken");
+        // The program itself takes about 25.
+        assert!(foretold > 100.0 && most > 0.75 * foretold, "{name}: {foretold}, {most}");
+        assert!(most < foretold + 40.0, "{name}: {foretold}, {most}");
+    }
+}
+
+/// `| head` reads a line and goes: the program ends without a word.
+#[test]
+fn nobody_reads_on() {
+    let folder = folder("pipe");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/ec");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_train"));
+    let mut child = command
+        .args("evaluate --backend cpu --characters 64 --times 1".split(' '))
+        .arg(model)
+        .arg("--out")
+        .arg(&folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(output.status.success());
 }

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Int, Tensor};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use phasor_burn::Rotary;
 use phasor_burn::phasor::rotary::RopeConfig;
+use phasor_burn::{Implementation, Rotary};
 use serde::{Deserialize, Serialize};
 
 use super::ablation::{self, Ablation, Change, Component};
-use super::loss::{loss_by_position, mean};
+use super::loss::{loss_by_position, mean, together};
 use super::reach::Reach;
 use super::report;
 use crate::Result;
@@ -20,6 +20,7 @@ use crate::checkpoint;
 use crate::config::{ModelConfig, Variant};
 use crate::corpus::Corpus;
 use crate::file::File;
+use crate::memory::{Memory, Need};
 use crate::model::{Lm, Sizes};
 
 /// Takes the loss of held-out text by position, at one to many times the length of training.
@@ -98,7 +99,7 @@ pub fn evaluate(arguments: &Arguments) -> Result<()> {
         }
     }
     let (started, _) = choose(arguments.backend)?;
-    println!("{}", started.name);
+    say!("{}", started.name)?;
     fs::create_dir_all(&arguments.out)?;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} models, {msg}, {eta} to go")?;
     let bar = ProgressBar::new(folders.len() as u64).with_style(style);
@@ -113,11 +114,10 @@ pub fn evaluate(arguments: &Arguments) -> Result<()> {
     fs::write(&path, serde_json::to_string(&all)?)?;
     let tables = report::tables(&all);
     fs::write(arguments.out.join("tables.md"), &tables)?;
-    print!("{tables}");
+    say!("{tables}")?;
     #[cfg(feature = "plots")]
     super::pictures::draw(&arguments.out, &all)?;
-    println!("{}", arguments.out.display());
-    Ok(())
+    Ok(say!("{}", arguments.out.display())?)
 }
 
 /// A model that is judged, and by what.
@@ -128,7 +128,8 @@ struct Subject {
     corpus: Corpus,
     file: File,
     device: Device,
-    implementation: phasor_burn::Implementation,
+    implementation: Implementation,
+    memory: Memory,
 }
 
 impl Subject {
@@ -150,6 +151,7 @@ impl Subject {
             file,
             device: started.device.clone(),
             implementation: started.implementation,
+            memory: started.memory,
         })
     }
 
@@ -175,6 +177,11 @@ impl Subject {
             let window = (reach == Reach::Sliding).then_some(ctx);
             let sizes = Sizes { window, ..self.config.sizes(length) };
             let rope = reach.rope(&trained, times, ctx);
+            // Heads are changed with the formula.
+            let changed = arguments.ablation.as_ref().map(|_| Implementation::Formula);
+            let implementation = changed.unwrap_or(self.implementation);
+            let need = Need::reading(&sizes, [together(length), length], implementation);
+            need.fits(&self.memory, "fewer --times")?;
             let model = self.model(&sizes, &rope)?;
             let losses = |ablation: Option<Ablation>| -> Result<Measured> {
                 let rotary = Rotary::new(&rope, u32::try_from(length)?, &self.device)?;

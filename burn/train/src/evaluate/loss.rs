@@ -37,8 +37,7 @@ pub fn loss_by_position(
         return Err(format!("{held} held-out characters, a window takes {}", length + 1).into());
     }
     let windows = (characters.min(held - 1) / length).max(1);
-    // About as many rows a call as in training.
-    let together = (2048 / length).max(1);
+    let together = together(length);
     let mut sums = vec![0f64; length];
     for first in (0..windows).step_by(together) {
         let batch = together.min(windows - first);
@@ -53,6 +52,11 @@ pub fn loss_by_position(
         }
     }
     Ok(sums.into_iter().map(|sum| sum / windows as f64).collect())
+}
+
+/// Windows of a length that are read at once: about as many rows as in training.
+pub fn together(length: usize) -> usize {
+    (2048 / length).max(1)
 }
 
 /// The loss of every next token, `[B, S]`, of logits `[B, S, vocabulary]`.

@@ -48,15 +48,15 @@ pub fn generate(arguments: &Arguments) -> Result<()> {
     let mut writer = Writer::new(&config, &file, capacity)?;
     let mut rng = StdRng::seed_from_u64(arguments.seed);
     let mut logits = writer.read(&prompt)?;
-    print!("{}", arguments.prompt);
+    let mut out = stdout();
+    write!(out, "{}", arguments.prompt)?;
     for _ in 0..arguments.characters {
         let token = choose(&logits, arguments.temperature, &mut rng);
-        print!("{}", corpus::decode(&config.symbols, &[token]));
-        stdout().flush()?;
+        write!(out, "{}", corpus::decode(&config.symbols, &[token]))?;
+        out.flush()?;
         logits = writer.read(&[token])?;
     }
-    println!();
-    Ok(())
+    Ok(writeln!(out)?)
 }
 
 /// One of the tokens, by their likelihoods.
