@@ -5,8 +5,9 @@
 #
 #     scripts/adapter-matrix.sh [FILTER...]      # tests of tests/gpu whose names contain a FILTER; else all
 #
-#   ADAPTERS   a subset of: system lavapipe22 lavapipe26 lavapipe26-f16 swiftshader llvmpipe-gl;
-#              lavapipe26-f16 is attention on matrix units, with f16 products
+#   ADAPTERS   a subset of: system lavapipe22 lavapipe26 lavapipe26-f16 lavapipe26-f16x3 swiftshader
+#              llvmpipe-gl; the two are attention on matrix units, with f16 products and with three
+#              of them for one
 #   LIMIT      seconds for each (3600); an adapter that takes longer is reported as unfinished
 #   GPU_TESTS  a test binary that is built already
 set -eu
@@ -14,7 +15,7 @@ cd "$(dirname "$0")/.."
 tools=${PORTABILITY_TOOLS:-$HOME/.cache/phasor-tools}
 lab=${GPU_LAB_ROOT:-$HOME/.cache/gpu-lab}
 limit=${LIMIT:-3600}
-chosen=${ADAPTERS:-system lavapipe22 lavapipe26 lavapipe26-f16 swiftshader llvmpipe-gl}
+chosen=${ADAPTERS:-system lavapipe22 lavapipe26 lavapipe26-f16 lavapipe26-f16x3 swiftshader llvmpipe-gl}
 logs=target/adapters
 mkdir -p "$logs"
 
@@ -63,11 +64,13 @@ row lavapipe26 tools/gpu-lab/setup.sh "$libraries/libvulkan_lvp.so" \
 f16='matrix:: attention::sizes attention::variants attention::sequences attention::heads
     attention::features attention::storage attention::rotary attention::dims::head_dims
     attention::dims::planned attention::caches edges::attention'
-# shellcheck disable=SC2086 # a list of filters
-row lavapipe26-f16 tools/gpu-lab/setup.sh "$libraries/libvulkan_lvp.so" \
-    env PRECISION=f16 VK_DRIVER_FILES="$(manifest "$lab"/usr/share/vulkan/icd.d/lvp*.json)" WGPU_BACKEND=vulkan \
-    "$loader/ld-linux-x86-64.so.2" --library-path "$libraries:$lab/lib/x86_64-linux-gnu" "$binary" --nocapture \
-    --include-ignored --skip backward:: --skip values_within_keys --skip equal_scores ${*:-$f16}
+for tier in f16 f16x3; do
+    # shellcheck disable=SC2086 # a list of filters
+    row lavapipe26-$tier tools/gpu-lab/setup.sh "$libraries/libvulkan_lvp.so" \
+        env PRECISION=$tier VK_DRIVER_FILES="$(manifest "$lab"/usr/share/vulkan/icd.d/lvp*.json)" WGPU_BACKEND=vulkan \
+        "$loader/ld-linux-x86-64.so.2" --library-path "$libraries:$lab/lib/x86_64-linux-gnu" "$binary" --nocapture \
+        --include-ignored --skip backward:: --skip values_within_keys --skip equal_scores ${*:-$f16}
+done
 swiftshader=$(manifest "$tools"/swiftshader/usr/lib/chromium/vk_swiftshader_icd.json /usr/lib/chromium/vk_swiftshader_icd.json)
 row swiftshader 'scripts/portability-tools.sh swiftshader' "${swiftshader:-/nowhere}" \
     env VK_DRIVER_FILES="$swiftshader" WGPU_BACKEND=vulkan "$binary" --nocapture "$@"

@@ -1,4 +1,6 @@
 // The same attention as attention.wgsl with every product on matrix units: f16 operands, f32 sums.
+// With X3, operands of more than f16's bits have two parts, and products are sums of three (two,
+// where one operand has all its bits in f16): attention_matrix/parts.wgsl.
 //
 // One workgroup is SUBGROUPS runs of LANES invocations, each a subgroup. A subgroup keeps M queries
 // as fragments for good, and the accumulators of their outputs. A step stages BLOCK_K keys and
@@ -14,7 +16,8 @@
 // attention/sees.wgsl; block_visited: attention/blocks_*.wgsl; with_sink: softmax.wgsl; stage_*,
 // too_large: attention_matrix/stage.wgsl; scores_of, weigh: attention_matrix/softmax.wgsl;
 // value_matrix: attention_matrix/value_*.wgsl; negative, second_query:
-// attention_matrix/query_*.wgsl
+// attention_matrix/query_*.wgsl; prepare_query: attention_matrix/parts.wgsl; shrunk:
+// attention_matrix/side_*.wgsl
 
 const RUN_QUADS: u32 = K_FRAGMENTS * M4 / PARTS; // of a row of a run of o, of an invocation
 
@@ -43,6 +46,11 @@ fn beyond_f16(work: Work, stream: u32, row: u32, column: u32) -> vec4<f32> {
     return sum;
 }
 
+// Products of first members and of second ones, added to scores.
+fn members(a: MatA, b: MatA, ka: MatB, kb: MatB, s: MatC) -> MatC {
+    return coopMultiplyAdd(b, kb, coopMultiplyAdd(a, ka, s));
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn attention(
     @builtin(workgroup_id) group_id: vec3<u32>,
@@ -60,29 +68,40 @@ fn attention(
     let subgroup_s = subgroup * M * S_ROW;
     let subgroup_q = subgroup * M * K_ROW;
 
-    stage_q(tid, work, q_first);
     if (tid == 0u) {
         atomicStore(&moved, 0u);
         atomicStore(&non_finite, 0u);
     }
-    workgroupBarrier(); // q is staged
-    var qa: array<MatA, Q_FRAGMENTS>; // first members
-    var qb: array<MatA, Q_FRAGMENTS>; // second members
-    for (var c = 0u; c < Q_FRAGMENTS; c++) {
-        qa[c] = coopLoadT<MatA>(&half_tile[subgroup_q + c * M4][0], 4u * K_ROW);
-        qb[c] = coopLoadT<MatA>(&half_tile[subgroup_q + HALF_QUADS + c * M4][0], 4u * K_ROW);
+    var s_scale = params.q_scale;
+    if (X3) {
+        s_scale *= prepare_query(tid, work, row, part);
     }
-    workgroupBarrier(); // q is read
+    var qa: array<MatA, Q_SETS * Q_FRAGMENTS>; // first members
+    var qb: array<MatA, Q_SETS * Q_FRAGMENTS>; // second members
+    for (var n = 0u; n < Q_SETS; n++) {
+        stage_q(tid, work, q_first, n);
+        workgroupBarrier(); // q is staged
+        for (var c = 0u; c < Q_FRAGMENTS; c++) {
+            let at = subgroup_q + c * M4;
+            qa[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at][0], 4u * K_ROW);
+            qb[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
+        }
+        workgroupBarrier(); // q is read
+    }
     var ra: array<MatA, OWN_FRAGMENTS>; // of the second stream
     var rb: array<MatA, OWN_FRAGMENTS>;
     if (QUERY_OWN) {
-        stage_q(tid, second_query(work), q_first);
-        workgroupBarrier(); // the second stream's q is staged
-        for (var c = 0u; c < OWN_FRAGMENTS; c++) {
-            ra[c] = coopLoadT<MatA>(&half_tile[subgroup_q + c * M4][0], 4u * K_ROW);
-            rb[c] = coopLoadT<MatA>(&half_tile[subgroup_q + HALF_QUADS + c * M4][0], 4u * K_ROW);
+        for (var n = 0u; n < Q_SETS; n++) {
+            stage_q(tid, second_query(work), q_first, n);
+            workgroupBarrier(); // the second stream's q is staged
+            for (var c = 0u; c < Q_FRAGMENTS; c++) {
+                let at = subgroup_q + c * M4;
+                ra[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at][0], 4u * K_ROW);
+                rb[n * Q_FRAGMENTS + c] =
+                    coopLoadT<MatA>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
+            }
+            workgroupBarrier(); // and read
         }
-        workgroupBarrier(); // and read
     }
 
     var m: array<f32, STREAMS>;       // what a row's scores are taken relative to, in base 2
@@ -115,19 +134,31 @@ fn attention(
         }
         for (var c = 0u; c < PAIR_FRAGMENTS; c++) {
             for (var j = 0u; j < K_FRAGMENTS; j++) {
+                let i = K_FRAGMENTS + j;
                 let at = j * M * K_ROW + c * M4;
                 let ka = coopLoad<MatB>(&half_tile[at][0], 4u * K_ROW);
                 let kb = coopLoad<MatB>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
-                s[j] = coopMultiplyAdd(qa[c], ka, s[j]);
-                s[j] = coopMultiplyAdd(qb[c], kb, s[j]);
-                if (STREAMS == 2u) {
-                    let i = K_FRAGMENTS + j;
+                for (var h = 0u; h < Q_PARTS; h++) {
+                    let n = h * Q_FRAGMENTS + c;
+                    s[j] = members(qa[n], qb[n], ka, kb, s[j]);
                     if (QUERY_OWN) {
-                        s[i] = coopMultiplyAdd(ra[c], ka, s[i]);
-                        s[i] = coopMultiplyAdd(rb[c], kb, s[i]);
-                    } else {
-                        s[i] = coopMultiplyAdd(qb[c], ka, s[i]);
-                        s[i] = coopMultiplyAdd(negative(qa[c]), kb, s[i]);
+                        s[i] = members(ra[n], rb[n], ka, kb, s[i]);
+                    } else if (STREAMS == 2u) {
+                        s[i] = members(qb[n], negative(qa[n]), ka, kb, s[i]);
+                    }
+                }
+                if (K_PARTS == 2u) {
+                    let la = coopLoad<MatB>(&half_tile[K_QUADS + at][0], 4u * K_ROW);
+                    let lb = coopLoad<MatB>(&half_tile[K_QUADS + at + HALF_QUADS][0], 4u * K_ROW);
+                    let xa = shrunk(qa[c], qa[Q_SHRUNK + c]);
+                    let xb = shrunk(qb[c], qb[Q_SHRUNK + c]);
+                    s[j] = members(xa, xb, la, lb, s[j]);
+                    if (QUERY_OWN) {
+                        let ya = shrunk(ra[c], ra[Q_SHRUNK + c]);
+                        let yb = shrunk(rb[c], rb[Q_SHRUNK + c]);
+                        s[i] = members(ya, yb, la, lb, s[i]);
+                    } else if (STREAMS == 2u) {
+                        s[i] = members(xb, negative(xa), la, lb, s[i]);
                     }
                 }
             }
@@ -135,15 +166,28 @@ fn attention(
         // The tail that does not rotate is part of real scores alone.
         for (var c = PAIR_FRAGMENTS; c < Q_FRAGMENTS; c++) {
             for (var j = 0u; j < K_FRAGMENTS; j++) {
+                let i = K_FRAGMENTS + j;
                 let at = j * M * K_ROW + c * M4;
                 let ka = coopLoad<MatB>(&half_tile[at][0], 4u * K_ROW);
                 let kb = coopLoad<MatB>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
-                s[j] = coopMultiplyAdd(qa[c], ka, s[j]);
-                s[j] = coopMultiplyAdd(qb[c], kb, s[j]);
-                if (QUERY_OWN) {
-                    let i = K_FRAGMENTS + j;
-                    s[i] = coopMultiplyAdd(ra[c], ka, s[i]);
-                    s[i] = coopMultiplyAdd(rb[c], kb, s[i]);
+                for (var h = 0u; h < Q_PARTS; h++) {
+                    let n = h * Q_FRAGMENTS + c;
+                    s[j] = members(qa[n], qb[n], ka, kb, s[j]);
+                    if (QUERY_OWN) {
+                        s[i] = members(ra[n], rb[n], ka, kb, s[i]);
+                    }
+                }
+                if (K_PARTS == 2u) {
+                    let la = coopLoad<MatB>(&half_tile[K_QUADS + at][0], 4u * K_ROW);
+                    let lb = coopLoad<MatB>(&half_tile[K_QUADS + at + HALF_QUADS][0], 4u * K_ROW);
+                    let xa = shrunk(qa[c], qa[Q_SHRUNK + c]);
+                    let xb = shrunk(qb[c], qb[Q_SHRUNK + c]);
+                    s[j] = members(xa, xb, la, lb, s[j]);
+                    if (QUERY_OWN) {
+                        let ya = shrunk(ra[c], ra[Q_SHRUNK + c]);
+                        let yb = shrunk(rb[c], rb[Q_SHRUNK + c]);
+                        s[i] = members(ya, yb, la, lb, s[i]);
+                    }
                 }
             }
         }
@@ -157,7 +201,7 @@ fn attention(
                 coopStoreT(scores, &single_tile[at][0], pitch);
             }
             workgroupBarrier(); // scores are written; at t = 0, k is read
-            let x = scores_of(work, t, row, s_at, part, first, hidden);
+            let x = scores_of(work, t, row, s_at, s_scale, part, first, hidden);
             if (top_of(x) > m[t] + LAZY) {
                 atomicStore(&moved, 1u);
             }
@@ -173,7 +217,7 @@ fn attention(
                     coopStoreT(scores, &single_tile[at][0], pitch);
                 }
                 workgroupBarrier(); // scores are written again
-                let x = scores_of(work, t, row, s_at, part, first, hidden);
+                let x = scores_of(work, t, row, s_at, s_scale, part, first, hidden);
                 shares[tid] = vec2(top_of(x));
                 workgroupBarrier(); // maxima are written
                 let top = largest_share(tid);
@@ -215,15 +259,28 @@ fn attention(
         }
 
         for (var i = 0u; i < K_FRAGMENTS; i++) {
-            var p: array<MatA, STREAMS>;
-            for (var t = 0u; t < STREAMS; t++) {
-                let at = (t * BLOCK_Q + subgroup * M) * P_ROW + i * M4;
-                p[t] = coopLoadT<MatA>(&half_tile[at][0], 4u * P_ROW);
+            var p: array<MatA, P_SETS * STREAMS>;
+            for (var n = 0u; n < P_SETS * STREAMS; n++) {
+                let at = (n * BLOCK_Q + subgroup * M) * P_ROW + i * M4;
+                p[n] = coopLoadT<MatA>(&half_tile[at][0], 4u * P_ROW);
             }
             for (var n = 0u; n < V_FRAGMENTS; n++) {
-                let v = value_matrix(i, n);
+                let v = value_matrix(i, n, 0u);
                 for (var t = 0u; t < STREAMS; t++) {
                     o[t * V_FRAGMENTS + n] = coopMultiplyAdd(p[t], v, o[t * V_FRAGMENTS + n]);
+                }
+                if (P_PARTS == 2u) {
+                    for (var t = 0u; t < STREAMS; t++) {
+                        let low = p[(P_PARTS - 1u) * STREAMS + t];
+                        o[t * V_FRAGMENTS + n] = coopMultiplyAdd(low, v, o[t * V_FRAGMENTS + n]);
+                    }
+                }
+                if (V_PARTS == 2u) {
+                    let w = value_matrix(i, n, 1u);
+                    for (var t = 0u; t < STREAMS; t++) {
+                        let x = shrunk(p[t], p[P_SHRUNK + t]);
+                        o[t * V_FRAGMENTS + n] = coopMultiplyAdd(x, w, o[t * V_FRAGMENTS + n]);
+                    }
                 }
             }
         }

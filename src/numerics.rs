@@ -62,6 +62,11 @@
 //!   numerator and denominator, so its error does not count.
 //! * **Output** Σ Pⱼ vⱼ with weights and their sum both off: Σ Pⱼ|vⱼ| (ρⱼ + ρ̄ + 2γ_S + 8u), ρ̄ = Σ
 //!   Pⱼ ρⱼ.
+//! * **On matrix units**, h = 2⁻¹¹. With f16 products q, k and v are off by h each and weights by h
+//!   in numerator and denominator: (2h + h²) Σ|q k| more for a score, 3 (h + h²) Σ Pⱼ|vⱼ| for an
+//!   output. With three for one, a number is within h² of the sum of its parts, and the product of
+//!   what is small is left out: 3h² Σ|q k| and 3h² Σ Pⱼ|vⱼ|, sums of three times as many terms.
+//!   This counts on sums in f32 that round as WGSL's do, and on f16's subnormals.
 //! * **Log-sum-exp**: ρ̄ + γ_S + 2⁻²¹ + 4u (|lse| + |m|).
 //! * **Merge** of P parts: the same with weights exp2(log₂e · lseₚ − M), whose logarithms are off
 //!   by 4u|lseₚ|.

@@ -6,3 +6,10 @@ const M: u32 = 16u;
 alias MatA = coop_mat16x16<f16, A>;
 alias MatB = coop_mat16x16<f16, B>;
 alias MatC = coop_mat16x16<f32, C>;
+
+// 2^-11 of a left operand.
+const SHRUNK_STAGED: bool = false;
+
+fn shrunk(high: MatA, staged: MatA) -> MatA {
+    return high * f16(0.00048828125);
+}

@@ -6,3 +6,10 @@ const M: u32 = 8u;
 alias MatA = coop_mat8x8<f16, A>;
 alias MatB = coop_mat8x8<f16, B>;
 alias MatC = coop_mat8x8<f32, C>;
+
+// 2^-11 of a left operand. Metal has no product of a matrix and a number: it comes staged.
+const SHRUNK_STAGED: bool = true;
+
+fn shrunk(high: MatA, staged: MatA) -> MatA {
+    return staged;
+}

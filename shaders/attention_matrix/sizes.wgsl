@@ -4,6 +4,9 @@
 //
 //     half_tile    k [key, first members | second members] under p [stream, query, key], then v
 //                  [key, channel] or, VALUE_TURNED, [channel, key]; at first q as k
+//
+// each of them as often as it has parts (halves.wgsl), the high parts first;
+//
 //     single_tile  s [query, key] of one stream, or a run of fragments of o
 //
 // A quad is four neighbouring numbers. It is an array of its own, so that one index is checked for
@@ -22,6 +25,13 @@ const PAIR_FRAGMENTS: u32 = (PAIR_QUADS + M4 - 1u) / M4; // of first members, an
 const TAIL_FRAGMENTS: u32 = (TAIL_QUADS + M4 - 1u) / M4;
 const Q_FRAGMENTS: u32 = PAIR_FRAGMENTS + TAIL_FRAGMENTS;
 const HALF_QUADS: u32 = Q_FRAGMENTS * M4; // of half a row of q or k, padding included
+// What fragments of a query there are: of its parts, and of its high one shrunk where a product
+// with low parts of keys needs that and cannot make it.
+const Q_SETS: u32 = Q_PARTS + select(0u, 1u, SHRUNK_STAGED && K_PARTS == 2u);
+const Q_SHRUNK: u32 = (Q_SETS - 1u) * Q_FRAGMENTS;
+const P_PARTS: u32 = select(1u, 2u, X3);
+const P_SETS: u32 = P_PARTS + select(0u, 1u, SHRUNK_STAGED && V_PARTS == 2u);
+const P_SHRUNK: u32 = (P_SETS - 1u) * STREAMS;
 const K_FRAGMENTS: u32 = BLOCK_K / M;     // of the keys of a step
 const V_FRAGMENTS: u32 = V_RUNS * K_FRAGMENTS; // of the channels of v, padding included
 const DV4: u32 = V_FRAGMENTS * M4;
@@ -31,10 +41,12 @@ const K_ROW: u32 = 2u * HALF_QUADS + 2u;
 const P_ROW: u32 = K4 + 2u;
 const S_ROW: u32 = K4 + 2u;
 const V_ROW: u32 = select(DV4 + 2u, K4 + 2u, VALUE_TURNED);
-const V_AT: u32 = max(BLOCK_K * K_ROW, STREAMS * BLOCK_Q * P_ROW);
+const K_QUADS: u32 = BLOCK_K * K_ROW;
+const P_QUADS: u32 = STREAMS * BLOCK_Q * P_ROW;
 const V_QUADS: u32 = select(BLOCK_K, 4u * DV4, VALUE_TURNED) * V_ROW;
+const V_AT: u32 = max(K_PARTS * K_QUADS, P_SETS * P_QUADS);
 
-var<workgroup> half_tile: array<array<f16, 4>, max(V_AT + V_QUADS, BLOCK_Q * K_ROW)>;
+var<workgroup> half_tile: array<array<f16, 4>, max(V_AT + V_PARTS * V_QUADS, BLOCK_Q * K_ROW)>;
 var<workgroup> single_tile: array<array<f32, 4>, BLOCK_Q * S_ROW>;
 // Maxima and sums of the invocations that share a row.
 var<workgroup> shares: array<vec2<f32>, THREADS>;

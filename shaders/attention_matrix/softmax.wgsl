@@ -6,7 +6,7 @@
 var<workgroup> moved: atomic<u32>;
 
 // A row is taken relative to 2^LIFT times its largest weight in the first step that it sees a key
-// in, and later weights may reach 2^LAZY; f16 ends at 2^16. Only a maximum that climbs by LAZY -
+// in, and later weights may reach 2^LAZY; f16 ends at 2^16. Only a maximum that climbs by LAZY +
 // LIFT is looked for across the row, and rescales what was accumulated. LIFT is negative since a
 // device may flush weights below 2^-14, which must not matter beside the largest.
 const LAZY: f32 = 15.0;
@@ -22,13 +22,14 @@ fn scores_of(
     stream: u32,
     row: u32,
     s_at: u32,
+    scale: f32,
     part: u32,
     first: u32,
     hidden: bool,
 ) -> array<vec4<f32>, COLS> {
     var x: array<vec4<f32>, COLS>;
     for (var i = 0u; i < COLS; i++) {
-        x[i] = params.q_scale * single(s_at + i * PARTS + part);
+        x[i] = scale * single(s_at + i * PARTS + part);
     }
     if (SOFTCAP || ALIBI || BIAS || HOOKS) {
         for (var i = 0u; i < COLS; i++) {
@@ -51,7 +52,8 @@ fn top_of(x: array<vec4<f32>, COLS>) -> f32 {
     return max(max(top.x, top.y), max(top.z, top.w));
 }
 
-// Weights relative to m, into half_tile from p_at on; their sums, as rounded and not.
+// Weights relative to m, into half_tile from p_at on; their sums, as products have them and not
+// rounded.
 fn weigh(x: array<vec4<f32>, COLS>, m: f32, p_at: u32, part: u32) -> vec2<f32> {
     // A row without a visible key yet keeps weights of 0: exp2(MASKED - 0).
     let base = select(m, 0.0, m == MASKED);
@@ -63,9 +65,16 @@ fn weigh(x: array<vec4<f32>, COLS>, m: f32, p_at: u32, part: u32) -> vec2<f32> {
         // whatever way a device rounds. Compilers drop f32(f16(p)), and would sum what is not used.
         let bits = (bitcast<vec4<u32>>(weight) + vec4(0x1000u)) & vec4(0xffffe000u);
         let p = bitcast<vec4<f32>>(bits);
-        rounded += p;
+        rounded += select(p, weight, vec4(X3));
         sum += weight;
-        put_half(p_at + i * PARTS + part, p);
+        let at = p_at + i * PARTS + part;
+        put_half(at, p);
+        if (X3) {
+            put_half(at + P_QUADS, weight - p);
+        }
+        if (P_SETS > P_PARTS) {
+            put_half(at + P_PARTS * P_QUADS, SHRUNK * p);
+        }
     }
     return vec2(
         (rounded.x + rounded.y) + (rounded.z + rounded.w),

@@ -2,7 +2,8 @@
 // them out.
 //
 // query_unit: attention/load.wgsl; key_half, value: attention/load_keys.wgsl; key_row, value_row:
-// attention/places_*.wgsl; not_finite: finite.wgsl
+// attention/places_*.wgsl; not_finite: finite.wgsl; part_of, part_of_query:
+// attention_matrix/parts.wgsl
 
 // The unit that lies at a quad of either half of a row; UNITS where there is padding. Pairs are
 // padded to whole fragments, and so is the tail behind them.
@@ -14,17 +15,21 @@ fn unit_at(quad: u32) -> u32 {
     return min(PAIR_QUADS + quad - TAIL_AT, UNITS);
 }
 
-fn stage_q(tid: u32, work: Work, first: u32) {
+fn stage_q(tid: u32, work: Work, first: u32, n: u32) {
     for (var i = tid; i < BLOCK_Q * HALF_QUADS; i += THREADS) {
         let row = i / HALF_QUADS;
         let quad = i % HALF_QUADS;
         let u = unit_at(quad);
         var x = Pairs(vec4(0.0), vec4(0.0));
         if (u < UNITS) {
-            x = query_unit(work, first + row, u, 1.0);
+            var factor = 1.0;
+            if (X3) {
+                factor = shares[row * PARTS].x;
+            }
+            x = query_unit(work, first + row, u, factor);
         }
-        put_half(row * K_ROW + quad, x.a);
-        put_half(row * K_ROW + HALF_QUADS + quad, x.b);
+        put_half(row * K_ROW + quad, part_of_query(x.a, n));
+        put_half(row * K_ROW + HALF_QUADS + quad, part_of_query(x.b, n));
     }
 }
 
@@ -38,19 +43,22 @@ fn stage_k(tid: u32, work: Work, first: u32) {
         let key = first + row;
         let u = unit_at(quad);
         let at = row * K_ROW + quad;
-        if (u == UNITS) {
-            put_half(at + half * HALF_QUADS, vec4(0.0));
-            continue;
+        var x = vec4(0.0);
+        if (u < UNITS) {
+            x = key_half(work, key, key_row(work, key), u, half);
         }
-        let x = key_half(work, key, key_row(work, key), u, half);
-        if (interleaved(true, u)) {
-            let y = vec4<f16>(x);
-            half_tile[at][2u * half] = y.x;
-            half_tile[at + HALF_QUADS][2u * half] = y.y;
-            half_tile[at][2u * half + 1u] = y.z;
-            half_tile[at + HALF_QUADS][2u * half + 1u] = y.w;
-        } else {
-            put_half(at + half * HALF_QUADS, x);
+        for (var n = 0u; n < K_PARTS; n++) {
+            let to = at + n * K_QUADS;
+            let y = part_of(x, K_PARTS, n);
+            if (interleaved(true, u)) {
+                let z = vec4<f16>(y);
+                half_tile[to][2u * half] = z.x;
+                half_tile[to + HALF_QUADS][2u * half] = z.y;
+                half_tile[to][2u * half + 1u] = z.z;
+                half_tile[to + HALF_QUADS][2u * half + 1u] = z.w;
+            } else {
+                put_half(to + half * HALF_QUADS, y);
+            }
         }
     }
 }
@@ -73,6 +81,12 @@ fn staged_value(work: Work, key: u32, column: u32) -> vec4<f32> {
     return select(x, vec4(0.0), bad);
 }
 
+fn put_value(quad: u32, x: vec4<f32>) {
+    for (var n = 0u; n < V_PARTS; n++) {
+        put_half(quad + n * V_QUADS, part_of(x, V_PARTS, n));
+    }
+}
+
 fn stage_v(tid: u32, work: Work, first: u32) {
     if (VALUE_TURNED) {
         // Neighbouring invocations take neighbouring groups of four keys of a column.
@@ -84,15 +98,15 @@ fn stage_v(tid: u32, work: Work, first: u32) {
             let x2 = staged_value(work, key + 2u, column);
             let x3 = staged_value(work, key + 3u, column);
             let at = V_AT + 4u * column * V_ROW + i % K4;
-            put_half(at, vec4(x0.x, x1.x, x2.x, x3.x));
-            put_half(at + V_ROW, vec4(x0.y, x1.y, x2.y, x3.y));
-            put_half(at + 2u * V_ROW, vec4(x0.z, x1.z, x2.z, x3.z));
-            put_half(at + 3u * V_ROW, vec4(x0.w, x1.w, x2.w, x3.w));
+            put_value(at, vec4(x0.x, x1.x, x2.x, x3.x));
+            put_value(at + V_ROW, vec4(x0.y, x1.y, x2.y, x3.y));
+            put_value(at + 2u * V_ROW, vec4(x0.z, x1.z, x2.z, x3.z));
+            put_value(at + 3u * V_ROW, vec4(x0.w, x1.w, x2.w, x3.w));
         }
     } else {
         for (var i = tid; i < BLOCK_K * DV4; i += THREADS) {
             let x = staged_value(work, first + i / DV4, i % DV4);
-            put_half(V_AT + i / DV4 * V_ROW + i % DV4, x);
+            put_value(V_AT + i / DV4 * V_ROW + i % DV4, x);
         }
     }
 }

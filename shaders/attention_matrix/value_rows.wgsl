@@ -1,4 +1,5 @@
-// M keys by M channels of v, from [key, channel].
-fn value_matrix(keys: u32, channels: u32) -> MatB {
-    return coopLoadT<MatB>(&half_tile[V_AT + keys * M * V_ROW + channels * M4][0], 4u * V_ROW);
+// M keys by M channels of part n of v, from [key, channel].
+fn value_matrix(keys: u32, channels: u32, n: u32) -> MatB {
+    let at = V_AT + n * V_QUADS + keys * M * V_ROW + channels * M4;
+    return coopLoadT<MatB>(&half_tile[at][0], 4u * V_ROW);
 }

@@ -1,4 +1,5 @@
-// M keys by M channels of v, from [channel, key].
-fn value_matrix(keys: u32, channels: u32) -> MatB {
-    return coopLoad<MatB>(&half_tile[V_AT + channels * M * V_ROW + keys * M4][0], 4u * V_ROW);
+// M keys by M channels of part n of v, from [channel, key].
+fn value_matrix(keys: u32, channels: u32, n: u32) -> MatB {
+    let at = V_AT + n * V_QUADS + channels * M * V_ROW + keys * M4;
+    return coopLoad<MatB>(&half_tile[at][0], 4u * V_ROW);
 }

@@ -3,7 +3,7 @@
 use crate::layers::ModelPlan;
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::rotary::RopeConfig;
-use crate::{Capabilities, DType, HeadMap, Result};
+use crate::{Capabilities, DType, HeadMap, Precision, Result};
 
 /// One attention layer: everything that may differ from layer to layer. Fill in what differs from
 /// [`Layer::new`].
@@ -114,6 +114,9 @@ pub struct Model {
     /// Whether prefill may be cut between key tiles as well: for budgets shorter than a row of
     /// tiles over all keys. It takes a workspace, and a storage buffer more.
     pub resumable: bool,
+    /// How prefill computes products; decode does in f32 whatever this says. On matrix units only
+    /// where the device may use them, and without `resumable`.
+    pub precision: Precision,
     /// Storage of q, k and v as the host hands them over.
     pub dtype: DType,
     /// Storage of the outputs.
@@ -136,6 +139,7 @@ impl Model {
             decode_rows: 1,
             moves: false,
             resumable: false,
+            precision: Precision::F32,
             dtype: DType::F32,
             out_dtype: DType::F32,
             rope_len: None,
@@ -148,7 +152,9 @@ impl Model {
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid) for numbers that no plan fits,
     /// [`Error::Limit`](crate::Error::Limit) where the device has too little room for a kernel or a
-    /// cache, [`Error::IndexOverflow`](crate::Error::IndexOverflow) for a cache past 32 bits.
+    /// cache, [`Error::IndexOverflow`](crate::Error::IndexOverflow) for a cache past 32 bits,
+    /// [`Error::NoMatrices`](crate::Error::NoMatrices) where prefill should run on matrix units and
+    /// cannot.
     pub fn plan(&self, capabilities: &Capabilities) -> Result<ModelPlan> {
         ModelPlan::new(self, capabilities)
     }

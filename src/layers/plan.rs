@@ -172,11 +172,13 @@ impl ModelPlan {
             q_dtype: model.dtype,
             out_dtype: model.out_dtype,
             resumable: model.resumable,
+            precision: model.precision,
             ..AttentionProblem::over(layer.heads.clone(), layer.format(self.paged()))
         };
         match problem.plan(caps) {
             Ok(plan) => Ok(Some(plan)),
-            Err(Error::Limit { .. }) => Ok(None),
+            // Decode would compute otherwise than was asked for.
+            Err(Error::Limit { .. }) if !model.precision.on_matrices() => Ok(None),
             Err(error) => Err(error),
         }
     }

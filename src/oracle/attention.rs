@@ -272,7 +272,12 @@ impl Dims {
     }
 
     /// (S_re, S_im) of the query and the key that start at these indices.
-    fn score<R: Real>(&self, inputs: &AttentionInputs<'_, R>, query: usize, key: usize) -> (R, R) {
+    pub(super) fn score<R: Real>(
+        &self,
+        inputs: &AttentionInputs<'_, R>,
+        query: usize,
+        key: usize,
+    ) -> (R, R) {
         let q = &inputs.q[query..query + self.qk_dim];
         let k = &inputs.k[key..key + self.qk_dim];
         let (mut re, mut im) = (R::ZERO, R::ZERO);
@@ -290,6 +295,17 @@ impl Dims {
         &self,
         inputs: &AttentionInputs<'_, R>,
         modify: &dyn Fn(Place, R) -> Option<R>,
+        f: impl FnMut(&Row<R>),
+    ) {
+        self.for_each_row_by(inputs, &|query, key| self.score(inputs, query, key), modify, f);
+    }
+
+    /// The same with scores that `product` gives, of a query and a key that start at these indices.
+    pub(super) fn for_each_row_by<R: Real>(
+        &self,
+        inputs: &AttentionInputs<'_, R>,
+        product: &dyn Fn(usize, usize) -> (R, R),
+        modify: &dyn Fn(Place, R) -> Option<R>,
         mut f: impl FnMut(&Row<R>),
     ) {
         let scale = R::from_f64(inputs.softmax_scale);
@@ -300,7 +316,7 @@ impl Dims {
                 for i in 0..self.seq_q {
                     let (query, keys) = (self.query(b, h, i), self.keys(b, h));
                     let score = |j| {
-                        let (re, im) = self.score(inputs, query, keys + j * self.qk_dim);
+                        let (re, im) = product(query, keys + j * self.qk_dim);
                         let position = (i as i64).saturating_add(inputs.offset());
                         let place = Place { batch: b, head: o, query: i, position, key: j };
                         // A part that does not count may be infinite.

@@ -8,7 +8,7 @@
 //!
 //! | kernel | its formula |
 //! |---|---|
-//! | `attention` | [`attention`], [`attention_with`] |
+//! | `attention` | [`attention`], [`attention_with`]; on matrix units [`attention_rounded`] |
 //! | `attention_backward` | [`attention_backward`] |
 //! | `decode` | [`attention_with`], of what [`decode_rows`] reads |
 //! | `kv_append` | [`rope`], then [`encode_rows`] |
@@ -21,7 +21,7 @@
 
 mod attention;
 mod attention_backward;
-mod attention_f16;
+mod attention_rounded;
 mod cache;
 mod linear_attention;
 mod linear_attention_backward;
@@ -36,7 +36,7 @@ pub use attention::{
     Attended, AttentionInputs, Place, attention, attention_with, probabilities, scores,
 };
 pub use attention_backward::{AttentionGradients, Upstream, attention_backward};
-pub use attention_f16::attention_f16;
+pub use attention_rounded::attention_rounded;
 pub use cache::{decode_rows, encode_rows};
 pub use linear_attention::{
     LinearInputs, LinearState, Side, elu_plus_one, favor, linear_attention, linear_recurrence,

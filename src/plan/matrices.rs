@@ -19,6 +19,20 @@ pub enum Precision {
     /// Beside f32 products of the same inputs in f16, an output is off by some 10⁻⁴ of the values'
     /// size.
     F16Products,
+    /// On matrix units, with about the accuracy of f32: a number that f16 does not hold is the sum
+    /// of two of f16, and a product of such numbers is three of f16, or two where K or V are stored
+    /// in f16. Keys and values past 65504 are infinite.
+    ///
+    /// It takes two to three times the products of [`Precision::F16Products`], and more workgroup
+    /// memory.
+    F16x3Products,
+}
+
+impl Precision {
+    /// Whether products run on matrix units.
+    pub const fn on_matrices(self) -> bool {
+        !matches!(self, Self::F32)
+    }
 }
 
 impl core::fmt::Display for Precision {
@@ -26,6 +40,7 @@ impl core::fmt::Display for Precision {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::F16Products => "f16 products, f32 sums",
+            Self::F16x3Products => "three f16 products for one, f32 sums",
         })
     }
 }
@@ -220,6 +235,22 @@ mod tests {
         assert!(next.on(device(Matrices::Unlisted)).is_ok());
         let off = next.on(device(Matrices::Off)).unwrap_err();
         assert_eq!(off, Error::NoMatrices(NoMatrices::FeatureOff));
+    }
+
+    /// Their shaders differ, and so does what they make of a number.
+    #[test]
+    fn a_probe_of_one_precision_says_nothing_of_another() {
+        let x3 = AttentionProblem { precision: Precision::F16x3Products, ..problem() };
+        let mut caps = listed(MatrixSide::M16, Trust::Known);
+        let insisted = caps.clone().insist_on_matrices();
+        let tiles = [&problem(), &x3].map(|problem| *problem.plan(&insisted).unwrap().tile());
+        caps.add_probed(&[Suspect::Tile(tiles[0])]);
+        problem().plan(&caps).unwrap();
+        assert_eq!(x3.plan(&caps).unwrap_err(), Error::NoMatrices(NoMatrices::NotProbed));
+        caps.add_probed(&[Suspect::Tile(tiles[1])]);
+        assert!(x3.plan(&caps).unwrap().to_string().contains("three f16 products for one"));
+        let error = AttentionPlan::with_tile(&x3, &insisted, tiles[0]).unwrap_err();
+        assert!(matches!(error, Error::Invalid { what: "tile", .. }), "{error}");
     }
 
     #[test]

@@ -5,7 +5,6 @@ use super::memory::Contents;
 use super::probes::{Expected, Ready};
 use crate::attention::{Attention, AttentionBindings};
 use crate::oracle::{self, AttentionInputs};
-use crate::plan::Precision;
 use crate::plan::attention::{AttentionPlan, AttentionShape};
 use crate::rotary::Pairing;
 use crate::{DType, HeadMap, Layout, Result};
@@ -33,19 +32,22 @@ pub(super) fn attention_inputs<'a, R>(
     }
 }
 
-/// What `[out, lse]` should be of queries over keys, in so many keys a step where products are f16.
+/// What `[out, lse]` should be of queries over keys, as the plan computes them where there is one.
 pub(super) fn attended(
     x: [&[f32]; 3],
     sizes: [u32; 2],
     dim: u32,
     heads: &HeadMap,
-    f16_steps: Option<u32>,
+    plan: Option<&AttentionPlan>,
 ) -> Result<[Expected; 2]> {
     let [q, k, v] = x.map(wide::<f64>);
     let truth = oracle::attention(&attention_inputs([&q, &k, &v], sizes, dim, heads))?;
     let inputs = attention_inputs(x, sizes, dim, heads);
-    let naive = match f16_steps {
-        Some(keys) => oracle::attention_f16(&inputs, &|_, score| Some(score), None, keys)?,
+    let naive = match plan {
+        Some(plan) => {
+            let (precision, keys) = (plan.problem().precision, plan.tile().block_k());
+            oracle::attention_rounded(&inputs, &|_, score| Some(score), None, precision, keys)?
+        }
         None => oracle::attention(&inputs)?,
     };
     Ok([
@@ -60,10 +62,8 @@ pub(super) fn attention(device: &wgpu::Device, plan: &AttentionPlan) -> Result<R
     let rows = plan.tile().block_q() + 3;
     let keys = rows + plan.tile().block_k();
     let x = [numbers(rows * dim, 1), numbers(keys * dim, 2), numbers(keys * dim, 3)];
-    let f16 = plan.problem().precision == Precision::F16Products;
-    let steps = f16.then_some(plan.tile().block_k());
     let inputs = x.each_ref().map(Vec::as_slice);
-    let [out_is, lse_is] = attended(inputs, [rows, keys], dim, heads, steps)?;
+    let [out_is, lse_is] = attended(inputs, [rows, keys], dim, heads, Some(plan))?;
     let mut contents = Contents::new(&plan.capabilities);
     let [q, k, v] = x.map(|x| contents.numbers(&x, DType::F32));
     let out = contents.output(out_is.truth.len(), DType::F32);

@@ -103,7 +103,9 @@ pub(super) fn all(caps: &Capabilities) -> Vec<Probe> {
     probes.extend(tiles(caps, Precision::F32));
     if matches!(caps.matrices, Matrices::Listed { trust: Trust::Known | Trust::Insisted, .. }) {
         // These probes are what plans wait for.
-        probes.extend(tiles(&caps.clone().insist_on_matrices(), Precision::F16Products));
+        let caps = caps.clone().insist_on_matrices();
+        probes.extend(tiles(&caps, Precision::F16Products));
+        probes.extend(tiles(&caps, Precision::F16x3Products));
     }
     probes.retain(|probe| probe.suspects.iter().any(|&suspect| caps.quarantine(suspect).is_none()));
     probes
@@ -126,7 +128,9 @@ fn tiles(caps: &Capabilities, precision: Precision) -> Vec<Probe> {
             tiles.push(tile);
             let name = match precision {
                 Precision::F32 => format!("attention, streams {streams}, D {dim}"),
-                _ => format!("attention on matrix units, streams {streams}, D {dim}"),
+                _ => {
+                    format!("attention on matrix units, {precision}, streams {streams}, D {dim}")
+                }
             };
             let ready = Box::new(move |device: &wgpu::Device| attention(device, &plan));
             probes.push(Probe { name, suspects: vec![Suspect::Tile(tile)], ready });

@@ -6,7 +6,7 @@ use core::str::FromStr;
 use crate::plan::attention::{
     AttentionPlan, AttentionProblem, AttentionShape, BlockedTile, MatrixTile, ShuffledTile, Tile,
 };
-use crate::{Capabilities, Error, MatrixSide, Result};
+use crate::{Capabilities, Error, MatrixSide, Precision, Result};
 
 /// The tile that won, and what it may be used for. `to_string` and `parse` are each other's
 /// inverse.
@@ -78,7 +78,7 @@ const SEPARATOR: char = '|';
 /// What a tile's speed depends on, short of sizes.
 fn describe(problem: &AttentionProblem) -> String {
     format!(
-        "attention H {}/{}/{} D {} Dv {} {} q {} k {} v {} out {}",
+        "attention H {}/{}/{} D {} Dv {} {} q {} k {} v {} out {}{}",
         problem.heads.heads().len(),
         problem.heads.q_heads(),
         problem.kv_heads,
@@ -89,6 +89,11 @@ fn describe(problem: &AttentionProblem) -> String {
         problem.cache().k,
         problem.cache().v,
         problem.out_dtype,
+        if problem.precision.on_matrices() {
+            format!(", {}", problem.precision)
+        } else {
+            "".into()
+        },
     )
 }
 
@@ -157,7 +162,8 @@ fn spelled(tile: &Tile) -> String {
         }
         Tile::Matrices(t) => {
             let side = t.side.rows();
-            format!("{side},{},{},{},{}", t.lanes, t.subgroups, t.block_k, t.value_turned)
+            let x3 = t.precision == Precision::F16x3Products;
+            format!("{side},{},{},{},{},{x3}", t.lanes, t.subgroups, t.block_k, t.value_turned)
         }
     }
 }
@@ -182,12 +188,16 @@ fn read_tile(text: &str) -> Option<Tile> {
             row_pairs: number(1)?,
             key_quads: number(2)?,
         })),
-        5 => Some(Tile::Matrices(MatrixTile {
+        6 => Some(Tile::Matrices(MatrixTile {
             side: MatrixSide::of(number(0)?)?,
             lanes: number(1)?,
             subgroups: number(2)?,
             block_k: number(3)?,
             value_turned: flag(4)?,
+            precision: match flag(5)? {
+                true => Precision::F16x3Products,
+                false => Precision::F16Products,
+            },
         })),
         _ => None,
     }
@@ -216,6 +226,13 @@ mod tests {
         let tile = Tile::Shuffled(ShuffledTile { lanes: 8, row_pairs: 1, key_quads: 4 });
         let shuffled = Choice { tile, ..choice };
         assert_eq!(shuffled.to_string().parse::<Choice>().unwrap(), shuffled);
+        for precision in [Precision::F16Products, Precision::F16x3Products] {
+            let (side, value_turned) = (MatrixSide::M16, true);
+            let tile =
+                MatrixTile { side, lanes: 32, subgroups: 4, block_k: 16, value_turned, precision };
+            let matrices = Choice { tile: Tile::Matrices(tile), ..shuffled.clone() };
+            assert_eq!(matrices.to_string().parse::<Choice>().unwrap(), matrices);
+        }
     }
 
     #[test]

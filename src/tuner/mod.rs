@@ -65,10 +65,25 @@ pub fn attention(
     shape: &AttentionShape,
     budget: Duration,
 ) -> Result<Tuning> {
+    attention_with(device, queue, &Capabilities::of(device), problem, shape, budget)
+}
+
+/// The same with what is known of the device: its matrix units
+/// ([`Capabilities::with_adapter`] and the report of a self-test), and what is quarantined.
+///
+/// # Errors
+/// As [`attention`].
+pub fn attention_with(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    caps: &Capabilities,
+    problem: &AttentionProblem,
+    shape: &AttentionShape,
+    budget: Duration,
+) -> Result<Tuning> {
     let end = Instant::now() + budget;
-    let caps = Capabilities::of(device);
     let dense = dense(problem);
-    let tiles = Tile::candidates(&dense, &caps)?;
+    let tiles = Tile::candidates(&dense, caps)?;
     let bench = Bench::new(device, queue, &dense, shape)?;
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
 
@@ -79,7 +94,7 @@ pub fn attention(
         if i > 0 && Instant::now() >= end {
             break;
         }
-        for (n, (tile, kernel)) in compile(device, &dense, &caps, batch).into_iter().enumerate() {
+        for (n, (tile, kernel)) in compile(device, &dense, caps, batch).into_iter().enumerate() {
             let call = bench.bind(&kernel?)?;
             if n == 0 {
                 bench.warm(&call);
@@ -103,7 +118,7 @@ pub fn attention(
     let default_ms = trials.first().map_or(f64::NAN, |(_, ms)| *ms);
     let best = trials.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
     let (tile, ms) = best.unwrap_or((tiles[0], f64::NAN));
-    let choice = Choice::new(&caps, problem, shape, tile, ms, default_ms);
+    let choice = Choice::new(caps, problem, shape, tile, ms, default_ms);
     Ok(Tuning { choice, trials, wrong, candidates: tiles.len() })
 }
 

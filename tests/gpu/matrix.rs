@@ -1,11 +1,10 @@
 //! Attention on matrix units, where tables in general have nothing to say: shapes of tiles, the
 //! self-test that opens them, values that f16 cannot hold, faults, real activations. The tables of
-//! `attention/` run on matrix units with `PRECISION=f16`.
-//!
-//! These need an adapter with matrix units, and fail without one:
+//! `attention/` run on matrix units with `PRECISION=f16` and `PRECISION=f16x3`, and so do these,
+//! without it as with `f16`. They need an adapter with matrix units, and fail without one:
 //!
 //! ```sh
-//! ADAPTERS=lavapipe26-f16 scripts/adapter-matrix.sh     # all of it, on lavapipe 26.2
+//! ADAPTERS='lavapipe26-f16 lavapipe26-f16x3' scripts/adapter-matrix.sh  # all of it, lavapipe 26.2
 //! cargo test --test gpu -- matrix:: --ignored --nocapture
 //! ```
 
@@ -21,9 +20,9 @@ use phasor::{
     Suspect, Trust, wgpu,
 };
 use phasor_kit::golden::File;
-use phasor_kit::tolerance::stored;
+use phasor_kit::tolerance::{Bound, compare, stored};
 
-use crate::attention::{Case, Inputs, control};
+use crate::attention::{Case, Inputs, control, matrix_tile, precision};
 use crate::harness::{lab, run_table, widened, with_fault};
 
 /// The adapter's side and lanes.
@@ -34,8 +33,16 @@ fn units() -> (MatrixSide, u32) {
     }
 }
 
+/// Of these tests.
+fn tier() -> Precision {
+    match precision() {
+        Precision::F32 => Precision::F16Products,
+        tier => tier,
+    }
+}
+
 fn problem() -> AttentionProblem {
-    AttentionProblem { precision: Precision::F16Products, ..control() }
+    AttentionProblem { precision: tier(), ..control() }
 }
 
 /// A case in a tile, on a device that is said to have its side and lanes.
@@ -47,10 +54,7 @@ fn tiled(problem: &AttentionProblem, tile: MatrixTile) -> phasor::Result<Case> {
 }
 
 fn small() -> MatrixTile {
-    let (side, lanes) = units();
-    let lanes = lanes.max(side.rows());
-    let block_k = side.rows().max(4 * lanes / side.rows());
-    MatrixTile { side, lanes, subgroups: 2, block_k, value_turned: false }
+    MatrixTile { precision: tier(), ..matrix_tile() }
 }
 
 /// More lanes than a subgroup has do the same work several times: how tiles of wider subgroups are
@@ -82,6 +86,7 @@ fn matrices_of_16_past_what_lavapipe_lists() {
         subgroups: 2,
         block_k: 16,
         value_turned: false,
+        precision: tier(),
     };
     let plain = AttentionProblem { heads: HeadMap::plain(2).unwrap(), ..problem() };
     let both_as_they_come = AttentionProblem { rotary_dim: 8, head_dim: 24, ..problem() };
@@ -108,10 +113,7 @@ fn a_self_test_opens_the_tiles() {
     let leave_out = |caps: Capabilities, one| caps.without(one, "not this time");
     let caps = others.chain(storages).fold(gpu.capabilities(), leave_out);
     let heads = HeadMap::ropepp(2).unwrap();
-    let problem = AttentionProblem {
-        precision: Precision::F16Products,
-        ..AttentionProblem::new(heads, 1, 64)
-    };
+    let problem = AttentionProblem { precision: tier(), ..AttentionProblem::new(heads, 1, 64) };
     let early = problem.plan(&caps).unwrap_err();
     assert_eq!(early, Error::NoMatrices(NoMatrices::NotProbed));
     let mut test = SelfTest::start(&gpu.device, &gpu.queue, &caps);
@@ -161,7 +163,7 @@ fn values_past_f16() {
 fn faults_are_found() {
     let case = tiled(&problem(), small()).unwrap();
     case.check().unwrap();
-    let faults = [
+    let mut faults = vec![
         ("weights that f16 flushes", ["const LIFT: f32 = -4.0;", "const LIFT: f32 = 20.0;"]),
         ("weights past f16", ["const LIFT: f32 = -4.0;", "const LIFT: f32 = -20.0;"]),
         ("no barrier before k is read", ["workgroupBarrier(); // k and v are staged", ""]),
@@ -175,6 +177,28 @@ fn faults_are_found() {
         ("accumulators that are not rescaled", ["put_single(at, alpha * single(at));", ""]),
         ("sums that are not rescaled", ["l[t] *= alpha;", ""]),
     ];
+    if tier() == Precision::F16x3Products {
+        faults.extend([
+            (
+                "the high part of a key twice",
+                [
+                    "let la = coopLoad<MatB>(&half_tile[K_QUADS + at][0], 4u * K_ROW);",
+                    "let la = coopLoad<MatB>(&half_tile[at][0], 4u * K_ROW);",
+                ],
+            ),
+            ("a query without its low part", ["h < Q_PARTS", "h < 1u"]),
+            ("a key without its low part", ["part_of(x, K_PARTS, n)", "part_of(x, K_PARTS, 0u)"]),
+            (
+                "values that are not shrunk",
+                ["const SHRUNK: f32 = 1.0 / LOW;", "const SHRUNK: f32 = 1.0;"],
+            ),
+            (
+                "weights without their low part",
+                ["put_half(at + P_QUADS, weight - p);", "put_half(at + P_QUADS, p - p);"],
+            ),
+            ("a query's factor that scores keep", ["(254u - factor) << 23u", "127u << 23u"]),
+        ]);
+    }
     // Maxima that climb through the keys move what was accumulated.
     let mut climbing = case.inputs();
     let rows = case.shape.seq_k as usize;
@@ -191,14 +215,19 @@ fn faults_are_found() {
 }
 
 /// Layers 0, 10 and 29 of SmolLM2: errors against the f64 oracle of the same activations, nothing
-/// rounded, within twice what rounding to f16 alone makes of them. Prints the table of
-/// `docs/measurements.md`.
+/// rounded, within twice what the rounding of this tier makes of them. With f16 products k and v
+/// are stored in f16; with three for one in f32, and errors are within five times the bound of
+/// f32's kernel too. Prints the table of `docs/measurements.md`.
 #[test]
 #[ignore = "needs matrix units; scripts/adapter-matrix.sh runs it on lavapipe 26.2"]
 fn real_activations() {
     let (side, lanes) = units();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/real");
-    println!("layer, part | f16 products: largest, rms | f32 arithmetic on f16 storage");
+    let stored_in = match tier() {
+        Precision::F16x3Products => DType::F32,
+        _ => DType::F16,
+    };
+    println!("layer, part | {}: largest, rms | f32 arithmetic on {stored_in} storage", tier());
     for layer in [0, 10, 29] {
         let file = File::read(&folder.join(format!("real_layer{layer}.safetensors"))).unwrap();
         let shape = |name| file.tensor(name).unwrap().shape4().unwrap();
@@ -216,12 +245,12 @@ fn real_activations() {
         let narrow = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
         let inputs = Inputs {
             q: narrow(&exact[0]),
-            k: stored(&narrow(&exact[1]), DType::F16),
-            v: stored(&narrow(&exact[2]), DType::F16),
+            k: stored(&narrow(&exact[1]), stored_in),
+            v: stored(&narrow(&exact[2]), stored_in),
         };
         let problem = AttentionProblem {
-            precision: Precision::F16Products,
-            kv_dtype: DType::F16,
+            precision: tier(),
+            kv_dtype: stored_in,
             lse: true,
             ..AttentionProblem::new(HeadMap::ropepp(heads).unwrap(), kv_heads, dim)
         };
@@ -234,6 +263,13 @@ fn real_activations() {
         let plain = AttentionProblem { precision: Precision::F32, ..problem };
         let plain = Case { plan: plain.plan(&caps).unwrap(), ..case.clone() };
         let f32_is = plain.run(lab(), &inputs).unwrap();
+        if tier() == Precision::F16x3Products {
+            let Bound::Uniform(bound) = plain.judge(&exact, &inputs).unwrap().out else {
+                unreachable!("computed bounds are uniform");
+            };
+            let (truth, shape) = (&reference.truth.out, case.out_shape());
+            compare("out", &got.out, truth, &(5.0 * bound).into(), shape).unwrap();
+        }
         for (part, name) in ["real", "imaginary"].into_iter().enumerate() {
             let errors = |out: &[f32]| {
                 let plane = (rows * dim) as usize;

@@ -133,9 +133,12 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
             }
         }
     }
-    for device in matrix_devices() {
+    let tiers = [Precision::F16Products, Precision::F16x3Products];
+    for (device, precision) in
+        matrix_devices().into_iter().flat_map(|device| tiers.map(|tier| (device.clone(), tier)))
+    {
         for problem in attention::sizes().into_iter().chain(attention::choices()) {
-            let problem = AttentionProblem { precision: Precision::F16Products, ..problem };
+            let problem = AttentionProblem { precision, ..problem };
             let name = format!("{problem:?}");
             match problem.plan(&device) {
                 Ok(plan) => add(&mut variants, &device, true, &name, plan.shader()),
@@ -148,7 +151,7 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
         // Every tile that a tuner tries.
         for heads in [HeadMap::plain(3), HeadMap::ropepp(3)] {
             let problem = attention::attention(&heads.unwrap(), 72);
-            let problem = AttentionProblem { precision: Precision::F16Products, ..problem };
+            let problem = AttentionProblem { precision, ..problem };
             for tile in Tile::candidates(&problem, &device).expect("tiles for matrices") {
                 let plan = AttentionPlan::with_tile(&problem, &device, tile);
                 let plan = plan.expect("a tile that fits");

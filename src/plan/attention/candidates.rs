@@ -4,7 +4,7 @@ use super::memory::Memory;
 use super::{AttentionProblem, BlockedTile, MatrixTile, Tile};
 use crate::Result;
 use crate::plan::head_rows::HeadRows;
-use crate::plan::{Capabilities, Precision, Suspect};
+use crate::plan::{Capabilities, Suspect};
 
 /// Registers that an invocation may spend on scores and outputs; beyond it every known compiler
 /// spills.
@@ -23,7 +23,7 @@ impl Tile {
     ) -> Result<Vec<Self>> {
         problem.check()?;
         let head_rows = problem.head_rows();
-        if problem.precision == Precision::F16Products {
+        if problem.precision.on_matrices() {
             return MatrixTile::candidates(problem, head_rows.streams, capabilities);
         }
         let default = Self::choose(problem, &head_rows, capabilities)?;

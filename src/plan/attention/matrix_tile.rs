@@ -1,7 +1,8 @@
 //! Tiles of attention on matrix units.
 
 use super::{AttentionProblem, Tile};
-use crate::plan::{Capabilities, MatrixSide, Suspect};
+use crate::plan::cache::CacheType;
+use crate::plan::{Capabilities, MatrixSide, Precision, Suspect};
 use crate::{Error, Result};
 
 /// Sizes of one workgroup's work, where products run on matrix units: `subgroups` runs of `lanes`
@@ -21,6 +22,18 @@ pub struct MatrixTile {
     /// Whether values are staged `[channel, key]`: where a compiler gathers matrices of `[key,
     /// channel]` one number at a time.
     pub value_turned: bool,
+    /// Of the problems that it is for: [`Precision::F16Products`] or [`Precision::F16x3Products`],
+    /// whose shaders differ.
+    pub precision: Precision,
+}
+
+/// How many numbers of f16 stand for one of k, and for one of v.
+pub(super) fn parts(problem: &AttentionProblem) -> [u32; 2] {
+    let cache = problem.cache();
+    [cache.k, cache.v].map(|stored| match problem.precision == Precision::F16x3Products {
+        true if stored != CacheType::F16 => 2,
+        _ => 1,
+    })
 }
 
 /// Workgroup memory, in groups of four numbers.
@@ -59,6 +72,9 @@ impl MatrixTile {
         if !self.block_k.is_multiple_of(4 * self.parts()) {
             return invalid("such that block_k is a multiple of 4 * lanes / side");
         }
+        if !self.precision.on_matrices() {
+            return invalid("of a precision that runs on matrix units");
+        }
         Ok(())
     }
 
@@ -80,8 +96,11 @@ impl MatrixTile {
             true => 4 * value_quads * p_row,
             false => block_k * (value_quads + 2),
         };
-        let v_at = (block_k * k_row).max(n(streams) * block_q * p_row);
-        Sizes { half: (v_at + v).max(block_q * k_row), single: block_q * p_row }
+        let [k_parts, v_parts] = parts(problem).map(n);
+        let p_parts = if self.precision == Precision::F16x3Products { 2 } else { 1 };
+        let p_sets = p_parts + u64::from(self.side == MatrixSide::M8 && v_parts == 2);
+        let v_at = (k_parts * block_k * k_row).max(p_sets * n(streams) * block_q * p_row);
+        Sizes { half: (v_at + v_parts * v).max(block_q * k_row), single: block_q * p_row }
     }
 
     /// Workgroup memory of a workgroup.
@@ -112,7 +131,8 @@ impl MatrixTile {
             }
         }
         let (side, lanes) = caps.matrix_units()?;
-        let least = Self::new(side, lanes, 1, 4 * lanes.div_ceil(side.rows()).max(4));
+        let keys = 4 * lanes.div_ceil(side.rows()).max(4);
+        let least = Self::new((side, lanes), 1, keys, problem.precision);
         Err(refused.unwrap_or(Error::Limit {
             limit: "max_compute_workgroup_storage_size",
             what: "the smallest attention tile on matrix units",
@@ -122,8 +142,14 @@ impl MatrixTile {
     }
 
     /// Values as they come, and no fewer lanes than rows.
-    fn new(side: MatrixSide, lanes: u32, subgroups: u32, block_k: u32) -> Self {
-        Self { side, lanes: lanes.max(side.rows()), subgroups, block_k, value_turned: false }
+    fn new(
+        (side, lanes): (MatrixSide, u32),
+        subgroups: u32,
+        block_k: u32,
+        precision: Precision,
+    ) -> Self {
+        let lanes = lanes.max(side.rows());
+        Self { side, lanes, subgroups, block_k, value_turned: false, precision }
     }
 
     /// What the device has room for, best first.
@@ -145,7 +171,9 @@ impl MatrixTile {
                 && tile.threads() <= most_threads
                 && tile.bytes(problem, streams) <= caps.max_workgroup_bytes
         };
-        let tile = |&(subgroups, block_k): &(u32, u32)| Self::new(side, lanes, subgroups, block_k);
+        let tile = |&(subgroups, block_k): &(u32, u32)| {
+            Self::new((side, lanes), subgroups, block_k, problem.precision)
+        };
         Ok(shapes.iter().map(tile).filter(fits).collect())
     }
 
@@ -212,6 +240,7 @@ impl core::fmt::Display for MatrixTile {
             self.subgroups,
             self.lanes,
             if self.value_turned { ", values turned" } else { "" },
-        )
+        )?;
+        f.write_str(if self.precision == Precision::F16x3Products { ", in parts" } else { "" })
     }
 }

@@ -6,7 +6,7 @@ use super::memory::Memory;
 use super::{AttentionProblem, BlockedTile, Keys, Outputs, Queries, Tile};
 use crate::plan::head_rows::HeadRows;
 use crate::plan::shader::{Source, stored, wgsl};
-use crate::plan::{KernelKind, Shader};
+use crate::plan::{KernelKind, Precision, Shader};
 
 /// What gives way where a device binds few storage buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub(super) fn shader(
             match tile {
                 Tile::Blocked(_) => "",
                 Tile::Shuffled(_) => " shuffled",
+                Tile::Matrices(tile) if tile.precision == Precision::F16x3Products =>
+                    " matrices x3",
                 Tile::Matrices(_) => " matrices",
             },
         ),

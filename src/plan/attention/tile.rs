@@ -204,9 +204,9 @@ impl Tile {
     }
 
     pub(super) fn check(&self, problem: &AttentionProblem) -> Result<()> {
-        let matrices = self.matrices().is_some();
-        if matrices != (problem.precision == Precision::F16Products) {
-            let needed = "of matrices where the problem's precision is F16Products, and only there";
+        let precision = self.matrices().map_or(Precision::F32, |tile| tile.precision);
+        if precision != problem.precision {
+            let needed = "of the problem's precision; of matrices where that is not F32";
             return Err(Error::Invalid { what: "tile", needed, got: self.to_string() });
         }
         match self {
@@ -230,7 +230,7 @@ impl Tile {
         head_rows: &HeadRows,
         caps: &Capabilities,
     ) -> Result<Self> {
-        if problem.precision == Precision::F16Products {
+        if problem.precision.on_matrices() {
             return MatrixTile::choose(problem, head_rows.streams, caps);
         }
         let candidates = || Self::preferred(problem, head_rows, caps);

@@ -97,7 +97,11 @@ impl AttentionBackwardProblem {
             ("head_dim", p.head_dim > 256, "at most 256: larger heads have no gradients"),
             ("value_dim", p.value_dim > 256, "at most 256: larger heads have no gradients"),
             ("score_mod", p.score_mod.is_some(), "none: its derivative is not known"),
-            ("precision", p.precision != Precision::F32, "F32: gradients have no f16 products"),
+            (
+                "precision",
+                p.precision != Precision::F32,
+                "F32: gradients do not run on matrix units",
+            ),
             ("block_list", p.block_list, "false: gradients of lists of tiles are missing"),
             (
                 "keys",

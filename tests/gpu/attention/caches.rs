@@ -8,7 +8,7 @@ use phasor::attention::{
 use phasor::cache::CacheType::{self, F16, F32, Int8, Q4};
 use phasor::cache::{BlockTable, CacheBindings};
 use phasor::rotary::{CosSin, Positions, RopeConfig, Rotation};
-use phasor::{Bias, DType, Error, HeadMap, Layout, MaskHook, Precision, oracle, wgpu};
+use phasor::{Bias, DType, Error, HeadMap, Layout, MaskHook, oracle, wgpu};
 use phasor_kit::tolerance::{Bound, compare, stored};
 
 use super::{precision, quick_tile, small_blocks, small_tile, variants::STRIPES};
@@ -168,15 +168,10 @@ impl Chunk {
     fn reference(&self, inputs: &Inputs) -> Result<[(Vec<f32>, Bound); 2]> {
         let p = &self.case.problem;
         let truth = self.case.reference::<f64>(inputs)?;
-        let naive = match precision() {
-            Precision::F16Products => {
-                let step = self.plan()?.tile().block_k();
-                self.case.reference_by(inputs, |inputs, modify, sinks| {
-                    oracle::attention_f16(inputs, modify, sinks, step)
-                })?
-            }
-            _ => self.case.reference::<f32>(inputs)?,
-        };
+        let step = self.plan()?.tile().block_k();
+        let naive = self.case.reference_by(inputs, |inputs, modify, sinks| {
+            oracle::attention_rounded(inputs, modify, sinks, precision(), step)
+        })?;
         let heads = p.heads.heads().len() as u32;
         let narrow = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
         Ok([

@@ -98,7 +98,7 @@ pub fn control() -> AttentionProblem {
 /// seconds to compile a large tile or one with many steps, so the tables use this one wherever the
 /// tile is not what they are about.
 pub fn small_tile(head_dim: u32) -> Tile {
-    if precision() == Precision::F16Products {
+    if precision().on_matrices() {
         return matrix_tile().into();
     }
     small_blocks(head_dim).into()
@@ -130,14 +130,14 @@ pub fn quick_tile(head_dim: u32) -> Tile {
     }
 }
 
-/// How products are computed in these tables: on matrix units where `PRECISION=f16` says so. What
-/// the kernel on matrix units does not do is not in the tables that `scripts/adapter-matrix.sh`
-/// runs so.
+/// How products are computed in these tables: on matrix units where `PRECISION` says so. What the
+/// kernel does not do there is not in the tables that `scripts/adapter-matrix.sh` runs so.
 pub fn precision() -> Precision {
     match std::env::var("PRECISION").as_deref() {
         Err(_) | Ok("f32") => Precision::F32,
         Ok("f16") => Precision::F16Products,
-        Ok(other) => panic!("PRECISION={other}: f32 or f16"),
+        Ok("f16x3") => Precision::F16x3Products,
+        Ok(other) => panic!("PRECISION={other}: f32, f16 or f16x3"),
     }
 }
 
@@ -152,7 +152,7 @@ pub fn matrix_tile() -> MatrixTile {
         panic!("{}: {:?}", lab().gpu.info.name, lab().gpu.capabilities().matrices);
     };
     let block_k = side.rows().max(4 * lanes / side.rows());
-    MatrixTile { side, lanes, subgroups: 2, block_k, value_turned: false }
+    MatrixTile { side, lanes, subgroups: 2, block_k, value_turned: false, precision: precision() }
 }
 
 impl Case {

@@ -2,7 +2,7 @@
 
 use phasor::attention::{AttentionProblem, AttentionShape};
 use phasor::oracle::{self, Attended, AttentionInputs, Place, Real};
-use phasor::{Bias, DType, Layout, MaskHook, Precision, ScoreHook};
+use phasor::{Bias, DType, Layout, MaskHook, ScoreHook};
 
 use super::{Case, control};
 use crate::harness::{lab, random, run_table};
@@ -93,12 +93,10 @@ pub fn attend_rounded(
     case: &Case,
     inputs: &AttentionInputs<'_, f32>,
 ) -> phasor::Result<Attended<f32>> {
-    match case.plan.problem().precision {
-        Precision::F16Products => attend_by(case, inputs, |inputs, modify, sinks| {
-            oracle::attention_f16(inputs, modify, sinks, case.plan.tile().block_k())
-        }),
-        _ => attend(case, inputs),
-    }
+    let (precision, keys) = (case.plan.problem().precision, case.plan.tile().block_k());
+    attend_by(case, inputs, |inputs, modify, sinks| {
+        oracle::attention_rounded(inputs, modify, sinks, precision, keys)
+    })
 }
 
 type Modify<'a, R> = &'a dyn Fn(Place, R) -> Option<R>;

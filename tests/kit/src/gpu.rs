@@ -1,6 +1,7 @@
 //! A device of one's own, uploads, downloads and runs that block.
 
 use half::f16;
+pub use phasor::Precision;
 use phasor::wgpu::{self, util::DeviceExt as _};
 use phasor::{Capabilities, DType};
 
@@ -30,6 +31,19 @@ fn experiments(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
     // SAFETY: wgpu asks for acceptance that unfinished code may be unsound. Of it these programs
     // use matrices alone, in shaders whose every store and load of one lies within its array.
     unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
+/// A precision by its name on the command line.
+///
+/// # Errors
+/// For another word.
+pub fn precision(name: &str) -> Result<Precision, String> {
+    match name {
+        "f32" => Ok(Precision::F32),
+        "f16" => Ok(Precision::F16Products),
+        "f16x3" => Ok(Precision::F16x3Products),
+        other => Err(format!("{other}: f32, f16 or f16x3")),
+    }
 }
 
 const NO_ADAPTER: &str = "no GPU adapter was found, not even a software one. On Linux run the \
@@ -97,6 +111,16 @@ impl Gpu {
     /// What the device offers to plans.
     pub fn capabilities(&self) -> Capabilities {
         Capabilities::of(&self.device).with_adapter(&self.adapter)
+    }
+
+    /// The same for plans of a precision: on matrix units, after the self-test that opens them, or
+    /// without one where the caller insists.
+    pub fn tested(&self, precision: Precision, insist: bool) -> Capabilities {
+        let caps = self.capabilities();
+        if insist || !precision.on_matrices() {
+            return caps.insist_on_matrices();
+        }
+        phasor::selftest::selftest_with(&self.device, &self.queue, caps.clone()).apply(caps)
     }
 
     /// A storage buffer with these elements, stored as `dtype`.

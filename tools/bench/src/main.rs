@@ -15,6 +15,7 @@ mod caches;
 mod decode;
 mod document;
 mod linear;
+mod matrices;
 mod moves;
 mod plot;
 mod prefill;
@@ -65,6 +66,9 @@ enum Part {
     Shared,
     /// Prefill over caches of every format beside prefill over f16; likewise
     Caches,
+    /// Prefill on matrix units beside prefill in f32; likewise. A driver that none of this crate's
+    /// matrix kernels ran on may crash over them
+    Matrices,
 }
 
 /// The part that times each kernel, or why none does.
@@ -121,6 +125,9 @@ fn run(args: &Args) -> Result<()> {
         false => linear::measure(&clock),
     })?;
     let backwards = args.part(Part::Backward, || backward::measure(&clock, args.quick))?;
+    if args.only.contains(&Part::Matrices) {
+        matrices::measure(&clock, args.quick)?;
+    }
     if args.only.contains(&Part::Shared) {
         shared::measure(&clock)?;
     }

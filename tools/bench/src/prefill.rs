@@ -3,7 +3,7 @@
 use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
 use phasor::cache::{CacheBindings, CacheFormat, CacheTensor, CacheType};
 use phasor::rotary::Pairing;
-use phasor::{Cost, DType, Dispatch, HeadMap, Layout, Sharing, Tensor, oracle, wgpu};
+use phasor::{Cost, DType, Dispatch, HeadMap, Layout, Precision, Sharing, Tensor, oracle, wgpu};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::Result;
@@ -25,6 +25,7 @@ pub struct Tensors {
     pub buffers: [wgpu::Buffer; 3],
     /// What calls over them are planned for.
     pub sharing: Sharing,
+    pub precision: Precision,
 }
 
 /// A bound call and where it writes.
@@ -49,7 +50,7 @@ impl Tensors {
 
     fn upload(clock: &Clock<'_>, sizes: Sizes, data: [Vec<f32>; 3]) -> Self {
         let buffers = [0, 1, 2].map(|i| clock.gpu.upload(&data[i], DType::F32));
-        Self { sizes, data, buffers, sharing: Sharing::Apart }
+        Self { sizes, data, buffers, sharing: Sharing::Apart, precision: Precision::F32 }
     }
 
     /// The same keys and values under twice the query heads: each as it is, then turned by −π/2,
@@ -83,8 +84,16 @@ impl Tensors {
     pub fn bind(&self, clock: &Clock<'_>, heads: HeadMap, like: Option<&Pass>) -> Result<Pass> {
         let Sizes { seq, dim, kv_heads, .. } = self.sizes;
         let device = &clock.gpu.device;
-        let caps = clock.gpu.capabilities().sharing(self.sharing);
-        let plan = AttentionProblem::new(heads.clone(), kv_heads, dim).plan(&caps)?;
+        let mut caps = clock.gpu.capabilities().sharing(self.sharing);
+        if self.precision.on_matrices() {
+            // Asked for by name, and every call is checked before it is timed.
+            caps = caps.insist_on_matrices();
+        }
+        let problem = AttentionProblem {
+            precision: self.precision,
+            ..AttentionProblem::new(heads.clone(), kv_heads, dim)
+        };
+        let plan = problem.plan(&caps)?;
         let lent = like.map(|pass| pass.kernel.reuse(device, &plan)).transpose()?.flatten();
         let kernel = match lent {
             Some(kernel) => kernel,
@@ -146,9 +155,11 @@ impl Tensors {
     }
 
     /// Compares some rows of every output head with the f64 oracle. With scores and values of the
-    /// size of 1 the error of f32 is a few units in the last place of 1.
+    /// size of 1 the error of f32 is a few units in the last place of 1, and that of f16 products
+    /// one of f16's.
     fn check(&self, clock: &Clock<'_>, pass: &Pass) -> Result<()> {
         let Sizes { seq, dim, heads, kv_heads } = self.sizes;
+        let most = if self.precision == Precision::F16Products { 1e-3 } else { 4e-6 };
         let out = clock.gpu.download(&pass.out, DType::F32);
         let wide = |x: &[f32]| x.iter().copied().map(f64::from).collect::<Vec<f64>>();
         let [k, v] = [1, 2].map(|i| wide(&self.data[i]));
@@ -177,7 +188,7 @@ impl Tensors {
                 let got = &out[(head * seq_len + row) * row_len..][..row_len];
                 for (&got, &truth) in got.iter().zip(truth) {
                     let error = (f64::from(got) - truth).abs();
-                    if error.is_nan() || error > 4e-6 {
+                    if error.is_nan() || error > most {
                         return Err(format!(
                             "wrong result: head {head}, row {row} of {:?}: {got} instead of {truth}",
                             self.sizes

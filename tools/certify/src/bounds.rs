@@ -1,7 +1,7 @@
 //! The a-priori bounds, as `phasor::numerics` derives them: what rounding can do at worst to these
 //! numbers, whatever the device, as long as it keeps to WGSL's accuracy.
 
-use phasor::DType;
+use phasor::{DType, Precision};
 
 /// Half an ulp of 1 in f32.
 pub const U: f64 = 1.0 / (1 << 24) as f64;
@@ -43,8 +43,10 @@ pub struct Row<'a> {
     pub steps: usize,
     /// Parts that are merged afterwards.
     pub parts: usize,
-    /// Relative error of a value as the kernel reads it.
+    /// Relative error of a value as the kernel reads it, and of a weight that is not that of f32.
     pub value_error: f64,
+    /// Products that one is computed by.
+    pub products: usize,
 }
 
 pub struct RowBound {
@@ -81,7 +83,7 @@ impl Row<'_> {
                     + 8.0 * U
             }
         };
-        let (keys, value_error) = (self.scores.len(), self.value_error);
+        let (keys, value_error) = (self.products * self.scores.len(), self.value_error);
         RowBound { weights, relative, sum, merged, keys, value_error, largest }
     }
 }
@@ -107,4 +109,16 @@ impl RowBound {
 /// How far off a score of `dim` products may be, from Σ|q k| · scale · log₂ e.
 pub fn score(dim: u32, sum: f64) -> f64 {
     gamma(dim as usize + 8) * sum
+}
+
+/// What rounding on matrix units adds: relative to Σ|q k|, relative to Σ P|v|, and the products
+/// that stand for one.
+pub fn on_matrices(precision: Precision) -> (f64, f64, usize) {
+    let half = 2f64.powi(-11);
+    match precision {
+        Precision::F16Products => (2.0 * half + half * half, 3.0 * (half + half * half), 1),
+        // Two of 11 bits have 22, on both sides, and the product of what is small is left out.
+        Precision::F16x3Products => (3.0 * half * half, 3.0 * half * half, 3),
+        _ => (0.0, 0.0, 1),
+    }
 }

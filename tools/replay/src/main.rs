@@ -12,6 +12,11 @@
 //! printed a case, with the error that comes closest to its bound, and the bound, for every way it
 //! was computed. Exit status 1 if any case failed; a file that cannot be read is one of those.
 //!
+//! With `--precision f16` or `f16x3` it replays attention on matrix units alone, held to the files'
+//! bounds and twice the error of the oracle that rounds where such a kernel does; whole models too
+//! with `f16x3`, whose logits keep to the files' own bounds. It uses matrix units although no
+//! self-test has passed, since it is one.
+//!
 //! Files run side by side on `--jobs` devices, and the lines of a file come together.
 
 use std::{
@@ -26,7 +31,7 @@ use std::{
 use clap::Parser;
 use phasor_kit::{
     cases::{self, Case},
-    gpu::Gpu,
+    gpu::{Gpu, Precision, precision},
     replay,
     runner::{Device, Oracle, Remote, Runner},
 };
@@ -44,6 +49,9 @@ struct Arguments {
     /// tools/tint/run.mjs"`.
     #[arg(long, conflicts_with = "oracle_only")]
     through: Option<String>,
+    /// How attention over whole sequences computes products: f32, or on matrix units f16 or f16x3.
+    #[arg(long, value_parser = precision, default_value = "f32", conflicts_with = "oracle_only")]
+    precision: Precision,
     /// Devices that files run on side by side; without it two of a software adapter, which
     /// compiles the shaders of each on one core, and one of any other.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -53,6 +61,7 @@ struct Arguments {
 /// What became of the cases, and the lines that say so.
 #[derive(Default)]
 struct Tally {
+    precision: Precision,
     passed: u32,
     failed: u32,
     not_covered: u32,
@@ -95,6 +104,21 @@ impl Tally {
 
     /// A case passes when every implementation does.
     fn case(&mut self, case: &Case, runners: &[Box<dyn Runner + '_>]) {
+        let x3 = self.precision == Precision::F16x3Products;
+        let other = match case {
+            Case::Attention(_) => false,
+            Case::Model(_) => !x3,
+            _ => true,
+        };
+        if self.precision.on_matrices() && other {
+            return;
+        }
+        if let Case::Attention(case) = case
+            && let Some(error) = runners.iter().find_map(|runner| runner.refusal(case))
+        {
+            self.not_covered += 1;
+            return self.line(format_args!("-     {}: not covered: {error}", case.name));
+        }
         let mut line = String::new();
         let runners = if case.on_host() { &runners[..1] } else { runners };
         for runner in runners {
@@ -182,12 +206,13 @@ fn replay_all(
     };
     if let Some(gpu) = gpu {
         let through = arguments.through.as_deref().map(remote).transpose();
-        runners.push(Box::new(match through.map_err(|error| error.to_string())? {
+        let device = match through.map_err(|error| error.to_string())? {
             None => Device::new(gpu),
             Some(remote) => Device::through(gpu, remote),
-        }));
+        };
+        runners.push(Box::new(device.with_precision(arguments.precision)));
     }
-    let mut tally = Tally::default();
+    let mut tally = Tally { precision: arguments.precision, ..Tally::default() };
     while let Some(path) = next() {
         tally.file(&path, &runners);
         tally.print();

@@ -3,6 +3,7 @@
 //!
 //! ```sh
 //! cargo run --release --bin tune -- --dim 128 --seconds 20
+//! cargo run --release --bin tune -- --precision f16      # on matrix units
 //! ```
 
 use std::process::ExitCode;
@@ -10,8 +11,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use phasor::attention::{AttentionProblem, AttentionShape};
-use phasor::{DType, HeadMap, tuner};
-use phasor_kit::gpu::Gpu;
+use phasor::{DType, HeadMap, Precision, tuner};
+use phasor_kit::gpu::{Gpu, precision};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -32,6 +33,12 @@ struct Args {
     /// Storage of k, v, q and out is f16
     #[arg(long)]
     f16: bool,
+    /// How products are computed: f32, or on matrix units f16 or f16x3
+    #[arg(long, value_parser = precision, default_value = "f32")]
+    precision: Precision,
+    /// Use matrix units although none of this crate's kernels ran on the driver's, which may crash
+    #[arg(long)]
+    insist: bool,
     /// Time for each problem
     #[arg(long, default_value_t = 20.0)]
     seconds: f64,
@@ -62,6 +69,7 @@ fn run(args: &Args) -> Result<()> {
                 (problem.q_dtype, problem.kv_dtype, problem.out_dtype) =
                     (DType::F16, DType::F16, DType::F16);
             }
+            problem.precision = args.precision;
             one(&gpu, args, name, &problem)?;
         }
     }
@@ -71,8 +79,13 @@ fn run(args: &Args) -> Result<()> {
 fn one(gpu: &Gpu, args: &Args, name: &str, problem: &AttentionProblem) -> Result<()> {
     let shape = AttentionShape::new(1, args.seq, args.seq);
     let budget = Duration::try_from_secs_f64(args.seconds)?;
-    let tuning = tuner::attention(&gpu.device, &gpu.queue, problem, &shape, budget)?;
-    let flops = problem.plan(&gpu.capabilities())?.cost(&shape).flops as f64;
+    let caps = gpu.tested(problem.precision, args.insist);
+    problem.plan(&caps)?;
+    // The self-test has passed, so that tiles which it did not probe may be tried.
+    let caps = caps.insist_on_matrices();
+    let (device, queue) = (&gpu.device, &gpu.queue);
+    let tuning = tuner::attention_with(device, queue, &caps, problem, &shape, budget)?;
+    let flops = problem.plan(&caps)?.cost(&shape).flops as f64;
     println!(
         "\n{name}, D {}, S {}: {} of {} tiles timed, {} wrong",
         problem.head_dim,

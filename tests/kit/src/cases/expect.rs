@@ -80,6 +80,20 @@ impl Expected {
         self
     }
 
+    /// Grants twice what a naive run misses the truth by, in the view: `[B, H, S, D]` of `shape`.
+    pub fn with_error_of(mut self, [naive, truth]: [&[f64]; 2], shape: [u32; 4]) -> Result<Self> {
+        let ((naive, _), (truth, _)) = (self.view(naive, shape)?, self.view(truth, shape)?);
+        let off = naive.iter().zip(&truth).filter(|(_, truth)| truth.is_finite());
+        let more = 2.0 * off.map(|(naive, truth)| (naive - truth).abs()).fold(0.0, f64::max);
+        self.bound = match self.bound {
+            Bound::Uniform(bound) => Bound::Uniform(bound + more),
+            Bound::PerPosition(bounds) => {
+                Bound::PerPosition(bounds.into_iter().map(|bound| bound + more).collect())
+            }
+        };
+        Ok(self)
+    }
+
     /// Compares the view of `result`, `[B, H, S, D]` of `shape`.
     pub fn check(&self, result: &[f64], shape: [u32; 4]) -> Result<Stats> {
         let (view, shape) = self.view(result, shape)?;

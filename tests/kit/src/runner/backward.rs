@@ -1,6 +1,7 @@
 //! Attention and its gradients by the oracle, with all that models add to it.
 
 use phasor::{
+    Precision,
     oracle::{self, Attended, AttentionInputs, Place, Real, Upstream},
     rotary::Pairing,
 };
@@ -70,6 +71,18 @@ impl<R: Real> Tensors<R> {
     fn sinks(&self) -> Option<&[f64]> {
         (!self.sinks.is_empty()).then_some(self.sinks.as_slice())
     }
+}
+
+/// The forward pass of a case as a kernel of this precision rounds it.
+pub(super) fn attend_rounded(
+    case: &AttentionCase,
+    precision: Precision,
+    keys_a_step: u32,
+) -> Result<Attended<f32>> {
+    let tensors = Tensors::<f32>::of(case)?;
+    let modify = |place, score| Some(modified(case, place, score)?.0);
+    let inputs = tensors.inputs(case);
+    Ok(oracle::attention_rounded(&inputs, &modify, tensors.sinks(), precision, keys_a_step)?)
 }
 
 /// A score after all that the case adds, and its derivative.

@@ -52,7 +52,7 @@ impl Device<'_> {
             d_lse: d_lse.is_some(),
             d_sinks: !variant.sinks.is_empty(),
             d_bias: variant.bias.is_some(),
-            ..AttentionBackwardProblem::new(Self::problem(attention))
+            ..AttentionBackwardProblem::new(Self::problem_in_f32(attention))
         })?;
         let upload = |x: &[f32]| gpu.upload(x, DType::F32);
         let narrowed = |x: &[f64]| upload(&x.iter().map(|&x| x as f32).collect::<Vec<_>>());

@@ -10,7 +10,7 @@ use phasor::recipe::Plan;
 use phasor::rope::{Direction, Rope, RopeBindings, RopeProblem, RopeShape};
 use phasor::rotary::{CosSin, Positions, TableShape};
 use phasor::scores::{ComponentOrder, Output, Scores, ScoresBindings, ScoresProblem, ScoresShape};
-use phasor::{Bias, DType, Kernel, Layout, Tensor, oracle, wgpu};
+use phasor::{Bias, Capabilities, DType, Kernel, Layout, Precision, Tensor, oracle, wgpu};
 
 use super::{
     Attend, Gradients, Linear, ModelAttention, Runner, Ways, cache::Slots, remote::Remote,
@@ -33,6 +33,8 @@ pub struct Device<'a> {
     pub(super) backwards: RefCell<Vec<AttentionBackward>>,
     table: RefCell<Option<Table>>,
     remote: Option<RefCell<Remote>>,
+    /// Of prefill; the rest is in f32.
+    pub(super) precision: Precision,
 }
 
 /// A table on the device, and the rotation that it is for.
@@ -54,12 +56,25 @@ impl<'a> Device<'a> {
             backwards: RefCell::default(),
             table: RefCell::default(),
             remote: None,
+            precision: Precision::F32,
         }
     }
 
     /// The same calls over tensors on `gpu`, but run by another program: see [`Remote`].
     pub fn through(gpu: &'a Gpu, remote: Remote) -> Self {
         Device { remote: Some(RefCell::new(remote)), ..Device::new(gpu) }
+    }
+
+    /// The same with attention over whole sequences in this precision; models too, where it is
+    /// about that of f32.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Device { precision, ..self }
+    }
+
+    /// What plans go by; who runs cases on matrix units wants to know whether they are right there.
+    pub(super) fn capabilities(&self) -> Capabilities {
+        self.gpu.capabilities().insist_on_matrices()
     }
 
     /// Runs a call, here or over there.
@@ -93,7 +108,7 @@ impl<'a> Device<'a> {
         if let Some(kernel) = known.iter().find(|kernel| kernel.plan().problem() == problem) {
             return Ok(kernel.clone());
         }
-        let plan = problem.plan(&self.gpu.capabilities())?;
+        let plan = problem.plan(&self.capabilities())?;
         let mut kernel = None;
         for other in known.iter() {
             kernel = kernel.or(other.reuse(&self.gpu.device, &plan)?);
@@ -293,9 +308,27 @@ impl Runner for Device<'_> {
 
     /// By the prefill kernel, and where the case suits by cache and decode.
     fn attention(&self, case: &AttentionCase) -> Result<Ways<oracle::Attended<f64>>> {
-        let mut ways = vec![(self.name(), self.prefill(case)?)];
-        ways.extend(self.served(case)?);
+        let mut ways = vec![(self.name(), self.prefilled(case, &self.problem(case))?)];
+        // Served in f32, which is no news where another precision is asked for.
+        if self.precision == Precision::F32 {
+            ways.extend(self.served(case)?);
+        }
         Ok(ways)
+    }
+
+    fn refusal(&self, case: &AttentionCase) -> Option<phasor::Error> {
+        self.problem(case).plan(&self.capabilities()).err()
+    }
+
+    fn rounded(&self, case: &AttentionCase) -> Result<Option<[oracle::Attended<f64>; 2]>> {
+        if self.precision == Precision::F32 {
+            return Ok(None);
+        }
+        let keys = self.attention_kernel(&self.problem(case))?.plan().tile().block_k();
+        let rounded = super::backward::attend_rounded(case, self.precision, keys)?;
+        let rounded =
+            oracle::Attended { out: super::widen(&rounded.out), lse: super::widen(&rounded.lse) };
+        Ok(Some([rounded, super::backward::attend::<f64>(case)?]))
     }
 
     fn linear(&self, case: &LinearCase) -> Result<Linear> {
@@ -324,7 +357,7 @@ impl Runner for Device<'_> {
 
 impl Device<'_> {
     /// The forward pass of a case, q rotated in the kernel.
-    pub(super) fn problem(case: &AttentionCase) -> AttentionProblem {
+    pub(super) fn problem_in_f32(case: &AttentionCase) -> AttentionProblem {
         let (rotary_dim, pairing) = case.pairs();
         AttentionProblem {
             value_dim: case.v_shape[3],
@@ -344,11 +377,23 @@ impl Device<'_> {
         }
     }
 
-    /// Keys through the rope kernel, queries rotated inside the attention kernel.
+    fn problem(&self, case: &AttentionCase) -> AttentionProblem {
+        AttentionProblem { precision: self.precision, ..Self::problem_in_f32(case) }
+    }
+
     pub(super) fn prefill(&self, case: &AttentionCase) -> Result<oracle::Attended<f64>> {
+        self.prefilled(case, &Self::problem_in_f32(case))
+    }
+
+    /// Keys through the rope kernel, queries rotated inside the attention kernel.
+    fn prefilled(
+        &self,
+        case: &AttentionCase,
+        problem: &AttentionProblem,
+    ) -> Result<oracle::Attended<f64>> {
         let [batch, _, seq_q, _] = case.q_shape;
         let [_, _, seq_k, _] = case.k_shape;
-        let kernel = self.attention_kernel(&Self::problem(case))?;
+        let kernel = self.attention_kernel(problem)?;
         let q = self.gpu.upload(&case.q, DType::F32);
         let v = self.gpu.upload(&case.v, DType::F32);
         let k = match &case.rotations {

@@ -53,6 +53,18 @@ pub trait Runner {
     /// Linear attention: outputs, and the state after the last key.
     fn linear(&self, case: &LinearCase) -> Result<Linear>;
 
+    /// Why it does not compute a case, if it does not.
+    fn refusal(&self, _case: &AttentionCase) -> Option<phasor::Error> {
+        None
+    }
+
+    /// By how much the first of those ways may miss a case's references beside their own bounds,
+    /// where its precision is not that of f32: what the oracle gives that rounds where the kernel
+    /// rounds, and the truth.
+    fn rounded(&self, _case: &AttentionCase) -> Result<Option<[Attended<f64>; 2]>> {
+        Ok(None)
+    }
+
     /// Output and log-sum-exp in the way that a forward pass takes which is differentiated.
     fn forward(&self, case: &AttentionCase) -> Result<Attended<f64>> {
         let first = self.attention(case)?.into_iter().next();

@@ -4,7 +4,7 @@ use phasor::attention::{Attention, AttentionBindings, AttentionProblem, Attentio
 use phasor::decode::{Decode, DecodeBindings, DecodeProblem, DecodeShape};
 use phasor::oracle::{self, AttentionInputs, Real};
 use phasor::rotary::{Positions, RopeConfig};
-use phasor::{DType, HeadMap, Layout, Tensor};
+use phasor::{DType, HeadMap, Layout, Precision, Tensor};
 
 use super::{
     Device,
@@ -111,6 +111,14 @@ struct OnDevice<'a> {
 }
 
 impl Device<'_> {
+    /// Logits of models have bounds of f32.
+    fn model_precision(&self) -> Precision {
+        match self.precision {
+            Precision::F16x3Products => Precision::F16x3Products,
+            _ => Precision::F32,
+        }
+    }
+
     pub(super) fn model_attention(
         &self,
         model: &ModelAttention,
@@ -132,6 +140,7 @@ impl Device<'_> {
             pairing,
             rotate_q: true,
             softmax_scale,
+            precision: self.model_precision(),
             ..AttentionProblem::over(model.heads.clone(), first.format)
         })?;
         let decode = self.decode_kernel(&DecodeProblem {

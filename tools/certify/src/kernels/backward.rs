@@ -6,7 +6,7 @@ use phasor::attention_backward::{
     AttentionBackward, AttentionBackwardBindings, AttentionBackwardProblem,
 };
 use phasor::oracle::{self, Attended, AttentionGradients, Place, Upstream};
-use phasor::{DType, HeadMap};
+use phasor::{DType, HeadMap, Precision};
 use phasor_kit::{gpu::Gpu, tolerance};
 
 use super::reference::Softmax;
@@ -175,5 +175,17 @@ fn narrow(x: &[f64]) -> Vec<f32> {
 
 fn softmax<'a>([q, k, v]: [&'a [f32]; 3], out: DType) -> Softmax<'a> {
     let (seq_q, seq_k) = (SEQ, SEQ);
-    Softmax { q, k, v, q_heads: Q_HEADS, seq_q, seq_k, steps: 0, parts: 1, read_error: 0.0, out }
+    Softmax {
+        q,
+        k,
+        v,
+        q_heads: Q_HEADS,
+        seq_q,
+        seq_k,
+        steps: 0,
+        parts: 1,
+        read_error: 0.0,
+        out,
+        precision: Precision::F32,
+    }
 }

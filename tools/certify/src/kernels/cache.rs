@@ -6,7 +6,7 @@ use phasor::kv_append::{KvAppend, KvAppendBindings, KvAppendProblem, KvAppendSha
 use phasor::kv_move::{KvMove, KvMoveBindings, KvMoveProblem, KvMoveShape, Move};
 use phasor::merge::{Merge, MergeBindings, MergeProblem, MergeShape};
 use phasor::rotary::{CosSin, Pairing, Positions, Rotation};
-use phasor::{DType, HeadMap, Layout, oracle};
+use phasor::{DType, HeadMap, Layout, Precision, oracle};
 use phasor_kit::gpu::Gpu;
 
 use super::{D, TYPES, elements, frequencies, random, reference::Softmax, rotated, tensor, wide};
@@ -206,6 +206,7 @@ pub fn decode(gpu: &Gpu) -> Result<Vec<Measured>> {
             // Code times scale.
             read_error: if ulps(stored).is_none() { U } else { 0.0 },
             out: DType::F32,
+            precision: Precision::F32,
         };
         let reference = reference.reference()?;
         let got = gpu.download(&out, DType::F32);
@@ -255,9 +256,15 @@ pub fn merge(gpu: &Gpu) -> Result<Vec<Measured>> {
             let scores: Vec<f64> =
                 (0..parts as usize).map(|p| lse(p) * std::f64::consts::LOG2_E).collect();
             let deltas: Vec<f64> = scores.iter().map(|s| 4.0 * U * s.abs()).collect();
-            let row_bound =
-                Row { scores: &scores, deltas: &deltas, steps: 0, parts: 1, value_error: 0.0 }
-                    .bound();
+            let row_bound = Row {
+                scores: &scores,
+                deltas: &deltas,
+                steps: 0,
+                parts: 1,
+                value_error: 0.0,
+                products: 1,
+            }
+            .bound();
             for c in 0..d {
                 let b = row_bound.output(|p| x[(p * rows + row) * d + c].into());
                 bound.push(bounds::stored(dtype, truth[row * d + c], b));

@@ -2,7 +2,7 @@
 
 use phasor::oracle::AttentionInputs;
 use phasor::rotary::Pairing;
-use phasor::{DType, HeadMap, oracle};
+use phasor::{DType, HeadMap, Precision, oracle};
 
 use super::{D, wide};
 use crate::{
@@ -24,6 +24,7 @@ pub struct Softmax<'a> {
     /// Relative error of a key or value as the kernel reads it.
     pub read_error: f64,
     pub out: DType,
+    pub precision: Precision,
 }
 
 /// What it is, and how far a kernel may be from it.
@@ -77,11 +78,18 @@ impl Softmax<'_> {
                 let keys = seq_k - seq_q + i + 1;
                 let first = (head / 2 * seq_q + i) * seq_k;
                 let row: Vec<f64> = scores[first..first + keys].iter().map(|s| s * base2).collect();
-                let delta =
-                    |sum: &f64| bounds::score(D, sum * base2) + 2.0 * self.read_error * sum * base2;
+                let (of_score, of_value, products) = bounds::on_matrices(self.precision);
+                let delta = |sum: &f64| {
+                    let sum = sum * base2;
+                    let read = 2.0 * self.read_error + of_score;
+                    bounds::score(products as u32 * D, sum) + read * sum
+                };
                 let deltas: Vec<f64> = sums[first..first + keys].iter().map(delta).collect();
-                let (steps, parts, value_error) = (self.steps, self.parts, self.read_error);
-                let row = Row { scores: &row, deltas: &deltas, steps, parts, value_error }.bound();
+                let (steps, parts) = (self.steps, self.parts);
+                let value_error = self.read_error + of_value;
+                let row =
+                    Row { scores: &row, deltas: &deltas, steps, parts, value_error, products }
+                        .bound();
                 for c in 0..d {
                     let bound = row.output(|j| v[j * d + c]);
                     out.push(bounds::stored(self.out, truth.out[out.len()], bound));

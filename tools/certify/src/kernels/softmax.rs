@@ -2,7 +2,7 @@
 
 use phasor::attention::{Attention, AttentionBindings, AttentionProblem, AttentionShape};
 use phasor::scores::{ComponentOrder, Output, Scores, ScoresBindings, ScoresProblem, ScoresShape};
-use phasor::{DType, HeadMap, oracle};
+use phasor::{DType, HeadMap, Matrices, Precision, Trust, oracle};
 use phasor_kit::gpu::Gpu;
 
 use super::reference::Softmax;
@@ -14,15 +14,35 @@ pub fn attention(gpu: &Gpu) -> Result<Vec<Measured>> {
     let (q_shape, kv_shape) = ([1, q_heads, seq, D], [1, 1, seq, D]);
     let out_shape = [1, 2 * q_heads, seq, D];
     let mut all = Vec::new();
-    for dtype in TYPES {
+    let caps = match gpu.capabilities() {
+        // Right or wrong there: that is what is measured.
+        caps if matches!(caps.matrices, Matrices::Listed { trust: Trust::Known, .. }) => {
+            caps.insist_on_matrices()
+        }
+        caps => caps,
+    };
+    let tiers = [Precision::F32, Precision::F16Products, Precision::F16x3Products];
+    for (precision, dtype) in tiers.iter().flat_map(|tier| TYPES.map(|dtype| (*tier, dtype))) {
         let problem = AttentionProblem {
+            precision,
             q_dtype: dtype,
             kv_dtype: dtype,
             out_dtype: dtype,
             lse: true,
             ..AttentionProblem::new(HeadMap::ropepp(q_heads)?, 1, D)
         };
-        let plan = problem.plan(&gpu.capabilities())?;
+        let plan = match problem.plan(&caps) {
+            Err(phasor::Error::NoMatrices(why)) => {
+                println!("{:20}{precision}: not certified: {why}", "attention");
+                continue;
+            }
+            plan => plan?,
+        };
+        let name = match precision {
+            Precision::F16Products => "attention, f16",
+            Precision::F16x3Products => "attention, f16 x3",
+            _ => "attention",
+        };
         let kernel = Attention::new(&gpu.device, &plan)?;
         let [q, k, v] =
             [(q_shape, 1), (kv_shape, 2), (kv_shape, 3)].map(|(s, n)| random(s, dtype, n));
@@ -49,11 +69,12 @@ pub fn attention(gpu: &Gpu) -> Result<Vec<Measured>> {
             parts: 1,
             read_error: 0.0,
             out: dtype,
+            precision,
         };
         let reference = reference.reference()?;
         let got = gpu.download(&out, dtype);
         all.push(Measured::new(
-            "attention",
+            name,
             dtype,
             Some(dtype),
             &got,
@@ -63,7 +84,7 @@ pub fn attention(gpu: &Gpu) -> Result<Vec<Measured>> {
         let got = gpu.download(&lse, DType::F32);
         let storage = format!("{dtype}, log-sum-exp");
         all.push(Measured::new(
-            "attention",
+            name,
             storage,
             Some(DType::F32),
             &got,
@@ -110,6 +131,7 @@ pub fn scores(gpu: &Gpu) -> Result<Vec<Measured>> {
             parts: 1,
             read_error: 0.0,
             out: DType::F32,
+            precision: Precision::F32,
         };
         let heads = HeadMap::ropepp(q_heads)?;
         let [q, k] = [&q, &k].map(|x| wide(x));
