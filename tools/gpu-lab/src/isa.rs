@@ -8,6 +8,10 @@
 //! behind the last to P·V. Every instruction counts once; an AMD dual instruction counts as the two
 //! that it is, and an Adreno repeat as often as it repeats. Waits, delays, nops, clause and yield
 //! marks are not counted: they take no issue slot of an arithmetic unit.
+//!
+//! Where products run on matrix units, a *step* is the innermost loop around all matrix
+//! instructions, without the longest piece of it that a jump leaves out and that has barriers and
+//! no matrix instruction: there accumulators are rescaled, which is rare.
 
 use std::collections::HashMap;
 
@@ -41,6 +45,7 @@ impl Share {
 enum Class {
     Fma,
     Exp,
+    Matrix,
     Barrier,
     Hint,
     Other,
@@ -59,6 +64,8 @@ struct Listing {
     code: Vec<Instruction>,
     labels: HashMap<String, usize>,
     loops: Vec<(usize, usize)>,
+    /// Jumps forward, and where to.
+    ahead: Vec<(usize, String)>,
 }
 
 impl Listing {
@@ -74,7 +81,32 @@ impl Listing {
     fn jump(&mut self, target: &str) {
         if let Some(&start) = self.labels.get(target) {
             self.loops.push((start, self.code.len()));
+        } else {
+            self.ahead.push((self.code.len(), target.to_owned()));
         }
+    }
+
+    /// Instructions and matrix instructions of a step.
+    fn matrices(&self) -> Option<Share> {
+        let count = |class, range| self.find(class, range).count();
+        let of = |&(start, end): &(usize, usize)| count(Class::Matrix, start..end);
+        let (start, end) = self
+            .loops
+            .iter()
+            .copied()
+            .max_by_key(|body| (of(body), core::cmp::Reverse(body.1 - body.0)))?;
+        let fma = count(Class::Matrix, start..end) as u32;
+        let skipped = self.ahead.iter().filter_map(|(from, to)| {
+            let (from, to) = (*from, *self.labels.get(to)?);
+            let rare = start <= from
+                && from < to
+                && to <= end
+                && count(Class::Matrix, from..to) == 0
+                && count(Class::Barrier, from..to) > 2;
+            rare.then(|| self.share(from..to).all)
+        });
+        let all = self.share(start..end).all - skipped.max().unwrap_or(0);
+        (fma > 0).then_some(Share { fma, all })
     }
 
     fn parse(vendor: Vendor, text: &str) -> Self {
@@ -112,6 +144,7 @@ impl Listing {
             let class = match op {
                 _ if fma.iter().any(|p| op.starts_with(p)) => Class::Fma,
                 _ if op.starts_with("v_exp_f32") => Class::Exp,
+                _ if op.starts_with("v_wmma") => Class::Matrix,
                 _ if op.starts_with("s_barrier") => Class::Barrier,
                 _ if hint.iter().any(|p| op.starts_with(p)) => Class::Hint,
                 _ => Class::Other,
@@ -141,6 +174,7 @@ impl Listing {
             let op = text.split_whitespace().find(|w| !w.starts_with(['@', '!'])).unwrap_or("");
             let class = match op.split('.').next().unwrap_or_default() {
                 "ffma" => Class::Fma,
+                "hmma" => Class::Matrix,
                 "mufu" if op.contains("ex") => Class::Exp,
                 "bar" => Class::Barrier,
                 "nop" | "" => Class::Hint,
@@ -323,6 +357,11 @@ fn is_number(text: Option<&str>) -> bool {
     text.is_some_and(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// Matrix instructions and all instructions of a step over keys, where there are some.
+pub fn matrices(vendor: Vendor, disassembly: &str) -> Option<Share> {
+    Listing::parse(vendor, disassembly).matrices()
+}
+
 /// The shares of Q·Kᵀ and of P·V. `None` where the disassembly has no loop with multiply-adds
 /// around exponentials.
 pub fn qk_and_pv(vendor: Vendor, disassembly: &str) -> Option<(Share, Share)> {
@@ -355,6 +394,14 @@ mod tests {
         let (qk, pv) = qk_and_pv(Vendor::Amd, text).unwrap();
         assert_eq!(qk, Share { fma: 2, all: 5 });
         assert_eq!(pv, Share { fma: 2, all: 3 });
+    }
+
+    #[test]
+    fn a_step_is_counted_without_what_is_rare() {
+        let text = "BB0:\n\ts_mov_b32 s0, 0\nBB1:\n\tv_wmma_f32_16x16x16_f16 v1, v2, v3, v1\n\
+            \ts_barrier\n\ts_cbranch_scc1 BB3\nBB2:\n\ts_barrier\n\ts_barrier\n\ts_barrier\n\
+            \tv_mul_f32 v1, v2, v3\nBB3:\n\tv_wmma_f32_16x16x16_f16 v4, v2, v3, v4\n\ts_branch BB1\n";
+        assert_eq!(matrices(Vendor::Amd, text), Some(Share { fma: 2, all: 5 }));
     }
 
     #[test]

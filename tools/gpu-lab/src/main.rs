@@ -185,6 +185,7 @@ fn run(gpu: &Gpu, root: &Path, options: &Options) -> Result<Vec<Record>> {
             let shares = isa::qk_and_pv(gpu.vendor, disassembly);
             statistics.qk = shares.map(|(qk, _)| qk);
             statistics.pv = shares.map(|(_, pv)| pv);
+            statistics.matrix = isa::matrices(gpu.vendor, disassembly);
         }
         if let Some(folder) = &options.keep {
             let name = format!("{}-{}", gpu.name, record.variant.replace([' ', ','], "_"));

@@ -40,8 +40,20 @@ pub struct Message {
     pub wgsl: String,
 }
 
-/// What the crate would see: a device with all the limits of the adapter, and subgroups.
-pub fn capabilities() -> Result<Capabilities> {
+/// What wgpu calls experimental, where a device is to have it.
+#[expect(unsafe_code, reason = "wgpu's opt-in; what it asks for is stated here")]
+fn experiments(matrices: bool) -> wgpu::ExperimentalFeatures {
+    if !matrices {
+        return wgpu::ExperimentalFeatures::disabled();
+    }
+    // SAFETY: wgpu asks for acceptance that unfinished code may be unsound. This device compiles
+    // and runs nothing; it is made for its limits.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
+/// What the crate would see: a device with all the limits of the adapter, and subgroups; its matrix
+/// units where they are asked for.
+pub fn capabilities(matrices: bool) -> Result<Capabilities> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::VULKAN;
     let instance = wgpu::Instance::new(descriptor);
@@ -50,21 +62,26 @@ pub fn capabilities() -> Result<Capabilities> {
             .request_adapter(&wgpu::RequestAdapterOptions::default())
             .await
             .context("wgpu finds no adapter")?;
+        let wanted = match matrices {
+            true => wgpu::Features::SUBGROUP | Capabilities::MATRIX_FEATURES,
+            false => wgpu::Features::SUBGROUP,
+        };
         let (device, _queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 required_limits: adapter.limits(),
-                required_features: adapter.features() & wgpu::Features::SUBGROUP,
+                required_features: adapter.features() & wanted,
+                experimental_features: experiments(matrices),
                 ..Default::default()
             })
             .await
             .context("wgpu makes no device")?;
-        Ok(Capabilities::of(&device))
+        Ok(Capabilities::of(&device).with_adapter(&adapter).insist_on_matrices())
     })
 }
 
 /// Compiles all variants with the driver that the loader finds.
 pub fn probe(gpu: &Gpu, selection: Selection, tile: Option<Tile>, sharing: Sharing) -> Result<()> {
-    let caps = capabilities()?.sharing(sharing);
+    let caps = capabilities(selection == Selection::Matrices)?.sharing(sharing);
     let driver = Driver::open()?;
     for variant in variants(&caps, selection, tile)? {
         let mut record = Record {

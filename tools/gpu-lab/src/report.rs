@@ -12,7 +12,7 @@ use crate::statistics::Statistics;
 /// One line a record.
 pub fn table(records: &[Record]) {
     println!(
-        "{:10} {:32} {:>4} {:>6} {:>7} {:>7} {:>6} {:>5} {:>25} {:>6} {:>6} {:>6}",
+        "{:10} {:32} {:>4} {:>6} {:>7} {:>7} {:>6} {:>5} {:>25} {:>6} {:>6} {:>6} matrix",
         "GPU",
         "variant",
         "regs",
@@ -32,7 +32,7 @@ pub fn table(records: &[Record]) {
     for record in records {
         match (&record.statistics, &record.error) {
             (Some(s), _) => println!(
-                "{:10} {:32} {:>4} {:>6} {:>7} {:>7} {:>6} {:>5} {:>25} {:>6} {:>6} {:>6}",
+                "{:10} {:32} {:>4} {:>6} {:>7} {:>7} {:>6} {:>5} {:>25} {:>6} {:>6} {:>6} {}",
                 record.gpu,
                 record.variant,
                 s.registers,
@@ -45,6 +45,7 @@ pub fn table(records: &[Record]) {
                 s.instructions,
                 share(s.qk),
                 share(s.pv),
+                matrices(s.matrix),
             ),
             (None, error) => println!(
                 "{:10} {:32} not compiled: {}",
@@ -54,6 +55,12 @@ pub fn table(records: &[Record]) {
             ),
         }
     }
+}
+
+/// Of how many instructions of a step.
+fn matrices(share: Option<Share>) -> String {
+    let text = |s: Share| format!("{} of {}, {:.1} %", s.fma, s.all, s.percent().unwrap_or(0.0));
+    share.map_or(String::new(), text)
 }
 
 fn occupancy(s: &Statistics) -> String {
@@ -69,7 +76,7 @@ pub fn write(path: &Path, records: &[Record]) -> Result<()> {
 }
 
 /// What must not grow: `(name, value, slack)`. A kernel that became better is no news.
-fn costs(s: &Statistics) -> [(&'static str, f64, f64); 6] {
+fn costs(s: &Statistics) -> [(&'static str, f64, f64); 7] {
     let share = |share: Option<Share>| share.and_then(|s| s.percent()).map_or(0.0, |p| 100.0 - p);
     [
         ("spills", s.spills, 0.0),
@@ -78,6 +85,7 @@ fn costs(s: &Statistics) -> [(&'static str, f64, f64); 6] {
         ("instructions", s.instructions, 0.02 * s.instructions),
         ("other than FMA in QK, %", share(s.qk), 1.0),
         ("other than FMA in PV, %", share(s.pv), 1.0),
+        ("other than matrices in a step, %", share(s.matrix), 0.2),
     ]
 }
 

@@ -37,6 +37,9 @@ pub struct Statistics {
     /// From the disassembly, which the parent of the probe reads.
     pub qk: Option<Share>,
     pub pv: Option<Share>,
+    /// Matrix instructions among those of a step over keys, where there are some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<Share>,
 }
 
 impl Statistics {
@@ -115,6 +118,7 @@ impl Statistics {
             instructions,
             qk: None,
             pv: None,
+            matrix: None,
         })
     }
 

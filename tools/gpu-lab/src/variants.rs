@@ -1,7 +1,7 @@
 //! The kernels that are compiled: every default plan for the sizes that models have.
 
 use clap::ValueEnum;
-use phasor::attention::{AttentionPlan, AttentionProblem, Tile};
+use phasor::attention::{AttentionPlan, AttentionProblem, MatrixTile, Tile};
 use phasor::attention_backward::AttentionBackwardProblem;
 use phasor::cache::{CacheFormat, CacheType};
 use phasor::decode::DecodeProblem;
@@ -14,7 +14,7 @@ use phasor::recipe::Plan;
 use phasor::rope::RopeProblem;
 use phasor::scores::ScoresProblem;
 use phasor::shader::Shader;
-use phasor::{Capabilities, DType, HeadMap};
+use phasor::{Bias, Capabilities, DType, HeadMap, Precision};
 
 use crate::isa::Parts;
 
@@ -27,7 +27,9 @@ pub enum Selection {
     Caches,
     /// The backward pass of attention.
     Backward,
-    /// All head dimensions and storage types.
+    /// Attention on matrix units, in both of its precisions.
+    Matrices,
+    /// All head dimensions and storage types, but nothing on matrix units, which few GPUs have.
     All,
 }
 
@@ -46,14 +48,18 @@ pub fn variants(
     tile: Option<Tile>,
 ) -> phasor::Result<Vec<Variant>> {
     let mut variants = Vec::new();
+    if selection == Selection::Matrices {
+        matrices(&mut variants, caps)?;
+        return Ok(variants);
+    }
     let dims: &[u32] = match selection {
-        Selection::Core | Selection::Backward => &[64, 128],
+        Selection::Core | Selection::Backward | Selection::Matrices => &[64, 128],
         Selection::Caches => &[],
         Selection::All => &[32, 64, 80, 96, 128, 192, 256],
     };
     let dtypes: &[DType] = match selection {
-        Selection::Core | Selection::Caches | Selection::Backward => &[DType::F32],
         Selection::All => &[DType::F32, DType::F16],
+        _ => &[DType::F32],
     };
     if tile.is_none() && selection != Selection::Core {
         for &dim in dims {
@@ -110,6 +116,62 @@ fn attention(
         parts: Parts::QkAndPv,
         shader: stage(plan, 0),
     }
+}
+
+/// Prefill on matrix units: the tile that plans take, with values turned, and with much of what
+/// problems may ask for.
+fn matrices(variants: &mut Vec<Variant>, caps: &Capabilities) -> phasor::Result<()> {
+    let (f16, x3) = (Precision::F16Products, Precision::F16x3Products);
+    for (tier, precision, dtype) in
+        [("f16", f16, DType::F16), ("f16 x3", x3, DType::F32), ("f16 x3", x3, DType::F16)]
+    {
+        for dim in [64, 128] {
+            for (name, heads) in [("plain", HeadMap::plain(8)?), ("fused", HeadMap::ropepp(8)?)] {
+                let problem = AttentionProblem {
+                    precision,
+                    q_dtype: dtype,
+                    kv_dtype: dtype,
+                    out_dtype: dtype,
+                    ..AttentionProblem::new(heads.clone(), 2, dim)
+                };
+                let asks_much = AttentionProblem {
+                    rotate_q: true,
+                    softcap: Some(30.0),
+                    sinks: vec![0.5; heads.heads().len()],
+                    window: Some(512),
+                    bias: Some(Bias::Additive),
+                    lse: true,
+                    ..problem.clone()
+                };
+                let format = CacheFormat {
+                    k: CacheType::Int8,
+                    v: CacheType::Int8,
+                    paged: true,
+                    ..CacheFormat::new(2, dim)
+                };
+                let pages = AttentionProblem {
+                    precision,
+                    q_dtype: dtype,
+                    out_dtype: dtype,
+                    ..AttentionProblem::over(heads, format)
+                };
+                let mut push = |what: &str, problem: &AttentionProblem, tile| {
+                    let variant = attention(name, problem, caps, tile);
+                    let name = format!("{tier} D{dim} {dtype} {name}{what}");
+                    variants.push(Variant { name, ..variant });
+                };
+                push("", &problem, None);
+                if let Some(tile) = problem.plan(caps).ok().and_then(|plan| plan.tile().matrices())
+                {
+                    let turned = MatrixTile { value_turned: true, ..tile };
+                    push(", values turned", &problem, Some(turned.into()));
+                }
+                push(", rules", &asks_much, None);
+                push(", int8 pages", &pages, None);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Prefill over caches of 8 kv heads, latent attention, and full layers of 512 channels.

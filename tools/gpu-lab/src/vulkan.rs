@@ -73,12 +73,17 @@ impl Driver {
             if robustness {
                 names.push(ext::robustness2::NAME.as_ptr());
             }
+            let matrices = has(khr::cooperative_matrix::NAME);
+            if matrices {
+                names.push(khr::cooperative_matrix::NAME.as_ptr());
+            }
             let mut v11 = vk::PhysicalDeviceVulkan11Features::default();
             let mut v12 = vk::PhysicalDeviceVulkan12Features::default();
             let mut v13 = vk::PhysicalDeviceVulkan13Features::default();
             let mut robust = vk::PhysicalDeviceRobustness2FeaturesEXT::default();
             let mut executable =
                 vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default();
+            let mut cooperative = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR::default();
             let mut features = vk::PhysicalDeviceFeatures2::default()
                 .push_next(&mut v11)
                 .push_next(&mut v12)
@@ -86,6 +91,9 @@ impl Driver {
                 .push_next(&mut executable);
             if robustness {
                 features = features.push_next(&mut robust);
+            }
+            if matrices {
+                features = features.push_next(&mut cooperative);
             }
             instance.get_physical_device_features2(physical, &mut features);
             let queue = [vk::DeviceQueueCreateInfo::default().queue_priorities(&[1.0])];
