@@ -4,7 +4,7 @@
 # of the experiment. What takes how long, on one core:
 #
 #     small       RoPE, EC, EH and the control, three seeds: 70 to 100 s a model
-#     positions   ALiBi and no positions in the same sizes
+#     positions   ALiBi and no positions in the same sizes, one seed
 #     milton      RoPE and EC on another text
 #     long        RoPE and EC at twice the length
 #     reference   the sizes of the reference run: 10 to 15 minutes a model
@@ -25,7 +25,10 @@ characters=(32768 16384)
 sizes=(--layers 2 --hidden 64 --heads 2 --ctx 64 --batch 32 --steps 800 --lr 3e-3)
 case $name in
     small) ;;
-    positions) modes=(alibi none) ;;
+    positions)
+        modes=(alibi none)
+        seeds=(0)
+        ;;
     milton)
         text=milton
         modes=(rope ec)
