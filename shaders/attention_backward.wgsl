@@ -17,9 +17,16 @@
 //     walked rows  [unit, a|b, quad]  four pairs: four rows, BLOCK_C / 4 apart
 //     or           [a|b, quad, unit]  four rows: four channels
 //     weights      [quad, row pair]   see put_weights
+// FEW_REGISTERS: see unknown_zero, and attention_backward/work_shared.wgsl
 
 const V_COLS: u32 = select(1u, ROWS * VALUE_COLS * 2u, KEYS_OWN);
 const CAPS: u32 = select(1u, STATES * COL_QUADS, SOFTCAP);
+
+// 0, which compilers do not know where there are few registers. A loop with it in its bound is not
+// unrolled, and a number that it is added to is formed again, not held since it was last needed.
+fn unknown_zero() -> u32 {
+    return select(0u, params.zero, FEW_REGISTERS);
+}
 
 @compute @workgroup_size(WORKGROUP)
 fn attention_backward(
@@ -47,6 +54,7 @@ fn attention_backward(
         acc_v[i] = vec4(0.0);
     }
     var phase = vec2(1.0, 0.0);
+    keep_work(tid, work);
 
     for (var n = 0u; n < params.head_rows; n++) {
         let head_row = head_rows[n];
@@ -55,6 +63,7 @@ fn attention_backward(
         }
         work.head_row = head_row;
         phase = head_row.phases.xy;
+        keep_head_row(tid, head_row);
         var own_lse: array<f32, STATES>;
         var own_delta: array<f32, STATES>;
         if (!KEYS_OWN) {
@@ -72,7 +81,7 @@ fn attention_backward(
             }
             for (var unit0 = 0u; unit0 < UNITS; unit0 += CHUNK_UNITS) {
                 let units = min(CHUNK_UNITS, UNITS - unit0);
-                stage_pairs(tid, work, first, unit0, units);
+                stage_pairs(tid, kept_work(work), first, unit0, units);
                 workgroupBarrier(); // both sides are staged
                 for (var u = 0u; u < units; u++) {
                     let turns = TAIL_QUADS == 0u || unit0 + u < PAIR_QUADS;
@@ -117,7 +126,7 @@ fn attention_backward(
 
             // P, from the log-sum-exp of the forward pass.
             var cap: array<vec4<f32>, CAPS>;
-            let hidden = any_hidden(work, first);
+            let hidden = any_hidden(kept_work(work), first);
             for (var i = 0u; i < STATES; i++) {
                 let stream = i / ROWS;
                 let row = row0 + i % ROWS;
@@ -134,19 +143,19 @@ fn attention_backward(
                             let key = select(walked, row, KEYS_OWN);
                             var score = x[c];
                             if (MODIFIED) {
-                                score = modified_at(score, work, stream, query, key);
+                                score = modified_at(score, kept_work(work), stream, query, key);
                             }
-                            x[c] = select(MASKED, score, sees(work, query, key));
+                            x[c] = select(MASKED, score, sees(kept_work(work), query, key));
                         }
                     }
                     var lse = vec4(own_lse[i]);
                     if (KEYS_OWN) {
                         let walked = first + j * TX + tx;
                         lse = vec4(
-                            row_numbers(work, stream, walked).x,
-                            row_numbers(work, stream, walked + BLOCK_CQ).x,
-                            row_numbers(work, stream, walked + 2u * BLOCK_CQ).x,
-                            row_numbers(work, stream, walked + 3u * BLOCK_CQ).x,
+                            row_numbers(kept_work(work), stream, walked).x,
+                            row_numbers(kept_work(work), stream, walked + BLOCK_CQ).x,
+                            row_numbers(kept_work(work), stream, walked + 2u * BLOCK_CQ).x,
+                            row_numbers(kept_work(work), stream, walked + 3u * BLOCK_CQ).x,
                         );
                     }
                     s[i * COL_QUADS + j] = exp2(x - lse);
@@ -167,9 +176,9 @@ fn attention_backward(
                 for (var part = 0u; part < STREAMS * Y_STEPS; part++) {
                     let stream = part / Y_STEPS;
                     let quad0 = part % Y_STEPS * Y_QUADS;
-                    stage_values_by_row(tid, work, stream, first, quad0);
+                    stage_values_by_row(tid, kept_work(work), stream, first, quad0);
                     workgroupBarrier(); // weights and dO are staged
-                    for (var kq = 0u; kq < Y_QUADS; kq++) {
+                    for (var kq = 0u; kq < Y_QUADS + unknown_zero(); kq++) {
                         let w_at = W_AT + (quad0 + kq) * W_PITCH + ty * W_GROUPS;
                         let y_at = Y_AT + kq * Y_COLS + tx;
                         for (var c = 0u; c < 4u; c++) {
@@ -206,7 +215,7 @@ fn attention_backward(
             }
             for (var unit0 = 0u; unit0 < VALUE_UNITS; unit0 += CHUNK_UNITS) {
                 let units = min(CHUNK_UNITS, VALUE_UNITS - unit0);
-                stage_values(tid, work, first, unit0, units);
+                stage_values(tid, kept_work(work), first, unit0, units);
                 workgroupBarrier(); // both sides are staged
                 for (var u = 0u; u < units; u++) {
                     for (var pair = 0u; pair < 4u; pair++) {
@@ -243,21 +252,21 @@ fn attention_backward(
             for (var i = 0u; i < STATES; i++) {
                 let stream = i / ROWS;
                 for (var j = 0u; j < COL_QUADS; j++) {
-                    let walked = first + j * TX + tx;
+                    let walked = first + j * TX + tx + unknown_zero();
                     var delta = vec4(own_delta[i]);
                     if (KEYS_OWN) {
                         delta = vec4(
-                            row_numbers(work, stream, walked).y,
-                            row_numbers(work, stream, walked + BLOCK_CQ).y,
-                            row_numbers(work, stream, walked + 2u * BLOCK_CQ).y,
-                            row_numbers(work, stream, walked + 3u * BLOCK_CQ).y,
+                            row_numbers(kept_work(work), stream, walked).y,
+                            row_numbers(kept_work(work), stream, walked + BLOCK_CQ).y,
+                            row_numbers(kept_work(work), stream, walked + 2u * BLOCK_CQ).y,
+                            row_numbers(kept_work(work), stream, walked + 3u * BLOCK_CQ).y,
                         );
                     }
                     var ds = s[i * COL_QUADS + j] * (dp[i * COL_QUADS + j] - delta);
                     if (D_BIAS) {
                         for (var c = 0u; c < 4u; c++) {
                             let key = walked + c * BLOCK_CQ;
-                            store_d_bias(work, stream, row0 + i % ROWS, key, ds[c]);
+                            store_d_bias(kept_work(work), stream, row0 + i % ROWS, key, ds[c]);
                         }
                     }
                     if (SOFTCAP) {
@@ -277,7 +286,8 @@ fn attention_backward(
             }
             for (var j = 0u; j < COL_QUADS; j++) {
                 for (var r = 0u; r < ROW_PAIRS; r++) {
-                    let at = W_AT + (j * TX + tx) * W_PITCH + ty * W_GROUPS + r * STREAMS / 2u;
+                    let column = j * TX + tx + unknown_zero();
+                    let at = W_AT + column * W_PITCH + ty * W_GROUPS + r * STREAMS / 2u;
                     let i0 = 2u * r * COL_QUADS + j;
                     let i2 = (i0 + ROWS * COL_QUADS) % (STATES * COL_QUADS);
                     let i3 = (i2 + COL_QUADS) % (STATES * COL_QUADS);
@@ -287,9 +297,9 @@ fn attention_backward(
 
             // dQ += Z K or dK += conj(Z)ᵀ Q, a range of walked rows at a time.
             for (var step = 0u; step < Y_STEPS; step++) {
-                stage_pairs_by_row(tid, work, first, step * Y_QUADS);
+                stage_pairs_by_row(tid, kept_work(work), first, step * Y_QUADS);
                 workgroupBarrier(); // weights and walked rows are staged
-                for (var kq = 0u; kq < Y_QUADS; kq++) {
+                for (var kq = 0u; kq < Y_QUADS + unknown_zero(); kq++) {
                     let w_at = W_AT + (step * Y_QUADS + kq) * W_PITCH + ty * W_GROUPS;
                     let y_at = Y_AT + kq * Y_COLS + tx;
                     for (var c = 0u; c < 4u; c++) {
@@ -329,14 +339,14 @@ fn attention_backward(
 
     for (var i = 0u; i < ROWS; i++) {
         let row = row0 + i;
-        if (row >= work.own_count) {
+        if (row >= kept_work(work).own_count) {
             continue;
         }
         for (var j = 0u; j < COLS; j++) {
             let u = j * TX + tx;
             if (u < UNITS) {
                 let at = 2u * (i * COLS + j);
-                store_unit(work, row, u, Pairs(acc[at], acc[at + 1u]), phase);
+                store_unit(kept_work(work), row, u, Pairs(acc[at], acc[at + 1u]), phase);
             }
         }
         if (KEYS_OWN) {
@@ -344,8 +354,8 @@ fn attention_backward(
                 let u = j * TX + tx;
                 if (u < VALUE_UNITS) {
                     let at = 2u * (i * VALUE_COLS + j) % V_COLS;
-                    store_value(work, row, 2u * u, acc_v[at]);
-                    store_value(work, row, 2u * u + 1u, acc_v[(at + 1u) % V_COLS]);
+                    store_value(kept_work(work), row, 2u * u, acc_v[at]);
+                    store_value(kept_work(work), row, 2u * u + 1u, acc_v[(at + 1u) % V_COLS]);
                 }
             }
         }

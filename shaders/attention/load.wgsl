@@ -42,13 +42,18 @@ fn in_members(is_k: bool, u: u32, x: vec4<f32>, y: vec4<f32>) -> Pairs {
     return Pairs(x, y);
 }
 
+// Where the row of a query starts, by its place in the sequence.
+fn query_at(work: Work, s: u32) -> u32 {
+    return params.q.offset + work.batch * params.q.batch + work.head_row.source * params.q.head
+        + (work.rows.first + s) * params.q.row;
+}
+
 // Unit u of query s, rotated, times scale, and where the shader says so turned by the first phase.
 fn query_unit(work: Work, s: u32, u: u32, scale: f32) -> Pairs {
     let head_row = work.head_row;
     // Queries past the last one repeat it; they are never stored.
     let inside = min(s, work.rows.count - 1u);
-    let row = params.q.offset + work.batch * params.q.batch + head_row.source * params.q.head
-        + (work.rows.first + inside) * params.q.row;
+    let row = query_at(work, inside);
     var x = in_members(false, u, half_unit(false, row, u, 0u), half_unit(false, row, u, 1u));
     if (u < PAIR_QUADS) {
         x = rotate_query(x, work, inside, u);

@@ -38,6 +38,21 @@ fn walked_pairs(work: Work, j: u32, u: u32) -> Pairs {
     return key_pairs(work, j, u);
 }
 
+// Whether half a unit of a walked row is to be had without the other: it is neither turned nor
+// interleaved.
+const HALVES: bool = select(!K_INTERLEAVED, !(Q_INTERLEAVED || ROTATE_Q || TURN), KEYS_OWN);
+
+// The members a of such a unit, or its members b.
+fn walked_half(work: Work, j: u32, u: u32, half: u32) -> vec4<f32> {
+    if (KEYS_OWN) {
+        let row = query_at(work, min(j, work.rows.count - 1u));
+        let x = half_unit(false, row, u, half) * params.q_scale;
+        return select(vec4(0.0), x, j < work.rows.count);
+    }
+    let row = key_at(work, params.k, work.k_head, j);
+    return select(vec4(0.0), half_unit(true, row, u, half), j < work.keys);
+}
+
 // A row of V, or of dO for a stream: where it starts, and whether it is there.
 struct ValueRow {
     at: u32,

@@ -23,7 +23,8 @@ fn slot(cq: u32, u: u32) -> u32 {
     return (cq + u) % BLOCK_CQ;
 }
 
-// Units unit0 .. of q and k.
+// Units unit0 .. of q and k. Of walked rows half a unit at a time where that is possible: an
+// invocation then holds half as many of them.
 fn stage_pairs(tid: u32, work: Work, first: u32, unit0: u32, units: u32) {
     for (var i = tid; i < BLOCK_RP * CHUNK_UNITS; i += THREADS) {
         let u = i % CHUNK_UNITS;
@@ -33,6 +34,21 @@ fn stage_pairs(tid: u32, work: Work, first: u32, unit0: u32, units: u32) {
             let x = own_pairs(work, row, unit0 + u);
             put_rows(R_AT + u * R_PITCH + rp, x, own_pairs(work, row + 1u, unit0 + u));
         }
+    }
+    if (HALVES) {
+        for (var i = tid; i < 2u * BLOCK_CQ * CHUNK_UNITS; i += THREADS) {
+            let half = i % 2u;
+            let u = i / 2u % CHUNK_UNITS;
+            let cq = i / (2u * CHUNK_UNITS);
+            if (u < units) {
+                let x0 = walked_half(work, first + cq, unit0 + u, half);
+                let x1 = walked_half(work, first + cq + BLOCK_CQ, unit0 + u, half);
+                let x2 = walked_half(work, first + cq + 2u * BLOCK_CQ, unit0 + u, half);
+                let x3 = walked_half(work, first + cq + 3u * BLOCK_CQ, unit0 + u, half);
+                put_walked(C_AT + (2u * u + half) * BLOCK_CQ + slot(cq, u), x0, x1, x2, x3);
+            }
+        }
+        return;
     }
     for (var i = tid; i < BLOCK_CQ * CHUNK_UNITS; i += THREADS) {
         let u = i % CHUNK_UNITS;

@@ -19,6 +19,9 @@ pub(super) struct Memory {
     pub(super) len: u32,
 }
 
+/// Bytes of `Work` (attention_backward/work.wgsl).
+const WORK: u64 = 112;
+
 /// Units of eight channels of dq or dk, and of dv, that an invocation adds up.
 pub(super) fn cols(problem: &AttentionBackwardProblem, tile: &BlockedTile) -> [u32; 2] {
     let units = [problem.channels().units(), problem.attention.value_dim / 8];
@@ -75,7 +78,8 @@ impl Memory {
     ) -> u32 {
         let bytes = match tile {
             Tile::Blocked(tile) => {
-                5 * 16 * u64::from(Self::new(problem, head_rows, tile, side).len)
+                let work = if tile.few_registers { WORK } else { 0 };
+                5 * 16 * u64::from(Self::new(problem, head_rows, tile, side).len) + work
             }
             Tile::Shuffled(_) => {
                 // Pairs and their sums; values, of dO for every stream, or of V and sums of dV.

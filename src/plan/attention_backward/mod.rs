@@ -68,6 +68,21 @@ impl AttentionBackwardPlan {
         Self::with_parts(problem, capabilities, problem.attention.head_rows(), tiles)
     }
 
+    /// The tiles that a tuner should try on a device, for dQ and for dK and dV, the default one
+    /// first. All of them are legal.
+    ///
+    /// # Errors
+    /// As [`AttentionBackwardProblem::plan`].
+    pub fn candidates(
+        problem: &AttentionBackwardProblem,
+        capabilities: &Capabilities,
+    ) -> Result<[Vec<Tile>; 2]> {
+        problem.check()?;
+        let head_rows = problem.attention.head_rows();
+        let of = |side| Tile::candidates(problem, &head_rows, capabilities, side);
+        Ok([of(Side::Queries)?, of(Side::Keys)?])
+    }
+
     fn with_parts(
         problem: &AttentionBackwardProblem,
         caps: &Capabilities,

@@ -157,12 +157,14 @@ fn constants(
         ("ROTATE_Q", p.rotate_q),
         ("UNROTATE", problem.unrotate),
     ];
+    let few_registers = matches!(tile, Tile::Blocked(tile) if tile.few_registers);
     let source = Source::new()
         .numbers(numbers)
         .numbers(problem.channels().numbers())
         .flags(problem.interleaved())
         .flags(p.rules().flags())
-        .flags(flags);
+        .flags(flags)
+        .flags([("FEW_REGISTERS", few_registers)]);
     match tile {
         Tile::Blocked(tile) => staging(source, problem, head_rows, tile, side),
         Tile::Shuffled(_) => source,
@@ -220,8 +222,12 @@ fn files<'a>(
         false => wgsl!("attention_backward/d_bias_none"),
     };
     let kernel = match tile {
-        Tile::Blocked(_) => {
-            vec![wgsl!("attention_backward/stage"), wgsl!("attention_backward")]
+        Tile::Blocked(tile) => {
+            let work = match tile.few_registers {
+                true => wgsl!("attention_backward/work_shared"),
+                false => wgsl!("attention_backward/work_kept"),
+            };
+            vec![work, wgsl!("attention_backward/stage"), wgsl!("attention_backward")]
         }
         Tile::Shuffled(_) => vec![wgsl!("attention_backward_shuffled")],
     };

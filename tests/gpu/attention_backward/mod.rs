@@ -57,7 +57,7 @@ pub fn of(attention: AttentionProblem) -> AttentionBackwardProblem {
 }
 
 /// Tiles of 8 rows and 16: several a call, and quick to compile.
-pub fn small_tile(head_dim: u32) -> Tile {
+pub fn small_tile(head_dim: u32) -> BlockedTile {
     BlockedTile {
         tx: 4,
         ty: 4,
@@ -65,8 +65,8 @@ pub fn small_tile(head_dim: u32) -> Tile {
         col_quads: 1,
         chunk_units: head_dim.div_ceil(8).min(2),
         y_quads: 2,
+        few_registers: false,
     }
-    .into()
 }
 
 impl Case {
@@ -77,7 +77,7 @@ impl Case {
 
     /// In [small tiles](small_tile).
     pub fn small(problem: &AttentionBackwardProblem) -> phasor::Result<Self> {
-        Self::tiled(problem, small_tile(problem.attention.head_dim))
+        Self::tiled(problem, small_tile(problem.attention.head_dim).into())
     }
 
     pub fn tiled(problem: &AttentionBackwardProblem, tile: Tile) -> phasor::Result<Self> {

@@ -3,11 +3,11 @@
 use std::f64::consts::PI;
 
 use phasor::attention::{AttentionProblem, AttentionShape};
-use phasor::attention_backward::AttentionBackwardProblem;
+use phasor::attention_backward::{AttentionBackwardProblem, BlockedTile};
 use phasor::rotary::{Pairing, RopeConfig, RopeRule};
 use phasor::{Bias, DType, HeadMap, MaskHook, OutputHead, Phase};
 
-use super::{Case, control, of};
+use super::{Case, control, of, small_tile};
 use crate::attention::variants::STRIPES;
 use crate::harness::{Ids, Place, Rotation, run_table};
 
@@ -199,6 +199,16 @@ fn rotations_in_the_kernel_and_back() {
 /// channels in several chunks and a tail, mixtures, and some of the pairs turned.
 #[test]
 fn blocked_tiles_with_everything_at_once() {
+    everything_in(small_tile(72));
+}
+
+#[test]
+#[ignore = "takes a software adapter minutes to compile"]
+fn tiles_for_few_registers_with_everything_at_once() {
+    everything_in(BlockedTile { few_registers: true, ..small_tile(72) });
+}
+
+fn everything_in(tile: BlockedTile) {
     let mut problem = everything();
     let p = &mut problem.attention;
     (p.head_dim, p.value_dim, p.heads, p.kv_heads) = (72, 40, three_and_none(), 2);
@@ -210,7 +220,8 @@ fn blocked_tiles_with_everything_at_once() {
         problem.attention.causal = causal;
         let rotations = rotations.clone();
         let shape = AttentionShape::new(2, 21, 23);
-        let case = Case { rotations, shape, size: 1.0, ..Case::small(&problem).unwrap() };
+        let tiled = Case::tiled(&problem, tile.into()).unwrap();
+        let case = Case { rotations, shape, size: 1.0, ..tiled };
         cases.push((format!("causal: {causal}"), case.clone()));
         let padded = Case { kv_lens: Some(vec![7, 20]), ..case };
         cases.push((format!("causal: {causal}, padded"), padded));
