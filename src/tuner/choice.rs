@@ -6,12 +6,13 @@ use core::str::FromStr;
 use crate::plan::attention::{
     AttentionPlan, AttentionProblem, AttentionShape, BlockedTile, MatrixTile, ShuffledTile, Tile,
 };
+use crate::plan::attention_backward::{self as backward, AttentionBackwardPlan};
 use crate::{Capabilities, Error, MatrixSide, Precision, Result};
 
-/// The tile that won, and what it may be used for. `to_string` and `parse` are each other's
-/// inverse.
+/// The tile that won, and what it may be used for: of attention, or the two of its backward pass.
+/// `to_string` and `parse` are each other's inverse.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Choice {
+pub struct Choice<T = Tile> {
     /// Version of this crate.
     pub version: String,
     /// Adapter, backend and driver, as [`Capabilities::adapter`].
@@ -20,20 +21,28 @@ pub struct Choice {
     pub problem: String,
     /// Sizes that were timed. They do not bind: the choice is for calls like these.
     pub shape: String,
-    /// The tile.
-    pub tile: Tile,
+    /// The tile, or those of dQ and of dK and dV.
+    pub tile: T,
     /// Milliseconds of one call with it.
     pub ms: f64,
     /// Milliseconds of one call with the tile of the table.
     pub default_ms: f64,
 }
 
-impl Choice {
+/// What a choice is of, as text.
+pub trait Tiles: Copy {
+    #[doc(hidden)]
+    fn spelled(&self) -> String;
+    #[doc(hidden)]
+    fn read(text: &str) -> Option<Self>;
+}
+
+impl<T: Tiles> Choice<T> {
     pub(super) fn new(
         caps: &Capabilities,
-        problem: &AttentionProblem,
+        problem: String,
         shape: &AttentionShape,
-        tile: Tile,
+        tile: T,
         ms: f64,
         default_ms: f64,
     ) -> Self {
@@ -41,7 +50,7 @@ impl Choice {
             version: env!("CARGO_PKG_VERSION").into(),
             // Names come from drivers; the separator must not be part of one.
             adapter: caps.adapter.replace(SEPARATOR, ","),
-            problem: describe(problem),
+            problem,
             shape: format!("B {} Sq {} Sk {}", shape.batch, shape.seq_q, shape.seq_k),
             tile,
             ms,
@@ -49,6 +58,22 @@ impl Choice {
         }
     }
 
+    fn made_for(&self, problem: &str, capabilities: &Capabilities) -> Result<()> {
+        let adapter = capabilities.adapter.replace(SEPARATOR, ",");
+        let here = [env!("CARGO_PKG_VERSION"), &adapter, problem];
+        let then = [&self.version, &self.adapter, &self.problem];
+        match here.iter().zip(then).find(|(here, then)| here != then) {
+            None => Ok(()),
+            Some((here, then)) => Err(Error::Invalid {
+                what: "tuned choice",
+                needed: "made by this crate version, on this adapter and driver, for this problem",
+                got: format!("made for {then}, used for {here}"),
+            }),
+        }
+    }
+}
+
+impl Choice {
     /// A plan with this tile.
     ///
     /// # Errors
@@ -59,24 +84,31 @@ impl Choice {
         problem: &AttentionProblem,
         capabilities: &Capabilities,
     ) -> Result<AttentionPlan> {
-        let adapter = capabilities.adapter.replace(SEPARATOR, ",");
-        let here = [env!("CARGO_PKG_VERSION"), &adapter, &describe(problem)];
-        let then = [&self.version, &self.adapter, &self.problem];
-        match here.iter().zip(then).find(|(here, then)| here != then) {
-            None => AttentionPlan::with_tile(problem, capabilities, self.tile),
-            Some((here, then)) => Err(Error::Invalid {
-                what: "tuned choice",
-                needed: "made by this crate version, on this adapter and driver, for this problem",
-                got: format!("made for {then}, used for {here}"),
-            }),
-        }
+        self.made_for(&describe(problem), capabilities)?;
+        AttentionPlan::with_tile(problem, capabilities, self.tile)
+    }
+}
+
+impl Choice<[backward::Tile; 2]> {
+    /// A plan with these tiles.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where version, adapter or problem are not those that were tuned;
+    /// otherwise as [`AttentionBackwardPlan::with_tiles`].
+    pub fn plan(
+        &self,
+        problem: &backward::AttentionBackwardProblem,
+        capabilities: &Capabilities,
+    ) -> Result<AttentionBackwardPlan> {
+        self.made_for(&describe_backward(problem), capabilities)?;
+        AttentionBackwardPlan::with_tiles(problem, capabilities, self.tile)
     }
 }
 
 const SEPARATOR: char = '|';
 
 /// What a tile's speed depends on, short of sizes.
-fn describe(problem: &AttentionProblem) -> String {
+pub(super) fn describe(problem: &AttentionProblem) -> String {
     format!(
         "attention H {}/{}/{} D {} Dv {} {} q {} k {} v {} out {}{}",
         problem.heads.heads().len(),
@@ -97,7 +129,12 @@ fn describe(problem: &AttentionProblem) -> String {
     )
 }
 
-impl fmt::Display for Choice {
+pub(super) fn describe_backward(problem: &backward::AttentionBackwardProblem) -> String {
+    let of = if problem.unrotate { "un-rotated" } else { "rotated" };
+    format!("gradients of {of}, {}", describe(&problem.attention))
+}
+
+impl<T: Tiles> fmt::Display for Choice<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -106,14 +143,14 @@ impl fmt::Display for Choice {
             self.adapter,
             self.problem,
             self.shape,
-            spelled(&self.tile),
+            self.tile.spelled(),
             self.ms,
             self.default_ms,
         )
     }
 }
 
-impl FromStr for Choice {
+impl<T: Tiles> FromStr for Choice<T> {
     type Err = Error;
 
     fn from_str(line: &str) -> Result<Self> {
@@ -125,7 +162,7 @@ impl FromStr for Choice {
     }
 }
 
-impl Choice {
+impl<T: Tiles> Choice<T> {
     fn read(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.trim().split(SEPARATOR).collect();
         let &[version, adapter, problem, shape, tile, ms, default_ms] = fields.as_slice() else {
@@ -136,10 +173,63 @@ impl Choice {
             adapter: adapter.into(),
             problem: problem.into(),
             shape: shape.into(),
-            tile: read_tile(tile)?,
+            tile: T::read(tile)?,
             ms: ms.parse().ok()?,
             default_ms: default_ms.parse().ok()?,
         })
+    }
+}
+
+impl Tiles for Tile {
+    fn spelled(&self) -> String {
+        spelled(self)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        read_tile(text)
+    }
+}
+
+impl Tiles for [backward::Tile; 2] {
+    fn spelled(&self) -> String {
+        self.map(|tile| spelled_backward(&tile)).join(";")
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let (of_queries, of_keys) = text.split_once(';')?;
+        Some([read_backward(of_queries)?, read_backward(of_keys)?])
+    }
+}
+
+fn spelled_backward(tile: &backward::Tile) -> String {
+    match *tile {
+        backward::Tile::Blocked(t) => format!(
+            "{},{},{},{},{},{},{}",
+            t.tx, t.ty, t.row_pairs, t.col_quads, t.chunk_units, t.y_quads, t.few_registers,
+        ),
+        backward::Tile::Shuffled(t) => format!("{},{},{}", t.lanes, t.row_pairs, t.col_quads),
+    }
+}
+
+fn read_backward(text: &str) -> Option<backward::Tile> {
+    let parts: Vec<&str> = text.split(',').collect();
+    let number = |i: usize| parts.get(i)?.parse().ok();
+    match parts.len() {
+        7 => Some(backward::Tile::Blocked(backward::BlockedTile {
+            tx: number(0)?,
+            ty: number(1)?,
+            row_pairs: number(2)?,
+            col_quads: number(3)?,
+            chunk_units: number(4)?,
+            y_quads: number(5)?,
+            few_registers: parts[6].parse().ok()?,
+        })),
+        3 => Some(backward::Tile::Shuffled(backward::ShuffledTile {
+            lanes: number(0)?,
+            row_pairs: number(1)?,
+            col_quads: number(2)?,
+        })),
+        _ => None,
     }
 }
 
@@ -214,7 +304,7 @@ mod tests {
         let problem = AttentionProblem::new(HeadMap::ropepp(4).unwrap(), 2, 64);
         let tile = *problem.plan(&caps).unwrap().tile();
         let shape = AttentionShape::new(1, 100, 100);
-        (Choice::new(&caps, &problem, &shape, tile, 1.25, 2.5), problem, caps)
+        (Choice::new(&caps, describe(&problem), &shape, tile, 1.25, 2.5), problem, caps)
     }
 
     #[test]
@@ -233,6 +323,28 @@ mod tests {
             let matrices = Choice { tile: Tile::Matrices(tile), ..shuffled.clone() };
             assert_eq!(matrices.to_string().parse::<Choice>().unwrap(), matrices);
         }
+    }
+
+    #[test]
+    fn a_line_of_two_tiles_reads_back() {
+        let (_, forward, caps) = choice();
+        let problem = backward::AttentionBackwardProblem::new(forward.clone());
+        let plan = problem.plan(&caps).unwrap();
+        let shape = AttentionShape::new(1, 100, 100);
+        let described = describe_backward(&problem);
+        let shuffled = backward::ShuffledTile { lanes: 8, row_pairs: 1, col_quads: 4 };
+        for tile in [plan.tiles_of_passes(), [plan.tiles_of_passes()[0], shuffled.into()]] {
+            let choice = Choice::new(&caps, described.clone(), &shape, tile, 1.25, 2.5);
+            let read: Choice<[backward::Tile; 2]> = choice.to_string().parse().unwrap();
+            assert_eq!(read, choice);
+        }
+        let tile = plan.tiles_of_passes();
+        let choice = Choice::new(&caps, described, &shape, tile, 1.25, 2.5);
+        assert_eq!(choice.plan(&problem, &caps).unwrap(), plan);
+        let rotated = AttentionProblem { rotate_q: true, ..forward };
+        let other = backward::AttentionBackwardProblem::new(rotated);
+        assert!(matches!(choice.plan(&other, &caps), Err(Error::Invalid { .. })));
+        assert!(choice.to_string().parse::<Choice>().is_err());
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use wgpu::util::DeviceExt as _;
 
 use crate::attention::{Attention, AttentionBindings};
+use crate::attention_backward::{AttentionBackward, AttentionBackwardBindings};
 use crate::plan::attention::{AttentionProblem, AttentionShape};
+use crate::plan::attention_backward::AttentionBackwardPlan;
 use crate::{DType, Dispatch, Layout, Result, Tensor};
 
 /// A timed submission lasts this long at least, where the call allows.
@@ -14,13 +16,113 @@ const ROUNDS: u32 = 3;
 /// A GPU that was idle while kernels were compiled takes this long to come back to its clocks.
 const WARM: Duration = Duration::from_millis(300);
 
-/// A device and the tensors of a call.
+type Stored = (wgpu::Buffer, DType, Layout);
+
+/// The tensors of a call.
+pub(super) struct Call {
+    shape: AttentionShape,
+    /// q, k, v, out.
+    tensors: [Stored; 4],
+}
+
+impl Call {
+    pub(super) fn new(
+        device: &wgpu::Device,
+        problem: &AttentionProblem,
+        shape: &AttentionShape,
+    ) -> Result<Self> {
+        let AttentionShape { batch, seq_q, seq_k, .. } = *shape;
+        let heads_out = problem.heads.heads().len() as u32;
+        let (q_heads, kv_heads) = (problem.heads.q_heads(), problem.kv_heads);
+        let (dim, value_dim) = (problem.head_dim, problem.value_dim);
+        let make = |dtype, heads, seq, dim| stored(device, dtype, [batch, heads, seq, dim]);
+        let tensors = [
+            make(problem.q_dtype, q_heads, seq_q, dim)?,
+            make(problem.kv_dtype, kv_heads, seq_k, dim)?,
+            make(problem.kv_dtype, kv_heads, seq_k, value_dim)?,
+            make(problem.out_dtype, heads_out, seq_q, value_dim)?,
+        ];
+        Ok(Self { shape: *shape, tensors })
+    }
+
+    pub(super) fn outputs(&self) -> &[Stored] {
+        &self.tensors[3..]
+    }
+
+    pub(super) fn bind(&self, device: &wgpu::Device, kernel: &Attention) -> Result<Dispatch> {
+        let [q, k, v, out] = self.tensors.each_ref().map(tensor);
+        kernel.bind(device, &self.shape, &AttentionBindings::new(q, k, v, out))
+    }
+}
+
+/// The tensors of a backward call. Its log-sum-exps are no softmax's, so weights do not sum to 1;
+/// that makes no difference to the time.
+pub(super) struct BackwardCall {
+    call: Call,
+    lse: Stored,
+    d_out: Stored,
+    /// dq, dk, dv.
+    gradients: [Stored; 3],
+    workspace: wgpu::Buffer,
+}
+
+impl BackwardCall {
+    pub(super) fn new(
+        device: &wgpu::Device,
+        plan: &AttentionBackwardPlan,
+        shape: &AttentionShape,
+    ) -> Result<Self> {
+        let problem = &plan.problem().attention;
+        let AttentionShape { batch, seq_q, seq_k, .. } = *shape;
+        let heads_out = problem.heads.heads().len() as u32;
+        let (q_heads, kv_heads) = (problem.heads.q_heads(), problem.kv_heads);
+        let (dim, value_dim) = (problem.head_dim, problem.value_dim);
+        let make = |dtype, heads, seq, dim| stored(device, dtype, [batch, heads, seq, dim]);
+        let rows = batch.saturating_mul(seq_q);
+        Ok(Self {
+            call: Call::new(device, problem, shape)?,
+            lse: make(DType::F32, heads_out, seq_q, 1)?,
+            d_out: make(problem.out_dtype, heads_out, seq_q, value_dim)?,
+            gradients: [
+                make(DType::F32, q_heads, seq_q, dim)?,
+                make(DType::F32, kv_heads, seq_k, dim)?,
+                make(DType::F32, kv_heads, seq_k, value_dim)?,
+            ],
+            workspace: device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("tuner"),
+                size: plan.workspace_bytes(shape, rows).next_multiple_of(16).max(16),
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            }),
+        })
+    }
+
+    pub(super) fn outputs(&self) -> &[Stored] {
+        &self.gradients
+    }
+
+    pub(super) fn bind(
+        &self,
+        device: &wgpu::Device,
+        kernel: &AttentionBackward,
+    ) -> Result<Dispatch> {
+        let [q, k, v, out] = self.call.tensors.each_ref().map(tensor);
+        let bindings = AttentionBackwardBindings::new(
+            [q, k, v],
+            (out, self.lse.0.as_entire_buffer_binding()),
+            tensor(&self.d_out),
+            self.gradients.each_ref().map(tensor),
+            self.workspace.as_entire_buffer_binding(),
+        );
+        kernel.bind(device, &self.call.shape, &bindings)
+    }
+}
+
+/// A device, and what calls on it write, all of one type.
 pub(super) struct Bench<'a> {
     device: &'a wgpu::Device,
     queue: &'a wgpu::Queue,
-    shape: AttentionShape,
-    /// q, k, v, out.
-    tensors: [(wgpu::Buffer, DType, Layout); 4],
+    outputs: &'a [Stored],
     staging: wgpu::Buffer,
 }
 
@@ -28,57 +130,27 @@ impl<'a> Bench<'a> {
     pub(super) fn new(
         device: &'a wgpu::Device,
         queue: &'a wgpu::Queue,
-        problem: &AttentionProblem,
-        shape: &AttentionShape,
-    ) -> Result<Self> {
-        let AttentionShape { batch, seq_q, seq_k, .. } = *shape;
-        let heads_out = problem.heads.heads().len() as u32;
-        let (dim, value_dim) = (problem.head_dim, problem.value_dim);
-        let make = |dtype, shape: [u32; 4], usage| -> Result<_> {
-            let layout = Layout::bhsd(shape)?;
-            let elements = layout.last_index("tuner")?.map_or(0, |last| u64::from(last) + 1);
-            let buffer = device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
-                label: Some("tuner"),
-                contents: &pattern(elements, dtype),
-                usage: wgpu::BufferUsages::STORAGE | usage,
-            });
-            Ok((buffer, dtype, layout))
-        };
-        let read = wgpu::BufferUsages::empty();
-        let tensors = [
-            make(problem.q_dtype, [batch, problem.heads.q_heads(), seq_q, dim], read)?,
-            make(problem.kv_dtype, [batch, problem.kv_heads, seq_k, dim], read)?,
-            make(problem.kv_dtype, [batch, problem.kv_heads, seq_k, value_dim], read)?,
-            make(
-                problem.out_dtype,
-                [batch, heads_out, seq_q, value_dim],
-                wgpu::BufferUsages::COPY_SRC,
-            )?,
-        ];
+        outputs: &'a [Stored],
+    ) -> Self {
         let staging = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("tuner"),
-            size: tensors[3].0.size(),
+            size: outputs.iter().map(|output| output.0.size()).sum(),
             usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
             mapped_at_creation: false,
         });
-        Ok(Self { device, queue, shape: *shape, tensors, staging })
+        Self { device, queue, outputs, staging }
     }
 
-    pub(super) fn bind(&self, kernel: &Attention) -> Result<Dispatch> {
-        let tensor = |i: usize| {
-            let (buffer, dtype, layout) = &self.tensors[i];
-            Tensor::new(buffer, *dtype, *layout)
-        };
-        let bindings = AttentionBindings::new(tensor(0), tensor(1), tensor(2), tensor(3));
-        kernel.bind(self.device, &self.shape, &bindings)
-    }
-
-    /// Runs a call once and reads its output, widened to f32.
+    /// Runs a call once and reads its output, or its gradients, widened to f32.
     pub(super) fn run(&self, call: &Dispatch) -> Vec<f32> {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         call.encode(&mut encoder);
-        let (out, dtype, _) = &self.tensors[3];
-        encoder.copy_buffer_to_buffer(out, 0, &self.staging, 0, None);
+        let dtype = self.outputs.first().map_or(DType::F32, |output| output.1);
+        let mut end = 0;
+        for (output, ..) in self.outputs {
+            encoder.copy_buffer_to_buffer(output, 0, &self.staging, end, None);
+            end += output.size();
+        }
         self.queue.submit([encoder.finish()]);
         self.staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
         self.wait();
@@ -143,6 +215,21 @@ impl<'a> Bench<'a> {
     }
 }
 
+fn stored(device: &wgpu::Device, dtype: DType, shape: [u32; 4]) -> Result<Stored> {
+    let layout = Layout::bhsd(shape)?;
+    let elements = layout.last_index("tuner")?.map_or(0, |last| u64::from(last) + 1);
+    let buffer = device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+        label: Some("tuner"),
+        contents: &pattern(elements, dtype),
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+    });
+    Ok((buffer, dtype, layout))
+}
+
+fn tensor((buffer, dtype, layout): &Stored) -> Tensor<'_> {
+    Tensor::new(buffer, *dtype, *layout)
+}
+
 /// Numbers in (−1, 1) that look alike everywhere: multiples of the golden ratio, without their
 /// whole parts. Their products give scores of no particular order.
 fn pattern(elements: u64, dtype: DType) -> Vec<u8> {
@@ -160,9 +247,11 @@ fn pattern(elements: u64, dtype: DType) -> Vec<u8> {
     bytes
 }
 
-/// Whether two outputs differ by rounding only. Values lie within (−1, 1).
+/// Whether two outputs differ by rounding only. Values lie within (−1, 1), and gradients of them
+/// are as large as the rows that they are summed over.
 pub(super) fn agree(expected: &[f32], got: &[f32]) -> bool {
+    let size = expected.iter().fold(1.0, |size: f32, x| size.max(x.abs()));
     expected.len() == got.len()
         && !got.is_empty()
-        && expected.iter().zip(got).all(|(a, b)| (a - b).abs() <= 4e-3)
+        && expected.iter().zip(got).all(|(a, b)| (a - b).abs() <= 4e-3 * size)
 }

@@ -27,4 +27,5 @@ mod real_caches;
 mod rope;
 mod scores;
 mod selftest;
+mod tuner;
 mod wrong_calls;

@@ -1,5 +1,5 @@
-//! Finds the fastest attention tile on this adapter for prefill of the given sizes, and prints the
-//! ranking beside the tile that the crate would take by itself.
+//! Finds the fastest tile of attention on this adapter for prefill of the given sizes, or the tiles
+//! of its backward pass, and prints the ranking beside what the crate would take by itself.
 //!
 //! ```sh
 //! cargo run --release --bin tune -- --dim 128 --seconds 20
@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use phasor::attention::{AttentionProblem, AttentionShape};
+use phasor::attention::{AttentionProblem, AttentionShape, Tile};
+use phasor::attention_backward::{self as backward, AttentionBackwardProblem};
 use phasor::{DType, HeadMap, Precision, tuner};
 use phasor_kit::gpu::{Gpu, precision};
 
@@ -39,6 +40,9 @@ struct Args {
     /// Use matrix units although none of this crate's kernels ran on the driver's, which may crash
     #[arg(long)]
     insist: bool,
+    /// Tiles of the backward pass
+    #[arg(long)]
+    backward: bool,
     /// Time for each problem
     #[arg(long, default_value_t = 20.0)]
     seconds: f64,
@@ -79,17 +83,35 @@ fn run(args: &Args) -> Result<()> {
 fn one(gpu: &Gpu, args: &Args, name: &str, problem: &AttentionProblem) -> Result<()> {
     let shape = AttentionShape::new(1, args.seq, args.seq);
     let budget = Duration::try_from_secs_f64(args.seconds)?;
-    let caps = gpu.tested(problem.precision, args.insist);
-    problem.plan(&caps)?;
-    // The self-test has passed, so that tiles which it did not probe may be tried.
-    let caps = caps.insist_on_matrices();
+    let name = format!("{name}, D {}, S {}", problem.head_dim, args.seq);
     let (device, queue) = (&gpu.device, &gpu.queue);
-    let tuning = tuner::attention_with(device, queue, &caps, problem, &shape, budget)?;
-    let flops = problem.plan(&caps)?.cost(&shape).flops as f64;
+    if args.backward {
+        let problem = AttentionBackwardProblem::new(problem.clone());
+        let tuning = tuner::attention_backward(device, queue, &problem, &shape, budget)?;
+        let flops = problem.plan(&gpu.capabilities())?.cost(&shape).flops;
+        let both = |[dq, dk_dv]: [backward::Tile; 2]| format!("dq {dq}; dk, dv {dk_dv}");
+        ranking(args, &format!("{name}, backward"), &tuning, flops, both);
+    } else {
+        let caps = gpu.tested(problem.precision, args.insist);
+        problem.plan(&caps)?;
+        // The self-test has passed, so that tiles which it did not probe may be tried.
+        let caps = caps.insist_on_matrices();
+        let tuning = tuner::attention_with(device, queue, &caps, problem, &shape, budget)?;
+        let flops = problem.plan(&caps)?.cost(&shape).flops;
+        ranking(args, &name, &tuning, flops, |tile: Tile| tile.to_string());
+    }
+    Ok(())
+}
+
+fn ranking<T: tuner::Tiles + PartialEq>(
+    args: &Args,
+    name: &str,
+    tuning: &tuner::Tuning<T>,
+    flops: u64,
+    described: impl Fn(T) -> String,
+) {
     println!(
-        "\n{name}, D {}, S {}: {} of {} tiles timed, {} wrong",
-        problem.head_dim,
-        args.seq,
+        "\n{name}: {} of {} tiles timed, {} wrong",
         tuning.trials.len(),
         tuning.candidates,
         tuning.wrong.len(),
@@ -99,9 +121,8 @@ fn one(gpu: &Gpu, args: &Args, name: &str, problem: &AttentionProblem) -> Result
     let default = &tuning.trials[0];
     let place = trials.iter().position(|trial| trial == default).unwrap_or(0) + 1;
     println!("  default, place {place}:");
-    for (tile, ms) in std::iter::once(default).chain(trials.iter().take(args.show)) {
-        println!("  {ms:9.3} ms {:9.1} GFLOP/s  {tile}", flops / ms * 1e-6);
+    for &(tile, ms) in std::iter::once(default).chain(trials.iter().take(args.show)) {
+        println!("  {ms:9.3} ms {:9.1} GFLOP/s  {}", flops as f64 / ms * 1e-6, described(tile));
     }
     println!("{}", tuning.choice);
-    Ok(())
 }
