@@ -43,9 +43,8 @@
 //! # Error bounds
 //!
 //! `cargo run --release --bin certify` measures the largest error of every kernel and dtype on the
-//! adapter at hand (but of gradients of linear attention, for which no bound is derived), against
-//! the f64 oracle, and holds each element to the bound that follows from these rules. u = 2⁻²⁴ is
-//! half an ulp of 1 in f32.
+//! adapter at hand, against the f64 oracle, and holds each element to the bound that follows from
+//! these rules. u = 2⁻²⁴ is half an ulp of 1 in f32.
 //!
 //! * WGSL (§15.7.4) rounds +, −, · correctly: relative error u. A division has 2.5 ulp, `exp2(x)`
 //!   and `exp(x)` have 3 + 2|x| ulp, `log2` 3 ulp or 2⁻²¹ near 1; an ulp is at most 2u of the
@@ -77,6 +76,11 @@
 //!   alike with |q| and n terms of all queries of its heads, and dv by Σ P (ρ + γ_{n+8}) |dO|.
 //! * **Linear attention**: features within (3 + 2|x|) 2u, rotated by 4u; numerator and denominator
 //!   are sums of F·S products, so relative to Σ|weights · v| and to the denominator γ_{F+S+64}.
+//! * **Its gradients**, given out: every term has four features (one may be the derivative of the
+//!   feature map), a denominator and two sums at most, so it is off by ρ = γ_{2(F+S)+64} + 4 (3 +
+//!   2|x|) 2u + 48u of itself; with e = |dO| / den, dq by Σⱼ (ρ (e·|v|) |Rφ(k)| + ε φ(k)), dk alike
+//!   with φ(q), dv by Σ ρ |weights| e, where ε = ρ Σ e|out| and the rounding of the stored out, and
+//!   |Rφ| is the sum of the pair's members.
 //! * **Storage** adds half an ulp of what is stored (f16: 2⁻¹¹ of the value); int8 half a step, a
 //!   254th of the row's largest; q4 up to a step, an eighth of the block's largest, since the far
 //!   end of the scale has no code.

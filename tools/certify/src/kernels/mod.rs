@@ -3,6 +3,7 @@
 mod backward;
 mod cache;
 mod linear;
+mod linear_backward;
 mod reference;
 mod softmax;
 
@@ -27,10 +28,7 @@ pub const ALL: [(KernelKind, Result<Measure, &str>); KernelKind::ALL.len()] = [
     (KernelKind::Decode, Ok(cache::decode)),
     (KernelKind::Merge, Ok(cache::merge)),
     (KernelKind::LinearAttention, Ok(linear::linear)),
-    (
-        KernelKind::LinearAttentionBackward,
-        Err("no bound of its gradients is derived; the tests hold them to the error of an f32 run"),
-    ),
+    (KernelKind::LinearAttentionBackward, Ok(linear_backward::linear)),
 ];
 
 #[test]
