@@ -35,6 +35,9 @@ struct Options {
     /// Which variants.
     #[arg(long, value_enum, default_value_t = Selection::All)]
     select: Selection,
+    /// Only variants with this in their name.
+    #[arg(long, default_value = "")]
+    named: String,
     /// Writes everything as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -92,7 +95,10 @@ fn main() -> Result<ExitCode> {
         let gpu = Gpu::named(name)?;
         match &options.compile {
             Some(file) => compile::probe(&gpu, file)?,
-            None => probe::probe(&gpu, options.select, options.tile, options.sharing)?,
+            None => {
+                let Options { select, tile, sharing, named, .. } = &options;
+                probe::probe(&gpu, (*select, named.as_str()), *tile, *sharing)?;
+            }
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -162,7 +168,7 @@ fn run(gpu: &Gpu, root: &Path, options: &Options) -> Result<Vec<Record>> {
     let mut command = gpu.command(root, &program)?;
     command.args(["--probe", gpu.name]);
     for (name, value) in std::env::args().skip(1).zip(std::env::args().skip(2)) {
-        if ["--tile", "--select", "--sharing"].contains(&name.as_str()) {
+        if ["--tile", "--select", "--sharing", "--named"].contains(&name.as_str()) {
             command.args([name, value]);
         }
     }

@@ -79,11 +79,18 @@ pub fn capabilities(matrices: bool) -> Result<Capabilities> {
     })
 }
 
-/// Compiles all variants with the driver that the loader finds.
-pub fn probe(gpu: &Gpu, selection: Selection, tile: Option<Tile>, sharing: Sharing) -> Result<()> {
+/// Compiles the variants of a selection that have `named` in their name, with the driver that the
+/// loader finds.
+pub fn probe(
+    gpu: &Gpu,
+    (selection, named): (Selection, &str),
+    tile: Option<Tile>,
+    sharing: Sharing,
+) -> Result<()> {
     let caps = capabilities(selection == Selection::Matrices)?.sharing(sharing);
     let driver = Driver::open()?;
-    for variant in variants(&caps, selection, tile)? {
+    let variants = variants(&caps, selection, tile)?;
+    for variant in variants.into_iter().filter(|variant| variant.name.contains(named)) {
         let mut record = Record {
             gpu: gpu.name.into(),
             driver: driver.description.clone(),
