@@ -140,7 +140,8 @@ fn loss(model: &mut Model, text: &str) -> f32 {
 #[test]
 fn the_repositorys_trained_models_know_their_text() {
     let gpu = Gpu::new().unwrap();
-    // Of Hamlet, which was held out. docs/training.md: a perplexity of 6.0 and 6.2, 12.1 of bigrams.
+    // Of Hamlet, which was held out. docs/training.md: a perplexity of 6.0 and 6.2, 12.1 of
+    // bigrams.
     let text = "To die, to sleep;\nTo sleep, perchance to dream. Ay, there's the";
     for name in ["ec", "eh"] {
         let path = data(&format!("../../burn/models/{name}/model.safetensors"));
