@@ -157,29 +157,23 @@ fn drafts() {
     run(cases);
 }
 
-/// Keys and values of different types; those of one are held where pages are contiguous slots.
+/// Keys and values of different types, f32 and f16 outside; those of one type are held where pages
+/// are contiguous slots.
 #[test]
 fn storage() {
     let mut cases = Vec::new();
     let (f32, f16, int8, q4) = (CacheType::F32, CacheType::F16, CacheType::Int8, CacheType::Q4);
-    for (k, v) in [(f32, int8), (int8, f16), (f16, q4), (q4, f32)] {
+    for (k, v, dtype, splits) in [
+        (f32, int8, DType::F32, None),
+        (int8, f16, DType::F16, None),
+        (f16, q4, DType::F32, None),
+        (q4, f32, DType::F16, Some(4)),
+    ] {
         let mut case = small(both(), 2, 32, &[1, 37, 90]);
         (case.problem.cache.k, case.problem.cache.v) = (k, v);
-        cases.push((format!("k {k}, v {v}"), case));
+        (case.problem.q_dtype, case.problem.out_dtype, case.splits) = (dtype, dtype, splits);
+        cases.push((format!("k {k}, v {v}, {dtype} outside, splits: {splits:?}"), case));
     }
-    cases.push((
-        "f16 outside".into(),
-        case(|c| {
-            (c.problem.q_dtype, c.problem.out_dtype) = (DType::F16, DType::F16);
-        }),
-    ));
-    cases.push((
-        "f16 outside, split".into(),
-        case(|c| {
-            (c.problem.q_dtype, c.problem.out_dtype) = (DType::F16, DType::F16);
-            c.splits = Some(4);
-        }),
-    ));
     run(cases);
 }
 

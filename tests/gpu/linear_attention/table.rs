@@ -84,8 +84,6 @@ fn cases() -> Result<Vec<(String, Case)>> {
         let problem = LinearAttentionProblem { pairing, rotary_dim, heads, ..plain.clone() };
         add(&name, with(problem));
     }
-    add("grouped heads", with(Case::plain(6, 2, 32)?));
-
     let custom = FeatureMap::Custom(FeatureHook::new(SOFTPLUS)?);
     let hooked = LinearAttentionProblem { feature_map: custom, rotary_dim: 0, ..plain.clone() };
     add("a hook, and nothing rotates", with(hooked));
@@ -95,7 +93,7 @@ fn cases() -> Result<Vec<(String, Case)>> {
         out_dtype: DType::F16,
         ..problem
     };
-    add("f16", with(halves(plain.clone())));
+    add("f16, grouped heads", with(halves(Case::plain(6, 2, 32)?)));
     for (features, head_dim, directions, causal) in
         [(100, 32, Directions::Orthogonal, true), (64, 20, Directions::Independent, false)]
     {
