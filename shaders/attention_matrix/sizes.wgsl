@@ -5,7 +5,7 @@
 //     half_tile    k [key, first members | second members] under p [stream, query, key], then v
 //                  [key, channel] or, VALUE_TURNED, [channel, key]; at first q as k
 //
-// each of them as often as it has parts (halves.wgsl), the high parts first;
+// each of them as often as it has parts (parts.wgsl), the high parts first;
 //
 //     single_tile  s [query, key] of one stream, or a run of fragments of o
 //

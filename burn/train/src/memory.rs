@@ -79,7 +79,8 @@ impl Need {
         [batch, seq]: [usize; 2],
         implementation: Implementation,
     ) -> Self {
-        let Row { width, qkv, outputs, mlp, scores, logits } = Row::of(sizes, seq, implementation);
+        let of_row = Row::of(sizes, seq, implementation);
+        let Row { width, qkv, outputs, mlp, scores, logits } = of_row;
         // Kept for the way back: norms and sums; q and k before and after they are rotated, v, and
         // what attention gives before and after it is divided; five of SwiGLU; exponentials.
         let layer = 7.0 * width + 2.0 * qkv + 3.0 * outputs + 5.0 * mlp + scores;
@@ -87,7 +88,7 @@ impl Need {
         let passing = (2.0 * scores).max(2.0 * mlp);
         let row = sizes.layers as f64 * layer + 2.0 * width + 4.0 * logits + passing;
         let rows = batch as f64 * seq as f64;
-        let largest = width.max(mlp).max(scores).max(logits).max(outputs) * rows;
+        let largest = of_row.largest() * rows;
         let weights = sizes.parameters();
         // Weights, their change, both moments, and the new ones of each; gradients, one by one and
         // as a vector.
@@ -104,10 +105,11 @@ impl Need {
         [batch, seq]: [usize; 2],
         implementation: Implementation,
     ) -> Self {
-        let Row { width, qkv, outputs, mlp, scores, logits } = Row::of(sizes, seq, implementation);
+        let of_row = Row::of(sizes, seq, implementation);
+        let Row { width, qkv, outputs, mlp, scores, logits } = of_row;
         let passing = (2.0 * qkv + 2.0 * outputs + 3.0 * scores).max(4.0 * mlp).max(3.0 * logits);
         let rows = batch as f64 * seq as f64;
-        let largest = width.max(mlp).max(scores).max(logits).max(outputs) * rows;
+        let largest = of_row.largest() * rows;
         let weights = sizes.parameters();
         Self {
             weights: weights * BYTES,
@@ -176,6 +178,12 @@ impl Row {
             },
             logits: sizes.vocabulary as f64,
         }
+    }
+
+    /// Of the largest tensor that steps make.
+    fn largest(&self) -> f64 {
+        let Self { width, outputs, mlp, scores, logits, .. } = *self;
+        width.max(mlp).max(scores).max(logits).max(outputs)
     }
 }
 

@@ -133,11 +133,9 @@ pub fn quick_tile(head_dim: u32) -> Tile {
 /// How products are computed in these tables: on matrix units where `PRECISION` says so. What the
 /// kernel does not do there is not in the tables that `scripts/adapter-matrix.sh` runs so.
 pub fn precision() -> Precision {
-    match std::env::var("PRECISION").as_deref() {
-        Err(_) | Ok("f32") => Precision::F32,
-        Ok("f16") => Precision::F16Products,
-        Ok("f16x3") => Precision::F16x3Products,
-        Ok(other) => panic!("PRECISION={other}: f32, f16 or f16x3"),
+    match std::env::var("PRECISION") {
+        Err(_) => Precision::F32,
+        Ok(name) => phasor_kit::gpu::precision(&name).expect("PRECISION"),
     }
 }
 
