@@ -16,7 +16,8 @@
 //! | a score of −∞, or below −3.4·10³⁸ in base 2 | the key has no weight; a NaN in its value may show all the same |
 //! | a score of +∞ | the row is NaN |
 //! | ±∞ in v | that channel of the rows that see the key is ±∞, or NaN where both meet |
-//! | ±∞ in q or k | the scores that IEEE 754 gives; NaN where the kernel also turns or mixes by a phase, and in three f16 products for one, since an infinite key has no low part |
+//! | ±∞ in q or k | the scores that IEEE 754 gives; NaN where the kernel also turns or mixes by a phase. In three f16 products for one also NaN where the other number has no high part: q below 2⁻¹⁶ of its row's largest, k below 6·10⁻⁵, ±∞; or q is in f16 and k in f32 |
+//! | on matrix units: k and v past ±65504, q too with one f16 product | as ±∞ |
 //! | a row that sees no key, or whose scores are all −∞ | output 0, log-sum-exp −∞, whatever the keys hold |
 //! | a bias of −∞ | the key is masked, whatever its score, and whatever a hook makes of it |
 //! | a finite bias of any size, the lowest of f16 and f32 among them | it is added and hides nothing: beside keys without it, a key with f32's lowest has no weight; a row all of whose keys have it is the mean of their values, log-sum-exp that number. Between −10⁵ and there it takes digits of the score as f32 does |

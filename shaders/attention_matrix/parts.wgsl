@@ -9,11 +9,13 @@ const LOW: f32 = 2048.0;
 const SHRUNK: f32 = 1.0 / LOW;
 
 // The first 11 bits, rounded in whole numbers: compilers drop f32(f16(x)). 0 where f16 may have
-// nothing left of it; the low part then has it all.
+// nothing left of it, and where it has no finite number for it, 2^-14 and 65520: the low part then
+// has it all. An infinite key so meets one part of a query, the high one, and not two of either
+// sign, which would give NaN.
 fn high(x: vec4<f32>) -> vec4<f32> {
     let bits = bitcast<vec4<u32>>(x);
-    let small = (bits & vec4(0x7fffffffu)) < vec4(0x38800000u);
-    return bitcast<vec4<f32>>(select((bits + vec4(0x1000u)) & vec4(0xffffe000u), vec4(0u), small));
+    let past = (bits & vec4(0x7fffffffu)) - vec4(0x38800000u) >= vec4(0x0efff000u);
+    return bitcast<vec4<f32>>(select((bits + vec4(0x1000u)) & vec4(0xffffe000u), vec4(0u), past));
 }
 
 // Part n of a number of a key or value that has so many: all of it, or a high and a low one.

@@ -15,6 +15,9 @@ const LAZY: f32 = 15.0;
 /// times as large.
 const LOW: f32 = 2048.0;
 
+/// What f16 rounds to infinity.
+const PAST_F16: f32 = 65520.0;
+
 /// [`attention_with`] in f32, rounded where a kernel of this precision rounds. Its error against
 /// the f64 oracle is the yardstick for the kernel. With [`Precision::F32`] it is `attention_with`.
 ///
@@ -83,9 +86,10 @@ fn rounded(x: f32) -> f32 {
     f32::from_bits(x.to_bits().wrapping_add(0x1000) & 0xffff_e000)
 }
 
-/// The high part of a number; 0 where f16 may have nothing left of it.
+/// The high part of a number; 0 where f16 may have nothing left of it, or no finite number for it.
 fn high(x: f32) -> f32 {
-    if x.abs() < f16::MIN_POSITIVE.to_f32() { 0.0 } else { rounded(x) }
+    let within = f16::MIN_POSITIVE.to_f32()..PAST_F16;
+    if within.contains(&x.abs()) { rounded(x) } else { 0.0 }
 }
 
 /// Both parts of a key's or value's number.
@@ -259,6 +263,14 @@ mod tests {
             let (high, low) = parts_of_queries(&[x, 3.0 * x, -0.1 * x], 3);
             assert!((high[2] + low[2] + 0.1 * x).abs() <= x * 2.0_f32.powi(-24));
         }
+        // The last number of f16 and what rounds to it; past it all is infinite, in one part.
+        for x in [65504.0, 65519.0] {
+            assert_eq!(parts_of(x), [65504.0, x - 65504.0]);
+        }
+        for x in [65520.0, 1e6, f32::INFINITY] {
+            assert_eq!(parts_of(-x), [0.0, f32::NEG_INFINITY]);
+        }
+        assert!(parts_of(f32::NAN)[1].is_nan());
     }
 
     #[test]

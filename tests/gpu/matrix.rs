@@ -130,8 +130,8 @@ fn a_self_test_opens_the_tiles() {
     println!("{}", problem.plan(&report.apply(caps)).unwrap());
 }
 
-/// f16 ends at 65504: a value past it is infinite to the rows that see it, and nothing to the
-/// others.
+/// f16 ends at 65504: a key or value past it is infinite to the rows that see it, and nothing to
+/// the others.
 #[test]
 #[ignore = "needs matrix units; scripts/adapter-matrix.sh runs it on lavapipe 26.2"]
 fn values_past_f16() {
@@ -154,6 +154,18 @@ fn values_past_f16() {
             }
             _ => assert_eq!(got.to_bits(), wanted.to_bits(), "{at}"),
         }
+    }
+    // A key's number is infinite to every row, and masks it or makes the row NaN.
+    for x in [1e5, -1e6] {
+        let with = |x| {
+            let mut large = inputs.clone();
+            large.k[20 * 16 + 3] = x;
+            case.run(lab(), &large).unwrap()
+        };
+        let (got, wanted) = (with(x), with(f32::INFINITY.copysign(x)));
+        let same = |(a, b): (&f32, &f32)| a == b || a.is_nan() && b.is_nan();
+        assert!(wanted.out.iter().any(|x| x.is_nan()), "{x}");
+        assert!(got.out.iter().zip(&wanted.out).all(same), "{x}");
     }
 }
 
