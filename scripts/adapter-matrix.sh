@@ -63,13 +63,18 @@ row lavapipe26 tools/gpu-lab/setup.sh "$libraries/libvulkan_lvp.so" \
 # scores is held to a bound of f32, which values in f16 do not keep.
 f16='matrix:: attention::sizes attention::variants attention::sequences attention::heads
     attention::features attention::storage attention::rotary attention::dims::head_dims
-    attention::dims::planned attention::caches edges::attention'
+    attention::dims::planned attention::caches edges::attention invariants::bitwise
+    invariants::places::attention invariants::rotation::scores invariants::rotation::imaginary
+    invariants::softmax::values invariants::softmax::full invariants::softmax::the_log'
+# Hundreds of shaders that run for a moment each, as in scripts/with-adapter.sh.
+nopt=${GALLIVM_PERF-nopt}
 for tier in f16 f16x3; do
     # shellcheck disable=SC2086 # a list of filters
     row lavapipe26-$tier tools/gpu-lab/setup.sh "$libraries/libvulkan_lvp.so" \
-        env PRECISION=$tier VK_DRIVER_FILES="$(manifest "$lab"/usr/share/vulkan/icd.d/lvp*.json)" WGPU_BACKEND=vulkan \
+        env PRECISION=$tier GALLIVM_PERF="$nopt" WGPU_BACKEND=vulkan \
+        VK_DRIVER_FILES="$(manifest "$lab"/usr/share/vulkan/icd.d/lvp*.json)" \
         "$loader/ld-linux-x86-64.so.2" --library-path "$libraries:$lab/lib/x86_64-linux-gnu" "$binary" --nocapture \
-        --include-ignored --skip backward:: --skip values_within_keys --skip equal_scores ${*:-$f16}
+        --include-ignored --skip backward:: --skip values_within_keys --skip equal_scores_give ${*:-$f16}
 done
 swiftshader=$(manifest "$tools"/swiftshader/usr/lib/chromium/vk_swiftshader_icd.json /usr/lib/chromium/vk_swiftshader_icd.json)
 row swiftshader 'scripts/portability-tools.sh swiftshader' "${swiftshader:-/nowhere}" \
