@@ -141,7 +141,7 @@ impl Run {
         let about = &self.about_optimizer;
         let known = about["algorithm"] == "AdamW"
             && about["bias_correction"] == true
-            && about["clipping"].is_null()
+            && (about["clipping"].is_null() || about["clipping"].is_number())
             && about["schedule"] == "constant";
         if !known {
             return Err(format!("an optimizer that is not known: {about}").into());
@@ -151,7 +151,7 @@ impl Run {
             betas: [beta(0)?, beta(1)?],
             eps: number(about, "eps")?,
             weight_decay: number(about, "weight_decay")?,
-            clip: None,
+            clip: about["clipping"].as_f64(),
         })
     }
 }
