@@ -9,7 +9,8 @@
 //!   "move":    as append, of the rows of a context shift
 //!   "prefill": [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes",
 //!                  "share_of_roof" } ],
-//!   "decode":  [ { "model", "kv", "dim", "heads", "kv_heads", "way", TIME, "bytes", "gbs" } ],
+//!   "decode":  [ { "model", "cache", "kv", "dim", "heads", "kv_heads", "way", TIME, "bytes",
+//!                  "gbs", "over_copy" } ],
 //!   "scaling": as prefill, with lengths that double
 //!   "linear":  [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes" } ],
 //!   "backward": [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes" } ],
@@ -25,7 +26,8 @@
 //! ```
 //!
 //! "way" is one of "plain", "two passes", "packed" and "fused"; decode has the first and the last,
-//! for the "model" EC (query and kv heads of a plain model) and EH (half of both). Linear attention
+//! for the "model" EC (query and kv heads of a plain model) and EH (half of both), over a "cache"
+//! of f32, f16 or int8. Linear attention
 //! has "linear", "linear, backward", "linear, one token" (a call for the last token, from a state)
 //! and "softmax". Times are of one call; flops and bytes are what the result needs, masked and
 //! padded work not counted.
@@ -169,10 +171,10 @@ fn attention(sizes: &Sizes, way: &str, time: &Time, cost: &Cost, share: f64) -> 
 }
 
 fn decoding(d: &Decoding) -> Vec<Value> {
-    let way = |(way, (time, bytes)): (&&str, &(Time, u64))| {
-        let own = json!({ "model": d.model, "kv": d.kv, "dim": d.dim, "heads": d.heads,
+    let way = |(way, (time, bytes, over_copy)): (&&str, &(Time, u64, f64))| {
+        let own = json!({ "model": d.model, "cache": d.stored.to_string(), "kv": d.kv, "dim": d.dim, "heads": d.heads,
             "kv_heads": d.kv_heads, "way": way, "bytes": bytes,
-            "gbs": *bytes as f64 / time.ms() * 1e-6 });
+            "gbs": *bytes as f64 / time.ms() * 1e-6, "over_copy": over_copy });
         with_time(own, time)
     };
     decode::WAYS.iter().zip(&d.ways).map(way).collect()
