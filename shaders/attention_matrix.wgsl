@@ -124,7 +124,7 @@ fn attention(
             workgroupBarrier(); // places are staged
         }
         stage_k(tid, work, first);
-        stage_v(tid, work, first);
+        let largest = stage_v(tid, work, first);
         let hidden = any_hidden(work, first);
         workgroupBarrier(); // k and v are staged
 
@@ -132,7 +132,9 @@ fn attention(
         for (var i = 0u; i < STREAMS * K_FRAGMENTS; i++) {
             s[i] = MatC();
         }
-        for (var c = 0u; c < PAIR_FRAGMENTS; c++) {
+        for (var c = 0u; c < Q_FRAGMENTS; c++) {
+            // The tail that does not rotate is part of real scores alone.
+            let imaginary = !QUERY_OWN && STREAMS == 2u && c < PAIR_FRAGMENTS;
             for (var j = 0u; j < K_FRAGMENTS; j++) {
                 let i = K_FRAGMENTS + j;
                 let at = j * M * K_ROW + c * M4;
@@ -143,7 +145,7 @@ fn attention(
                     s[j] = members(qa[n], qb[n], ka, kb, s[j]);
                     if (QUERY_OWN) {
                         s[i] = members(ra[n], rb[n], ka, kb, s[i]);
-                    } else if (STREAMS == 2u) {
+                    } else if (imaginary) {
                         s[i] = members(qb[n], negative(qa[n]), ka, kb, s[i]);
                     }
                 }
@@ -157,36 +159,8 @@ fn attention(
                         let ya = shrunk(ra[c], ra[Q_SHRUNK + c]);
                         let yb = shrunk(rb[c], rb[Q_SHRUNK + c]);
                         s[i] = members(ya, yb, la, lb, s[i]);
-                    } else if (STREAMS == 2u) {
+                    } else if (imaginary) {
                         s[i] = members(xb, negative(xa), la, lb, s[i]);
-                    }
-                }
-            }
-        }
-        // The tail that does not rotate is part of real scores alone.
-        for (var c = PAIR_FRAGMENTS; c < Q_FRAGMENTS; c++) {
-            for (var j = 0u; j < K_FRAGMENTS; j++) {
-                let i = K_FRAGMENTS + j;
-                let at = j * M * K_ROW + c * M4;
-                let ka = coopLoad<MatB>(&half_tile[at][0], 4u * K_ROW);
-                let kb = coopLoad<MatB>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
-                for (var h = 0u; h < Q_PARTS; h++) {
-                    let n = h * Q_FRAGMENTS + c;
-                    s[j] = members(qa[n], qb[n], ka, kb, s[j]);
-                    if (QUERY_OWN) {
-                        s[i] = members(ra[n], rb[n], ka, kb, s[i]);
-                    }
-                }
-                if (K_PARTS == 2u) {
-                    let la = coopLoad<MatB>(&half_tile[K_QUADS + at][0], 4u * K_ROW);
-                    let lb = coopLoad<MatB>(&half_tile[K_QUADS + at + HALF_QUADS][0], 4u * K_ROW);
-                    let xa = shrunk(qa[c], qa[Q_SHRUNK + c]);
-                    let xb = shrunk(qb[c], qb[Q_SHRUNK + c]);
-                    s[j] = members(xa, xb, la, lb, s[j]);
-                    if (QUERY_OWN) {
-                        let ya = shrunk(ra[c], ra[Q_SHRUNK + c]);
-                        let yb = shrunk(rb[c], rb[Q_SHRUNK + c]);
-                        s[i] = members(ya, yb, la, lb, s[i]);
                     }
                 }
             }
@@ -209,6 +183,9 @@ fn attention(
             workgroupBarrier(); // weights are written, scores are read
         }
         if (atomicLoad(&moved) != 0u) {
+            if (largest >= TOO_LARGE) {
+                mend_v(tid, work, first);
+            }
             for (var t = 0u; t < STREAMS; t++) {
                 for (var j = 0u; j < K_FRAGMENTS; j++) {
                     let scores = s[t * K_FRAGMENTS + j];
@@ -305,16 +282,26 @@ fn attention(
         scale = select(total.y - params.minus_infinity, scale / total.x, sane);
         let stored = row < work.rows.count && t < head_row.streams;
         let out_at = out_row(work, t, row);
-        for (var n = 0u; n < V_FRAGMENTS; n += K_FRAGMENTS) {
+        for (var n = 0u; n < V_RUNS; n++) {
+            // Accumulators are chosen by comparison: an index that is not constant, where a
+            // compiler does not unroll this loop, would have all of them in memory.
+            var run: array<MatC, K_FRAGMENTS>;
+            for (var r = 0u; r < V_RUNS; r++) {
+                if (r == n) {
+                    for (var j = 0u; j < K_FRAGMENTS; j++) {
+                        run[j] = o[t * V_FRAGMENTS + r * K_FRAGMENTS + j];
+                    }
+                }
+            }
             for (var j = 0u; j < K_FRAGMENTS; j++) {
-                let part_o = o[t * V_FRAGMENTS + n + j];
+                let part_o = run[j];
                 let at = subgroup_s + j * M4;
                 let pitch = 4u * S_ROW;
                 coopStoreT(part_o, &single_tile[at][0], pitch);
             }
             workgroupBarrier(); // accumulators are written
             for (var i = 0u; i < RUN_QUADS; i++) {
-                let column = n * M4 + i * PARTS + part;
+                let column = n * K4 + i * PARTS + part;
                 if (stored && column < VALUE_DIM / 4u) {
                     var x = scale * single(s_at + i * PARTS + part);
                     if (atomicLoad(&non_finite) != 0u) {

@@ -45,8 +45,9 @@ fn any_hidden(work: Work, first: u32) -> bool {
 fn masked(score: vec4<f32>, work: Work, row: u32, key: u32) -> vec4<f32> {
     let place = i32(row) + work.offset;
     let limit = min(i32(work.keys), max(place + params.ahead + 1, work.prefix));
-    let keys4 = vec4<i32>(tile_keys(key));
     let hidden = hidden_up_to(work.keys, before_window(work.prefix, place));
-    let seen = (keys4 < vec4(limit)) & (keys4 > vec4(hidden));
-    return select(vec4(MASKED), score, seen);
+    // A key before the first wraps to far past the last: one comparison for both.
+    let first = bitcast<u32>(hidden + 1);
+    let seen = select(0u, bitcast<u32>(limit) - first, limit > hidden);
+    return select(vec4(MASKED), score, tile_keys(key - first) < vec4(seen));
 }

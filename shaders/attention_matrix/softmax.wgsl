@@ -2,7 +2,7 @@
 //
 // modified_quad, masked: attention/score.wgsl
 
-// A weight of this step would not fit f16.
+// A weight of this step would not fit f16, or one of its values.
 var<workgroup> moved: atomic<u32>;
 
 // A row is taken relative to 2^LIFT times its largest weight in the first step that it sees a key

@@ -3,6 +3,7 @@
 use super::matrix_tile::parts;
 use super::{AttentionProblem, MatrixTile};
 use crate::DType;
+use crate::plan::cache::CacheType;
 use crate::plan::head_rows::HeadRows;
 use crate::plan::shader::{Source, wgsl};
 use crate::plan::{MatrixSide, Precision};
@@ -44,6 +45,7 @@ pub(super) fn constants(
             ("QUERY_OWN", own),
             ("TURN", head_rows.turn || own),
             ("VALUE_TURNED", tile.value_turned),
+            ("V_F16", problem.cache().v == CacheType::F16),
             ("X3", x3),
         ])
 }

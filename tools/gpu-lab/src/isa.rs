@@ -10,10 +10,12 @@
 //! marks are not counted: they take no issue slot of an arithmetic unit.
 //!
 //! Where products run on matrix units, a *step* is the innermost loop around all matrix
-//! instructions, without the longest piece of it that a jump leaves out and that has barriers and
-//! no matrix instruction: there accumulators are rescaled, which is rare.
+//! instructions: what leads back to its head, wherever a compiler placed it. It is counted without
+//! the longest piece that a jump leaves out and that has barriers and no matrix instruction: there
+//! accumulators are rescaled, which is rare. What else a jump may leave out, such as masks, counts.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +68,8 @@ struct Listing {
     loops: Vec<(usize, usize)>,
     /// Jumps forward, and where to.
     ahead: Vec<(usize, String)>,
+    /// Behind these nothing is reached but by a jump.
+    ends: Vec<usize>,
 }
 
 impl Listing {
@@ -90,12 +94,16 @@ impl Listing {
     fn matrices(&self) -> Option<Share> {
         let count = |class, range| self.find(class, range).count();
         let of = |&(start, end): &(usize, usize)| count(Class::Matrix, start..end);
+        let share = |ranges: &[Range<usize>]| -> u32 {
+            ranges.iter().map(|range| self.share(range.clone()).all).sum()
+        };
         let (start, end) = self
             .loops
             .iter()
             .copied()
             .max_by_key(|body| (of(body), core::cmp::Reverse(body.1 - body.0)))?;
         let fma = count(Class::Matrix, start..end) as u32;
+        let body = self.body(start);
         let skipped = self.ahead.iter().filter_map(|(from, to)| {
             let (from, to) = (*from, *self.labels.get(to)?);
             let rare = start <= from
@@ -103,10 +111,43 @@ impl Listing {
                 && to <= end
                 && count(Class::Matrix, from..to) == 0
                 && count(Class::Barrier, from..to) > 2;
-            rare.then(|| self.share(from..to).all)
+            let within = |range: &Range<usize>| range.start >= from && range.end <= to;
+            let piece: Vec<_> = body.iter().filter(|range| within(range)).cloned().collect();
+            rare.then(|| share(&piece))
         });
-        let all = self.share(start..end).all - skipped.max().unwrap_or(0);
+        let all = share(&body) - skipped.max().unwrap_or(0);
         (fma > 0).then_some(Share { fma, all })
+    }
+
+    /// The straight pieces of the loop that begins here: those that lead back to it.
+    fn body(&self, head: usize) -> Vec<Range<usize>> {
+        let target = |name: &String| self.labels.get(name).copied();
+        let ahead = self.ahead.iter().filter_map(|(at, name)| Some((*at, target(name)?)));
+        let jumps: Vec<(usize, usize)> =
+            ahead.chain(self.loops.iter().map(|&(start, at)| (at, start))).collect();
+        let mut cuts: Vec<usize> =
+            self.labels.values().copied().chain([0, self.code.len()]).collect();
+        cuts.extend(jumps.iter().map(|&(at, _)| at).chain(self.ends.iter().copied()));
+        cuts.sort_unstable();
+        cuts.dedup();
+        let pieces: Vec<Range<usize>> = cuts.windows(2).map(|cut| cut[0]..cut[1]).collect();
+        let leads_to = |piece: &Range<usize>, to: usize| {
+            jumps.contains(&(piece.end, to)) || (piece.end == to && !self.ends.contains(&to))
+        };
+        let mut inside = vec![false; pieces.len()];
+        let back = |piece: &Range<usize>| piece.start >= head && leads_to(piece, head);
+        let mut open: Vec<usize> = (0..pieces.len()).filter(|&n| back(&pieces[n])).collect();
+        while let Some(n) = open.pop() {
+            if std::mem::replace(&mut inside[n], true) || pieces[n].start == head {
+                continue;
+            }
+            open.extend((0..pieces.len()).filter(|&m| leads_to(&pieces[m], pieces[n].start)));
+        }
+        pieces
+            .into_iter()
+            .zip(inside)
+            .filter_map(|(piece, inside)| inside.then_some(piece))
+            .collect()
     }
 
     fn parse(vendor: Vendor, text: &str) -> Self {
@@ -155,6 +196,9 @@ impl Listing {
             {
                 self.jump(target);
             }
+            if op == "s_branch" || op == "s_endpgm" {
+                self.ends.push(self.code.len());
+            }
         }
     }
 
@@ -163,11 +207,13 @@ impl Listing {
         if let Some(block) = line.strip_prefix("block") {
             if let Some(number) = block.split_whitespace().find(|w| w.parse::<u32>().is_ok()) {
                 self.label(number);
+                self.push(Class::Hint, 1); // so that no block is empty
             }
         } else if let Some(next) = line.strip_prefix("} -> [") {
             for number in next.trim_end_matches(']').split(", ") {
                 self.jump(number);
             }
+            self.ends.push(self.code.len());
         } else if line.starts_with(' ') {
             let text = line.split("//").next().unwrap_or_default();
             let text = text.split_once('=').map_or(text, |(_, right)| right);
@@ -269,7 +315,7 @@ impl Listing {
     }
 
     /// Instructions and multiply-adds of a range.
-    fn share(&self, range: std::ops::Range<usize>) -> Share {
+    fn share(&self, range: Range<usize>) -> Share {
         let mut share = Share::default();
         for instruction in &self.code[range] {
             if instruction.class != Class::Hint {
@@ -283,11 +329,7 @@ impl Listing {
     }
 
     /// Places of the instructions of one class in a range.
-    fn find(
-        &self,
-        class: Class,
-        range: std::ops::Range<usize>,
-    ) -> impl DoubleEndedIterator<Item = usize> {
+    fn find(&self, class: Class, range: Range<usize>) -> impl DoubleEndedIterator<Item = usize> {
         range.filter(move |&i| self.code[i].class == class)
     }
 
@@ -298,7 +340,7 @@ impl Listing {
     }
 
     /// The hot loops and runs of a range, by the rule at the head of this file.
-    fn hot(&self, range: std::ops::Range<usize>) -> Share {
+    fn hot(&self, range: Range<usize>) -> Share {
         let mut pieces: Vec<(usize, usize)> = Vec::new();
         let mut run: Option<(usize, usize)> = None;
         for at in range {
