@@ -16,7 +16,7 @@
 // attention/sees.wgsl; block_visited: attention/blocks_*.wgsl; with_sink: softmax.wgsl; stage_*,
 // too_large: attention_matrix/stage.wgsl; scores_of, weigh: attention_matrix/softmax.wgsl;
 // value_matrix: attention_matrix/value_*.wgsl; negative, second_query:
-// attention_matrix/query_*.wgsl; prepare_query: attention_matrix/parts.wgsl; shrunk:
+// attention_matrix/query_*.wgsl; prepare_query: attention_matrix/parts.wgsl; joined, shrunk:
 // attention_matrix/side_*.wgsl
 
 const RUN_QUADS: u32 = K_FRAGMENTS * M4 / PARTS; // of a row of a run of o, of an invocation
@@ -51,6 +51,168 @@ fn members(a: MatA, b: MatA, ka: MatB, kb: MatB, s: MatC) -> MatC {
     return coopMultiplyAdd(b, kb, coopMultiplyAdd(a, ka, s));
 }
 
+// What an invocation has of its workgroup's queries.
+struct Own {
+    row: u32,        // of its sequence
+    row_in: u32,     // of the tile
+    part: u32,       // of the row: which quads
+    s_at: u32,       // where its row of single_tile starts
+    subgroup_s: u32, // and the first row of its subgroup
+    scale: f32,      // on scores
+}
+
+// Streams go through functions, which get theirs as a constant: a loop that a compiler does not
+// unroll would index what lies in registers, and have it in memory.
+alias Scores = array<MatC, S_SETS * STREAMS * K_FRAGMENTS>;
+alias Outputs = array<MatC, STREAMS * V_FRAGMENTS>;
+
+// What a row's scores are taken relative to, in base 2, and sums of this invocation's weights, as
+// rounded and not.
+struct Sums {
+    m: f32,
+    l: vec2<f32>,
+}
+
+// A stream's scores through single_tile into weights. Scores are done with then, and their
+// registers free.
+fn weigh_stream(
+    t: u32,
+    tid: u32,
+    own: Own,
+    work: Work,
+    first: u32,
+    hidden: bool,
+    mend: bool,
+    s: ptr<function, Scores>,
+    o: ptr<function, Outputs>,
+    before: Sums,
+) -> Sums {
+    for (var j = 0u; j < K_FRAGMENTS; j++) {
+        let scores = (*s)[t * K_FRAGMENTS + j];
+        let at = own.subgroup_s + j * M4;
+        let pitch = 4u * S_ROW;
+        coopStoreT(scores, &single_tile[at][0], pitch);
+    }
+    workgroupBarrier(); // scores are written; at t = 0, k is read
+    let x = scores_of(work, t, own.row, own.s_at, own.scale, own.part, first, hidden);
+    if (top_of(x) > before.m + LAZY) {
+        atomicStore(&moved, 1u);
+    }
+    let p_at = (t * BLOCK_Q + own.row_in) * P_ROW;
+    var sums = before;
+    sums.l += weigh(x, before.m, p_at, own.part);
+    workgroupBarrier(); // weights are written
+    if (atomicLoad(&moved) != 0u) {
+        if (mend) {
+            mend_v(tid, work, first);
+        }
+        let x = scores_of(work, t, own.row, own.s_at, own.scale, own.part, first, hidden);
+        shares[tid] = vec2(top_of(x));
+        workgroupBarrier(); // maxima are written
+        let top = largest_share(tid);
+        var alpha = 1.0;
+        sums.m = before.m;
+        if (top > before.m + LAZY) {
+            alpha = exp2(before.m - (top + LIFT));
+            sums.m = top + LIFT;
+        }
+        sums.l = alpha * before.l + weigh(x, sums.m, p_at, own.part);
+        rescale(t, own, alpha, o);
+        if (tid == 0u) {
+            atomicStore(&moved, 0u);
+        }
+    }
+    return sums;
+}
+
+// What was accumulated for each row, times its alpha.
+fn rescale(t: u32, own: Own, alpha: f32, o: ptr<function, Outputs>) {
+    workgroupBarrier(); // scores and maxima are read
+    for (var n = 0u; n < V_FRAGMENTS; n += K_FRAGMENTS) {
+        for (var j = 0u; j < K_FRAGMENTS; j++) {
+            let part_o = (*o)[t * V_FRAGMENTS + n + j];
+            let at = own.subgroup_s + j * M4;
+            let pitch = 4u * S_ROW;
+            coopStoreT(part_o, &single_tile[at][0], pitch);
+        }
+        workgroupBarrier(); // accumulators are written
+        for (var i = 0u; i < RUN_QUADS; i++) {
+            let at = own.s_at + i * PARTS + own.part;
+            put_single(at, alpha * single(at));
+        }
+        workgroupBarrier(); // and rescaled
+        for (var j = 0u; j < K_FRAGMENTS; j++) {
+            let at = own.subgroup_s + j * M4;
+            (*o)[t * V_FRAGMENTS + n + j] = coopLoadT<MatC>(&single_tile[at][0], 4u * S_ROW);
+        }
+        workgroupBarrier(); // and read
+    }
+}
+
+// Outputs of a stream, and its log-sum-exps.
+fn finish(
+    t: u32,
+    tid: u32,
+    own: Own,
+    work: Work,
+    o: ptr<function, Outputs>,
+    m: f32,
+    l: vec2<f32>,
+) {
+    shares[tid] = l;
+    workgroupBarrier(); // sums are written
+    var total = sum_of_shares(tid);
+    var top = m;
+    var scale = 1.0;
+    if (SINKS) {
+        let sink = work.head_row.sinks[t];
+        let exact = with_sink(m, total.y, sink);
+        total = vec2(with_sink(m, total.x, sink).l, exact.l);
+        top = exact.m;
+        scale = exact.scale;
+    }
+    // No visible key: the output is zero and the log-sum-exp minus infinity. A weight that is
+    // not a number may have been lost by rounding, but not in the other sum.
+    let sane = (bitcast<u32>(total.y) & 0x7f800000u) != 0x7f800000u;
+    scale = select(total.y - params.minus_infinity, scale / total.x, sane);
+    let stored = own.row < work.rows.count && t < work.head_row.streams;
+    let out_at = out_row(work, t, own.row);
+    for (var n = 0u; n < V_RUNS; n++) {
+        // Accumulators are chosen by comparison: an index that is not constant, where a
+        // compiler does not unroll this loop, would have all of them in memory.
+        var run: array<MatC, K_FRAGMENTS>;
+        for (var r = 0u; r < V_RUNS; r++) {
+            if (r == n) {
+                for (var j = 0u; j < K_FRAGMENTS; j++) {
+                    run[j] = (*o)[t * V_FRAGMENTS + r * K_FRAGMENTS + j];
+                }
+            }
+        }
+        for (var j = 0u; j < K_FRAGMENTS; j++) {
+            let part_o = run[j];
+            let at = own.subgroup_s + j * M4;
+            let pitch = 4u * S_ROW;
+            coopStoreT(part_o, &single_tile[at][0], pitch);
+        }
+        workgroupBarrier(); // accumulators are written
+        for (var i = 0u; i < RUN_QUADS; i++) {
+            let column = n * K4 + i * PARTS + own.part;
+            if (stored && column < VALUE_DIM / 4u) {
+                var x = scale * single(own.s_at + i * PARTS + own.part);
+                if (atomicLoad(&non_finite) != 0u) {
+                    x += beyond_f16(work, t, own.row, column);
+                }
+                store_quad(t, out_at + column, select(x, vec4(0.0), total.y == 0.0));
+            }
+        }
+        workgroupBarrier(); // and read
+    }
+    if (params.store_lse != 0u && stored && own.part == 0u) {
+        store_lse(work, t, own.row, top, total.y);
+    }
+    workgroupBarrier(); // sums are read
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn attention(
     @builtin(workgroup_id) group_id: vec3<u32>,
@@ -59,22 +221,22 @@ fn attention(
     let in_part = group_id.x + group_id.y * params.groups_x;
     let work = work_or_none(in_part);
     let q_first = work.tile * BLOCK_Q;
-    let head_row = work.head_row;
     let subgroup = tid / LANES;
-    let row_in = subgroup * M + tid % LANES / PARTS;
-    let part = tid % PARTS;
-    let row = q_first + row_in;
-    let s_at = row_in * S_ROW;
-    let subgroup_s = subgroup * M * S_ROW;
     let subgroup_q = subgroup * M * K_ROW;
+    var own: Own;
+    own.row_in = subgroup * M + tid % LANES / PARTS;
+    own.row = q_first + own.row_in;
+    own.part = tid % PARTS;
+    own.s_at = own.row_in * S_ROW;
+    own.subgroup_s = subgroup * M * S_ROW;
 
     if (tid == 0u) {
         atomicStore(&moved, 0u);
         atomicStore(&non_finite, 0u);
     }
-    var s_scale = params.q_scale;
+    own.scale = params.q_scale;
     if (X3) {
-        s_scale *= prepare_query(tid, work, row, part);
+        own.scale *= prepare_query(tid, work, own.row, own.part);
     }
     var qa: array<MatA, Q_SETS * Q_FRAGMENTS>; // first members
     var qb: array<MatA, Q_SETS * Q_FRAGMENTS>; // second members
@@ -104,13 +266,8 @@ fn attention(
         }
     }
 
-    var m: array<f32, STREAMS>;       // what a row's scores are taken relative to, in base 2
-    var l: array<vec2<f32>, STREAMS>; // sums of this invocation's weights, as rounded and not
-    for (var t = 0u; t < STREAMS; t++) {
-        m[t] = MASKED;
-        l[t] = vec2(0.0);
-    }
-    var o: array<MatC, STREAMS * V_FRAGMENTS>;
+    var sums = array(Sums(MASKED, vec2(0.0)), Sums(MASKED, vec2(0.0)));
+    var o: Outputs;
     for (var i = 0u; i < STREAMS * V_FRAGMENTS; i++) {
         o[i] = MatC();
     }
@@ -128,8 +285,8 @@ fn attention(
         let hidden = any_hidden(work, first);
         workgroupBarrier(); // k and v are staged
 
-        var s: array<MatC, STREAMS * K_FRAGMENTS>;
-        for (var i = 0u; i < STREAMS * K_FRAGMENTS; i++) {
+        var s: Scores;
+        for (var i = 0u; i < S_SETS * STREAMS * K_FRAGMENTS; i++) {
             s[i] = MatC();
         }
         for (var c = 0u; c < Q_FRAGMENTS; c++) {
@@ -152,87 +309,26 @@ fn attention(
                 if (K_PARTS == 2u) {
                     let la = coopLoad<MatB>(&half_tile[K_QUADS + at][0], 4u * K_ROW);
                     let lb = coopLoad<MatB>(&half_tile[K_QUADS + at + HALF_QUADS][0], 4u * K_ROW);
-                    let xa = shrunk(qa[c], qa[Q_SHRUNK + c]);
-                    let xb = shrunk(qb[c], qb[Q_SHRUNK + c]);
-                    s[j] = members(xa, xb, la, lb, s[j]);
+                    let n = Q_SHRUNK + c;
+                    s[S_LOW + j] = members(qa[n], qb[n], la, lb, s[S_LOW + j]);
                     if (QUERY_OWN) {
-                        let ya = shrunk(ra[c], ra[Q_SHRUNK + c]);
-                        let yb = shrunk(rb[c], rb[Q_SHRUNK + c]);
-                        s[i] = members(ya, yb, la, lb, s[i]);
+                        s[S_LOW + i] = members(ra[n], rb[n], la, lb, s[S_LOW + i]);
                     } else if (imaginary) {
-                        s[i] = members(xb, negative(xa), la, lb, s[i]);
+                        s[S_LOW + i] = members(qb[n], negative(qa[n]), la, lb, s[S_LOW + i]);
                     }
                 }
+            }
+        }
+        if (S_SETS == 2u) {
+            for (var i = 0u; i < STREAMS * K_FRAGMENTS; i++) {
+                s[i] = joined(s[i], s[S_LOW + i]);
             }
         }
 
-        var sum: array<vec2<f32>, STREAMS>;
-        for (var t = 0u; t < STREAMS; t++) {
-            for (var j = 0u; j < K_FRAGMENTS; j++) {
-                let scores = s[t * K_FRAGMENTS + j];
-                let at = subgroup_s + j * M4;
-                let pitch = 4u * S_ROW;
-                coopStoreT(scores, &single_tile[at][0], pitch);
-            }
-            workgroupBarrier(); // scores are written; at t = 0, k is read
-            let x = scores_of(work, t, row, s_at, s_scale, part, first, hidden);
-            if (top_of(x) > m[t] + LAZY) {
-                atomicStore(&moved, 1u);
-            }
-            sum[t] = weigh(x, m[t], (t * BLOCK_Q + row_in) * P_ROW, part);
-            workgroupBarrier(); // weights are written, scores are read
-        }
-        if (atomicLoad(&moved) != 0u) {
-            if (largest >= TOO_LARGE) {
-                mend_v(tid, work, first);
-            }
-            for (var t = 0u; t < STREAMS; t++) {
-                for (var j = 0u; j < K_FRAGMENTS; j++) {
-                    let scores = s[t * K_FRAGMENTS + j];
-                    let at = subgroup_s + j * M4;
-                    let pitch = 4u * S_ROW;
-                    coopStoreT(scores, &single_tile[at][0], pitch);
-                }
-                workgroupBarrier(); // scores are written again
-                let x = scores_of(work, t, row, s_at, s_scale, part, first, hidden);
-                shares[tid] = vec2(top_of(x));
-                workgroupBarrier(); // maxima are written
-                let top = largest_share(tid);
-                var alpha = 1.0;
-                if (top > m[t] + LAZY) {
-                    alpha = exp2(m[t] - (top + LIFT));
-                    m[t] = top + LIFT;
-                }
-                l[t] *= alpha;
-                sum[t] = weigh(x, m[t], (t * BLOCK_Q + row_in) * P_ROW, part);
-                workgroupBarrier(); // weights are written; scores and maxima are read
-                for (var n = 0u; n < V_FRAGMENTS; n += K_FRAGMENTS) {
-                    for (var j = 0u; j < K_FRAGMENTS; j++) {
-                        let part_o = o[t * V_FRAGMENTS + n + j];
-                        let at = subgroup_s + j * M4;
-                        let pitch = 4u * S_ROW;
-                        coopStoreT(part_o, &single_tile[at][0], pitch);
-                    }
-                    workgroupBarrier(); // accumulators are written
-                    for (var i = 0u; i < RUN_QUADS; i++) {
-                        let at = s_at + i * PARTS + part;
-                        put_single(at, alpha * single(at));
-                    }
-                    workgroupBarrier(); // and rescaled
-                    for (var j = 0u; j < K_FRAGMENTS; j++) {
-                        let at = subgroup_s + j * M4;
-                        o[t * V_FRAGMENTS + n + j] =
-                            coopLoadT<MatC>(&single_tile[at][0], 4u * S_ROW);
-                    }
-                    workgroupBarrier(); // and read
-                }
-            }
-            if (tid == 0u) {
-                atomicStore(&moved, 0u);
-            }
-        }
-        for (var t = 0u; t < STREAMS; t++) {
-            l[t] += sum[t];
+        let mend = largest >= TOO_LARGE;
+        sums[0] = weigh_stream(0u, tid, own, work, first, hidden, mend, &s, &o, sums[0]);
+        if (STREAMS == 2u) {
+            sums[1] = weigh_stream(1u, tid, own, work, first, hidden, false, &s, &o, sums[1]);
         }
 
         for (var i = 0u; i < K_FRAGMENTS; i++) {
@@ -264,57 +360,8 @@ fn attention(
         workgroupBarrier(); // p and v are read
     }
 
-    for (var t = 0u; t < STREAMS; t++) {
-        shares[tid] = l[t];
-        workgroupBarrier(); // sums are written
-        var total = sum_of_shares(tid);
-        var scale = 1.0;
-        if (SINKS) {
-            let sink = head_row.sinks[t];
-            let exact = with_sink(m[t], total.y, sink);
-            total = vec2(with_sink(m[t], total.x, sink).l, exact.l);
-            m[t] = exact.m;
-            scale = exact.scale;
-        }
-        // No visible key: the output is zero and the log-sum-exp minus infinity. A weight that is
-        // not a number may have been lost by rounding, but not in the other sum.
-        let sane = (bitcast<u32>(total.y) & 0x7f800000u) != 0x7f800000u;
-        scale = select(total.y - params.minus_infinity, scale / total.x, sane);
-        let stored = row < work.rows.count && t < head_row.streams;
-        let out_at = out_row(work, t, row);
-        for (var n = 0u; n < V_RUNS; n++) {
-            // Accumulators are chosen by comparison: an index that is not constant, where a
-            // compiler does not unroll this loop, would have all of them in memory.
-            var run: array<MatC, K_FRAGMENTS>;
-            for (var r = 0u; r < V_RUNS; r++) {
-                if (r == n) {
-                    for (var j = 0u; j < K_FRAGMENTS; j++) {
-                        run[j] = o[t * V_FRAGMENTS + r * K_FRAGMENTS + j];
-                    }
-                }
-            }
-            for (var j = 0u; j < K_FRAGMENTS; j++) {
-                let part_o = run[j];
-                let at = subgroup_s + j * M4;
-                let pitch = 4u * S_ROW;
-                coopStoreT(part_o, &single_tile[at][0], pitch);
-            }
-            workgroupBarrier(); // accumulators are written
-            for (var i = 0u; i < RUN_QUADS; i++) {
-                let column = n * K4 + i * PARTS + part;
-                if (stored && column < VALUE_DIM / 4u) {
-                    var x = scale * single(s_at + i * PARTS + part);
-                    if (atomicLoad(&non_finite) != 0u) {
-                        x += beyond_f16(work, t, row, column);
-                    }
-                    store_quad(t, out_at + column, select(x, vec4(0.0), total.y == 0.0));
-                }
-            }
-            workgroupBarrier(); // and read
-        }
-        if (params.store_lse != 0u && stored && part == 0u) {
-            store_lse(work, t, row, m[t], total.y);
-        }
-        workgroupBarrier(); // sums are read
+    finish(0u, tid, own, work, &o, sums[0].m, sums[0].l);
+    if (STREAMS == 2u) {
+        finish(1u, tid, own, work, &o, sums[1].m, sums[1].l);
     }
 }

@@ -25,10 +25,12 @@ const PAIR_FRAGMENTS: u32 = (PAIR_QUADS + M4 - 1u) / M4; // of first members, an
 const TAIL_FRAGMENTS: u32 = (TAIL_QUADS + M4 - 1u) / M4;
 const Q_FRAGMENTS: u32 = PAIR_FRAGMENTS + TAIL_FRAGMENTS;
 const HALF_QUADS: u32 = Q_FRAGMENTS * M4; // of half a row of q or k, padding included
-// What fragments of a query there are: of its parts, and of its high one shrunk where a product
-// with low parts of keys needs that and cannot make it.
+// What fragments of a query there are: of its parts, and of its high one shrunk, for products with
+// low parts of keys. Where the sums of these can be shrunk, they are kept apart.
 const Q_SETS: u32 = Q_PARTS + select(0u, 1u, SHRUNK_STAGED && K_PARTS == 2u);
-const Q_SHRUNK: u32 = (Q_SETS - 1u) * Q_FRAGMENTS;
+const Q_SHRUNK: u32 = select(0u, Q_PARTS * Q_FRAGMENTS, Q_SETS > Q_PARTS);
+const S_SETS: u32 = select(1u, 2u, !SHRUNK_STAGED && K_PARTS == 2u);
+const S_LOW: u32 = (S_SETS - 1u) * STREAMS * K_FRAGMENTS;
 const P_PARTS: u32 = select(1u, 2u, X3);
 const P_SETS: u32 = P_PARTS + select(0u, 1u, SHRUNK_STAGED && V_PARTS == 2u);
 const P_SHRUNK: u32 = (P_SETS - 1u) * STREAMS;

@@ -191,7 +191,7 @@ fn faults_are_found() {
             ],
         ),
         ("accumulators that are not rescaled", ["put_single(at, alpha * single(at));", ""]),
-        ("sums that are not rescaled", ["l[t] *= alpha;", ""]),
+        ("sums that are not rescaled", ["alpha * before.l + ", "before.l + "]),
     ];
     if tier() == Precision::F16x3Products {
         faults.extend([

@@ -11,7 +11,7 @@
 //!
 //! Where products run on matrix units, a *step* is the innermost loop around all matrix
 //! instructions: what leads back to its head, wherever a compiler placed it. It is counted without
-//! the longest piece that a jump leaves out and that has barriers and no matrix instruction: there
+//! pieces that a jump leaves out and that have barriers and no matrix instruction: there
 //! accumulators are rescaled, which is rare. What else a jump may leave out, such as masks, counts.
 
 use std::collections::HashMap;
@@ -94,9 +94,6 @@ impl Listing {
     fn matrices(&self) -> Option<Share> {
         let count = |class, range| self.find(class, range).count();
         let of = |&(start, end): &(usize, usize)| count(Class::Matrix, start..end);
-        let share = |ranges: &[Range<usize>]| -> u32 {
-            ranges.iter().map(|range| self.share(range.clone()).all).sum()
-        };
         let (start, end) = self
             .loops
             .iter()
@@ -104,18 +101,24 @@ impl Listing {
             .max_by_key(|body| (of(body), core::cmp::Reverse(body.1 - body.0)))?;
         let fma = count(Class::Matrix, start..end) as u32;
         let body = self.body(start);
-        let skipped = self.ahead.iter().filter_map(|(from, to)| {
+        let mut rare: Vec<Range<usize>> = Vec::new();
+        for (from, to) in &self.ahead {
             let (from, to) = (*from, *self.labels.get(to)?);
-            let rare = start <= from
+            let piece = || from..to;
+            if start <= from
                 && from < to
                 && to <= end
-                && count(Class::Matrix, from..to) == 0
-                && count(Class::Barrier, from..to) > 2;
-            let within = |range: &Range<usize>| range.start >= from && range.end <= to;
-            let piece: Vec<_> = body.iter().filter(|range| within(range)).cloned().collect();
-            rare.then(|| share(&piece))
-        });
-        let all = share(&body) - skipped.max().unwrap_or(0);
+                && count(Class::Matrix, piece()) == 0
+                && count(Class::Barrier, piece()) > 2
+            {
+                rare.push(piece());
+            }
+        }
+        let is_rare = |piece: &Range<usize>| {
+            rare.iter().any(|rare| rare.start <= piece.start && piece.end <= rare.end)
+        };
+        let body = body.into_iter().filter(|piece| !is_rare(piece));
+        let all = body.map(|piece| self.share(piece).all).sum();
         (fma > 0).then_some(Share { fma, all })
     }
 
