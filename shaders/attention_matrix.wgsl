@@ -16,7 +16,7 @@
 // attention/sees.wgsl; block_visited: attention/blocks_*.wgsl; with_sink: softmax.wgsl; stage_*,
 // too_large: attention_matrix/stage.wgsl; scores_of, weigh: attention_matrix/softmax.wgsl;
 // value_matrix: attention_matrix/value_*.wgsl; negative, second_query:
-// attention_matrix/query_*.wgsl; prepare_query: attention_matrix/parts.wgsl; joined, shrunk:
+// attention_matrix/query_*.wgsl; prepare_query: attention_matrix/parts.wgsl; shrunk_*:
 // attention_matrix/side_*.wgsl
 
 const RUN_QUADS: u32 = K_FRAGMENTS * M4 / PARTS; // of a row of a run of o, of an invocation
@@ -63,7 +63,7 @@ struct Own {
 
 // Streams go through functions, which get theirs as a constant: a loop that a compiler does not
 // unroll would index what lies in registers, and have it in memory.
-alias Scores = array<MatC, S_SETS * STREAMS * K_FRAGMENTS>;
+alias Scores = array<MatC, STREAMS * K_FRAGMENTS>;
 alias Outputs = array<MatC, STREAMS * V_FRAGMENTS>;
 
 // What a row's scores are taken relative to, in base 2, and sums of this invocation's weights, as
@@ -159,7 +159,7 @@ fn finish(
     m: f32,
     l: vec2<f32>,
 ) {
-    shares[tid] = l;
+    shares[tid] = select(l, l.yy, vec2(X3)); // weights in two parts are not rounded
     workgroupBarrier(); // sums are written
     var total = sum_of_shares(tid);
     var top = m;
@@ -238,23 +238,11 @@ fn attention(
     if (X3) {
         own.scale *= prepare_query(tid, work, own.row, own.part);
     }
-    var qa: array<MatA, Q_SETS * Q_FRAGMENTS>; // first members
-    var qb: array<MatA, Q_SETS * Q_FRAGMENTS>; // second members
-    for (var n = 0u; n < Q_SETS; n++) {
-        stage_q(tid, work, q_first, n);
-        workgroupBarrier(); // q is staged
-        for (var c = 0u; c < Q_FRAGMENTS; c++) {
-            let at = subgroup_q + c * M4;
-            qa[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at][0], 4u * K_ROW);
-            qb[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
-        }
-        workgroupBarrier(); // q is read
-    }
     var ra: array<MatA, OWN_FRAGMENTS>; // of the second stream
     var rb: array<MatA, OWN_FRAGMENTS>;
     if (QUERY_OWN) {
         for (var n = 0u; n < Q_SETS; n++) {
-            stage_q(tid, second_query(work), q_first, n);
+            stage_q(tid, second_query(work), q_first, n, 0u);
             workgroupBarrier(); // the second stream's q is staged
             for (var c = 0u; c < Q_FRAGMENTS; c++) {
                 let at = subgroup_q + c * M4;
@@ -264,6 +252,19 @@ fn attention(
             }
             workgroupBarrier(); // and read
         }
+    }
+    var qa: array<MatA, Q_SETS * Q_FRAGMENTS>; // first members
+    var qb: array<MatA, Q_SETS * Q_FRAGMENTS>; // second members
+    for (var n = 0u; n < Q_SETS; n++) {
+        let to = select(0u, Q_AT, Q_STAYS && n == 1u);
+        stage_q(tid, work, q_first, n, to);
+        workgroupBarrier(); // q is staged
+        for (var c = 0u; c < Q_FRAGMENTS; c++) {
+            let at = to + subgroup_q + c * M4;
+            qa[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at][0], 4u * K_ROW);
+            qb[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
+        }
+        workgroupBarrier(); // q is read
     }
 
     var sums = array(Sums(MASKED, vec2(0.0)), Sums(MASKED, vec2(0.0)));
@@ -286,42 +287,59 @@ fn attention(
         workgroupBarrier(); // k and v are staged
 
         var s: Scores;
-        for (var i = 0u; i < S_SETS * STREAMS * K_FRAGMENTS; i++) {
+        for (var i = 0u; i < STREAMS * K_FRAGMENTS; i++) {
             s[i] = MatC();
         }
+        // The tail that does not rotate is part of real scores alone.
+        if (K_PARTS == 2u) {
+            for (var c = 0u; c < Q_FRAGMENTS; c++) {
+                let imaginary = !QUERY_OWN && STREAMS == 2u && c < PAIR_FRAGMENTS;
+                for (var j = 0u; j < K_FRAGMENTS; j++) {
+                    let i = K_FRAGMENTS + j;
+                    let n = Q_SHRUNK + c;
+                    let at = K_QUADS + j * M * K_ROW + c * M4;
+                    let la = coopLoad<MatB>(&half_tile[at][0], 4u * K_ROW);
+                    let lb = coopLoad<MatB>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
+                    s[j] = members(qa[n], qb[n], la, lb, s[j]);
+                    if (QUERY_OWN) {
+                        s[i] = members(ra[n], rb[n], la, lb, s[i]);
+                    } else if (imaginary) {
+                        s[i] = members(qb[n], negative(qa[n]), la, lb, s[i]);
+                    }
+                }
+            }
+            for (var i = 0u; i < STREAMS * K_FRAGMENTS; i++) {
+                s[i] = shrunk_sums(s[i]);
+            }
+        }
         for (var c = 0u; c < Q_FRAGMENTS; c++) {
-            // The tail that does not rotate is part of real scores alone.
             let imaginary = !QUERY_OWN && STREAMS == 2u && c < PAIR_FRAGMENTS;
+            var qa_low = qa[Q_LOW + c];
+            var qb_low = qb[Q_LOW + c];
+            if (Q_STAYS) {
+                let at = Q_AT + subgroup_q + c * M4;
+                qa_low = coopLoadT<MatA>(&half_tile[at][0], 4u * K_ROW);
+                qb_low = coopLoadT<MatA>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
+            }
             for (var j = 0u; j < K_FRAGMENTS; j++) {
                 let i = K_FRAGMENTS + j;
                 let at = j * M * K_ROW + c * M4;
                 let ka = coopLoad<MatB>(&half_tile[at][0], 4u * K_ROW);
                 let kb = coopLoad<MatB>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
-                for (var h = 0u; h < Q_PARTS; h++) {
-                    let n = h * Q_FRAGMENTS + c;
-                    s[j] = members(qa[n], qb[n], ka, kb, s[j]);
+                s[j] = members(qa[c], qb[c], ka, kb, s[j]);
+                if (QUERY_OWN) {
+                    s[i] = members(ra[c], rb[c], ka, kb, s[i]);
+                } else if (imaginary) {
+                    s[i] = members(qb[c], negative(qa[c]), ka, kb, s[i]);
+                }
+                if (Q_PARTS == 2u) {
+                    s[j] = members(qa_low, qb_low, ka, kb, s[j]);
                     if (QUERY_OWN) {
-                        s[i] = members(ra[n], rb[n], ka, kb, s[i]);
+                        s[i] = members(ra[Q_LOW + c], rb[Q_LOW + c], ka, kb, s[i]);
                     } else if (imaginary) {
-                        s[i] = members(qb[n], negative(qa[n]), ka, kb, s[i]);
+                        s[i] = members(qb_low, negative(qa_low), ka, kb, s[i]);
                     }
                 }
-                if (K_PARTS == 2u) {
-                    let la = coopLoad<MatB>(&half_tile[K_QUADS + at][0], 4u * K_ROW);
-                    let lb = coopLoad<MatB>(&half_tile[K_QUADS + at + HALF_QUADS][0], 4u * K_ROW);
-                    let n = Q_SHRUNK + c;
-                    s[S_LOW + j] = members(qa[n], qb[n], la, lb, s[S_LOW + j]);
-                    if (QUERY_OWN) {
-                        s[S_LOW + i] = members(ra[n], rb[n], la, lb, s[S_LOW + i]);
-                    } else if (imaginary) {
-                        s[S_LOW + i] = members(qb[n], negative(qa[n]), la, lb, s[S_LOW + i]);
-                    }
-                }
-            }
-        }
-        if (S_SETS == 2u) {
-            for (var i = 0u; i < STREAMS * K_FRAGMENTS; i++) {
-                s[i] = joined(s[i], s[S_LOW + i]);
             }
         }
 
@@ -351,7 +369,7 @@ fn attention(
                 if (V_PARTS == 2u) {
                     let w = value_matrix(i, n, 1u);
                     for (var t = 0u; t < STREAMS; t++) {
-                        let x = shrunk(p[t], p[P_SHRUNK + t]);
+                        let x = shrunk_weights(p[t], p[P_SHRUNK + t]);
                         o[t * V_FRAGMENTS + n] = coopMultiplyAdd(x, w, o[t * V_FRAGMENTS + n]);
                     }
                 }

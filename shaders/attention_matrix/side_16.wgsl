@@ -9,12 +9,11 @@ alias MatC = coop_mat16x16<f32, C>;
 
 const SHRUNK_STAGED: bool = false;
 
-// Sums and 2^-11 of others.
-fn joined(s: MatC, low: MatC) -> MatC {
-    return s + low * 0.00048828125f;
+// 2^-11 of sums of products, and of weights.
+fn shrunk_sums(s: MatC) -> MatC {
+    return s * 0.00048828125f;
 }
 
-// 2^-11 of a left operand.
-fn shrunk(high: MatA, staged: MatA) -> MatA {
+fn shrunk_weights(high: MatA, staged: MatA) -> MatA {
     return high * f16(0.00048828125);
 }

@@ -7,14 +7,13 @@ alias MatA = coop_mat8x8<f16, A>;
 alias MatB = coop_mat8x8<f16, B>;
 alias MatC = coop_mat8x8<f32, C>;
 
-// Metal has neither products of a matrix and a number nor sums of matrices: what is 2^-11 of a left
-// operand comes staged.
+// 2^-11 of queries and weights. Metal has no product of a matrix and a number: they come staged.
 const SHRUNK_STAGED: bool = true;
 
-fn joined(s: MatC, low: MatC) -> MatC {
+fn shrunk_sums(s: MatC) -> MatC {
     return s;
 }
 
-fn shrunk(high: MatA, staged: MatA) -> MatA {
+fn shrunk_weights(high: MatA, staged: MatA) -> MatA {
     return staged;
 }

@@ -3,7 +3,8 @@
 // 16 bytes.
 //
 //     half_tile    k [key, first members | second members] under p [stream, query, key], then v
-//                  [key, channel] or, VALUE_TURNED, [channel, key]; at first q as k
+//                  [key, channel] or, VALUE_TURNED, [channel, key], then, Q_STAYS, low parts of q
+//                  as k; at first q as k
 //
 // each of them as often as it has parts (parts.wgsl), the high parts first;
 //
@@ -26,11 +27,10 @@ const TAIL_FRAGMENTS: u32 = (TAIL_QUADS + M4 - 1u) / M4;
 const Q_FRAGMENTS: u32 = PAIR_FRAGMENTS + TAIL_FRAGMENTS;
 const HALF_QUADS: u32 = Q_FRAGMENTS * M4; // of half a row of q or k, padding included
 // What fragments of a query there are: of its parts, and of its high one shrunk, for products with
-// low parts of keys. Where the sums of these can be shrunk, they are kept apart.
+// low parts of keys, where their sums cannot be shrunk instead.
 const Q_SETS: u32 = Q_PARTS + select(0u, 1u, SHRUNK_STAGED && K_PARTS == 2u);
+const Q_LOW: u32 = (Q_PARTS - 1u) * Q_FRAGMENTS;
 const Q_SHRUNK: u32 = select(0u, Q_PARTS * Q_FRAGMENTS, Q_SETS > Q_PARTS);
-const S_SETS: u32 = select(1u, 2u, !SHRUNK_STAGED && K_PARTS == 2u);
-const S_LOW: u32 = (S_SETS - 1u) * STREAMS * K_FRAGMENTS;
 const P_PARTS: u32 = select(1u, 2u, X3);
 const P_SETS: u32 = P_PARTS + select(0u, 1u, SHRUNK_STAGED && V_PARTS == 2u);
 const P_SHRUNK: u32 = (P_SETS - 1u) * STREAMS;
@@ -47,8 +47,10 @@ const K_QUADS: u32 = BLOCK_K * K_ROW;
 const P_QUADS: u32 = STREAMS * BLOCK_Q * P_ROW;
 const V_QUADS: u32 = select(BLOCK_K, 4u * DV4, VALUE_TURNED) * V_ROW;
 const V_AT: u32 = max(K_PARTS * K_QUADS, P_SETS * P_QUADS);
+const Q_AT: u32 = V_AT + V_PARTS * V_QUADS;
+const Q_QUADS: u32 = BLOCK_Q * K_ROW;
 
-var<workgroup> half_tile: array<array<f16, 4>, max(V_AT + V_PARTS * V_QUADS, BLOCK_Q * K_ROW)>;
+var<workgroup> half_tile: array<array<f16, 4>, max(Q_AT + select(0u, Q_QUADS, Q_STAYS), Q_QUADS)>;
 var<workgroup> single_tile: array<array<f32, 4>, BLOCK_Q * S_ROW>;
 // Maxima and sums of the invocations that share a row.
 var<workgroup> shares: array<vec2<f32>, THREADS>;

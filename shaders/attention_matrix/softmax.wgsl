@@ -65,7 +65,7 @@ fn weigh(x: array<vec4<f32>, COLS>, m: f32, p_at: u32, part: u32) -> vec2<f32> {
         // whatever way a device rounds. Compilers drop f32(f16(p)), and would sum what is not used.
         let bits = (bitcast<vec4<u32>>(weight) + vec4(0x1000u)) & vec4(0xffffe000u);
         let p = bitcast<vec4<f32>>(bits);
-        rounded += select(p, weight, vec4(X3));
+        rounded += p;
         sum += weight;
         let at = p_at + i * PARTS + part;
         put_half(at, p);

@@ -14,7 +14,8 @@ fn unit_at(quad: u32) -> u32 {
     return min(PAIR_QUADS + quad - TAIL_AT, UNITS);
 }
 
-fn stage_q(tid: u32, work: Work, first: u32, n: u32) {
+// Part n of the queries from a tile's first on.
+fn stage_q(tid: u32, work: Work, first: u32, n: u32, to: u32) {
     for (var i = tid; i < BLOCK_Q * HALF_QUADS; i += THREADS) {
         let row = i / HALF_QUADS;
         let quad = i % HALF_QUADS;
@@ -27,8 +28,9 @@ fn stage_q(tid: u32, work: Work, first: u32, n: u32) {
             }
             x = query_unit(work, first + row, u, factor);
         }
-        put_half(row * K_ROW + quad, part_of_query(x.a, n));
-        put_half(row * K_ROW + HALF_QUADS + quad, part_of_query(x.b, n));
+        let at = to + row * K_ROW + quad;
+        put_half(at, part_of_query(x.a, n));
+        put_half(at + HALF_QUADS, part_of_query(x.b, n));
     }
 }
 

@@ -90,8 +90,10 @@ fn matrices_of_16_past_what_lavapipe_lists() {
     };
     let plain = AttentionProblem { heads: HeadMap::plain(2).unwrap(), ..problem() };
     let both_as_they_come = AttentionProblem { rotary_dim: 8, head_dim: 24, ..problem() };
+    let large = AttentionProblem { head_dim: 72, value_dim: 72, rotary_dim: 72, ..problem() };
     let cases = [
         ("real and imaginary", problem(), wide),
+        ("more than 64 channels", large, wide),
         ("one stream, turned values", plain, MatrixTile { value_turned: true, ..wide }),
         ("a tail", both_as_they_come, wide),
     ];
@@ -198,11 +200,11 @@ fn faults_are_found() {
             (
                 "the high part of a key twice",
                 [
-                    "let la = coopLoad<MatB>(&half_tile[K_QUADS + at][0], 4u * K_ROW);",
-                    "let la = coopLoad<MatB>(&half_tile[at][0], 4u * K_ROW);",
+                    "let at = K_QUADS + j * M * K_ROW + c * M4;",
+                    "let at = j * M * K_ROW + c * M4;",
                 ],
             ),
-            ("a query without its low part", ["h < Q_PARTS", "h < 1u"]),
+            ("a query without its low part", ["if (Q_PARTS == 2u) {", "if (false) {"]),
             (
                 "a key without its low part",
                 ["part_of(x, K_PARTS, n)", "f32(1u - n) * part_of(x, K_PARTS, n)"],

@@ -47,6 +47,7 @@ pub(super) fn constants(
             ("VALUE_TURNED", tile.value_turned),
             ("V_F16", problem.cache().v == CacheType::F16),
             ("X3", x3),
+            ("Q_STAYS", tile.query_stays(problem, head_rows.streams)),
         ])
 }
 

@@ -3,7 +3,7 @@
 use super::{AttentionProblem, Tile};
 use crate::plan::cache::CacheType;
 use crate::plan::{Capabilities, MatrixSide, Precision, Suspect};
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 
 /// Sizes of one workgroup's work, where products run on matrix units: `subgroups` runs of `lanes`
 /// invocations, each with `side` queries.
@@ -83,6 +83,17 @@ impl MatrixTile {
         problem.value_dim.div_ceil(self.block_k)
     }
 
+    /// Whether low parts of queries stay in workgroup memory, where registers have no room for
+    /// them: beside the accumulators of two streams of more than 64 channels.
+    pub(super) fn query_stays(&self, problem: &AttentionProblem, streams: u32) -> bool {
+        let parts = problem.rotate_q || problem.q_dtype != DType::F16;
+        self.side == MatrixSide::M16
+            && self.precision == Precision::F16x3Products
+            && streams == 2
+            && problem.head_dim.max(problem.value_dim) > 64
+            && parts
+    }
+
     /// As `shaders/attention_matrix/sizes.wgsl` has them.
     fn sizes(&self, problem: &AttentionProblem, streams: u32) -> Sizes {
         let n = u64::from;
@@ -100,7 +111,9 @@ impl MatrixTile {
         let p_parts = if self.precision == Precision::F16x3Products { 2 } else { 1 };
         let p_sets = p_parts + u64::from(self.side == MatrixSide::M8 && v_parts == 2);
         let v_at = (k_parts * block_k * k_row).max(p_sets * n(streams) * block_q * p_row);
-        Sizes { half: (v_at + v_parts * v).max(block_q * k_row), single: block_q * p_row }
+        let q = block_q * k_row;
+        let q_stays = if self.query_stays(problem, streams) { q } else { 0 };
+        Sizes { half: (v_at + v_parts * v + q_stays).max(q), single: block_q * p_row }
     }
 
     /// Workgroup memory of a workgroup.

@@ -103,8 +103,8 @@ impl Listing {
         let body = self.body(start);
         let mut rare: Vec<Range<usize>> = Vec::new();
         for (from, to) in &self.ahead {
-            let (from, to) = (*from, *self.labels.get(to)?);
-            let piece = || from..to;
+            let Some(&to) = self.labels.get(to) else { continue };
+            let (from, piece) = (*from, || *from..to);
             if start <= from
                 && from < to
                 && to <= end
