@@ -32,10 +32,15 @@ fn work_or_none(in_part: u32) -> Work {
     return work;
 }
 
-// What the values that f16 cannot hold add to four channels of a row.
+// What the values that f16 cannot hold add to four channels of a row. The last part of a call that
+// was cut looks at the keys of all.
 fn beyond_f16(work: Work, stream: u32, row: u32, column: u32) -> vec4<f32> {
     var sum = vec4(0.0);
-    for (var key = work.start; key < work.end; key++) {
+    var start = work.start;
+    if (RESUMABLE) {
+        start -= params.first_step * BLOCK_K;
+    }
+    for (var key = start; key < work.end; key++) {
         if (BLOCKS && !block_visited(work.batch, work.tile, key / BLOCK_K)) {
             continue;
         }
@@ -149,16 +154,45 @@ fn rescale(t: u32, own: Own, alpha: f32, o: ptr<function, Outputs>) {
     }
 }
 
-// Outputs of a stream, and its log-sum-exps.
+// Where an invocation's state of a stream begins: its sums, then quads of accumulators.
+fn state_of(t: u32, tid: u32, in_part: u32) -> u32 {
+    return (in_part * STREAMS + t) * (STATE_LEN / STREAMS) * THREADS + tid;
+}
+
+// Takes up what an earlier part of the call left.
+fn take_up(t: u32, state_at: u32, own: Own, o: ptr<function, Outputs>) -> Sums {
+    for (var n = 0u; n < V_RUNS; n++) {
+        for (var i = 0u; i < RUN_QUADS; i++) {
+            let x = kept_state(state_at + (1u + n * RUN_QUADS + i) * THREADS);
+            put_single(own.s_at + i * PARTS + own.part, x);
+        }
+        workgroupBarrier(); // accumulators are written
+        for (var j = 0u; j < K_FRAGMENTS; j++) {
+            let at = own.subgroup_s + j * M4;
+            (*o)[t * V_FRAGMENTS + n * K_FRAGMENTS + j] =
+                coopLoadT<MatC>(&single_tile[at][0], 4u * S_ROW);
+        }
+        workgroupBarrier(); // and read
+    }
+    let kept = kept_state(state_at);
+    if (kept.w != 0.0) {
+        atomicStore(&non_finite, 1u);
+    }
+    return Sums(kept.x, kept.yz);
+}
+
+// Outputs of a stream, and its log-sum-exps; or its state, before the last part of a call.
 fn finish(
     t: u32,
     tid: u32,
+    state_at: u32,
     own: Own,
     work: Work,
     o: ptr<function, Outputs>,
-    m: f32,
-    l: vec2<f32>,
+    sums: Sums,
 ) {
+    let l = sums.l;
+    let m = sums.m;
     shares[tid] = select(l, l.yy, vec2(X3)); // weights in two parts are not rounded
     workgroupBarrier(); // sums are written
     var total = sum_of_shares(tid);
@@ -175,7 +209,12 @@ fn finish(
     // not a number may have been lost by rounding, but not in the other sum.
     let sane = (bitcast<u32>(total.y) & 0x7f800000u) != 0x7f800000u;
     scale = select(total.y - params.minus_infinity, scale / total.x, sane);
-    let stored = own.row < work.rows.count && t < work.head_row.streams;
+    let last = !RESUMABLE || params.last_part != 0u;
+    let kept = !last && work.rows.count > 0u;
+    if (kept) {
+        keep_state(state_at, vec4(m, l, f32(atomicLoad(&non_finite))));
+    }
+    let stored = last && own.row < work.rows.count && t < work.head_row.streams;
     let out_at = out_row(work, t, own.row);
     for (var n = 0u; n < V_RUNS; n++) {
         // Accumulators are chosen by comparison: an index that is not constant, where a
@@ -197,7 +236,10 @@ fn finish(
         workgroupBarrier(); // accumulators are written
         for (var i = 0u; i < RUN_QUADS; i++) {
             let column = n * K4 + i * PARTS + own.part;
-            if (stored && column < VALUE_DIM / 4u) {
+            if (kept) {
+                let x = single(own.s_at + i * PARTS + own.part);
+                keep_state(state_at + (1u + n * RUN_QUADS + i) * THREADS, x);
+            } else if (stored && column < VALUE_DIM / 4u) {
                 var x = scale * single(own.s_at + i * PARTS + own.part);
                 if (atomicLoad(&non_finite) != 0u) {
                     x += beyond_f16(work, t, own.row, column);
@@ -271,6 +313,13 @@ fn attention(
     var o: Outputs;
     for (var i = 0u; i < STREAMS * V_FRAGMENTS; i++) {
         o[i] = MatC();
+    }
+    let state_at = array(state_of(0u, tid, in_part), state_of(1u, tid, in_part));
+    if (RESUMABLE && params.first_step > 0u) {
+        sums[0] = take_up(0u, state_at[0], own, &o);
+        if (STREAMS == 2u) {
+            sums[1] = take_up(1u, state_at[1], own, &o);
+        }
     }
 
     for (var first = work.start; first < work.end; first += BLOCK_K) {
@@ -378,8 +427,8 @@ fn attention(
         workgroupBarrier(); // p and v are read
     }
 
-    finish(0u, tid, own, work, &o, sums[0].m, sums[0].l);
+    finish(0u, tid, state_at[0], own, work, &o, sums[0]);
     if (STREAMS == 2u) {
-        finish(1u, tid, own, work, &o, sums[1].m, sums[1].l);
+        finish(1u, tid, state_at[1], own, work, &o, sums[1]);
     }
 }

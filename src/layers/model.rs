@@ -115,7 +115,7 @@ pub struct Model {
     /// tiles over all keys. It takes a workspace, and a storage buffer more.
     pub resumable: bool,
     /// How prefill computes products; decode does in f32 whatever this says. On matrix units only
-    /// where the device may use them, and without `resumable`.
+    /// where the device may use them.
     pub precision: Precision,
     /// Storage of q, k and v as the host hands them over.
     pub dtype: DType,

@@ -285,7 +285,6 @@ mod tests {
             Err(Error::Invalid { what, .. }) => what,
             other => panic!("{other:?}"),
         };
-        assert_eq!(refused(AttentionProblem { resumable: true, ..problem() }), "resumable");
         let wide = AttentionProblem { value_dim: 136, ..problem() };
         assert_eq!(refused(wide.clone()), "head_dim and value_dim");
         let one = AttentionProblem { heads: HeadMap::plain(2).unwrap(), ..wide };

@@ -143,8 +143,8 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
             match problem.plan(&device) {
                 Ok(plan) => add(&mut variants, &device, true, &name, plan.shader()),
                 // What the kernel does not do is refused by name.
-                Err(Error::Invalid { what: "resumable" | "head_dim and value_dim", .. })
-                    if problem.resumable || problem.head_dim.max(problem.value_dim) > 128 => {}
+                Err(Error::Invalid { what: "head_dim and value_dim", .. })
+                    if problem.head_dim.max(problem.value_dim) > 128 => {}
                 Err(error) => panic!("{name} on {}: {error}", device.adapter),
             }
         }

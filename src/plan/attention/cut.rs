@@ -260,6 +260,9 @@ impl AttentionPlan {
 /// Vectors of four numbers that an invocation carries from one key tile to the next: maxima, sums,
 /// accumulators.
 pub(super) fn state_len(head_rows: &HeadRows, tile: &Tile, problem: &AttentionProblem) -> u32 {
+    if let Tile::Matrices(tile) = tile {
+        return head_rows.streams * tile.state_len(problem);
+    }
     let [_, _, row_pairs, _] = tile.grid();
     let states = head_rows.streams * 2 * row_pairs;
     2 * states.div_ceil(4) + states * tile.cols(problem.value_dim)

@@ -39,6 +39,7 @@ pub(super) fn constants(
             ("Q_PARTS", q_parts),
             ("K_PARTS", k_parts),
             ("V_PARTS", v_parts),
+            ("STATE_LEN", head_rows.streams * tile.state_len(problem)),
         ])
         .flags([
             ("PLACES_STAGED", problem.has_slots()),

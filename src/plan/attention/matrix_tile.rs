@@ -94,6 +94,12 @@ impl MatrixTile {
             && parts
     }
 
+    /// Vectors of four numbers that an invocation carries from one step to the next, for a stream:
+    /// its maximum and sums, and its part of the accumulators.
+    pub(super) fn state_len(&self, problem: &AttentionProblem) -> u32 {
+        1 + self.value_runs(problem) * self.block_k / 4 / self.parts()
+    }
+
     /// As `shaders/attention_matrix/sizes.wgsl` has them.
     fn sizes(&self, problem: &AttentionProblem, streams: u32) -> Sizes {
         let n = u64::from;
@@ -229,16 +235,14 @@ impl MatrixTile {
 
     /// Refuses what the kernel on matrix units does not do.
     pub(super) fn admit(problem: &AttentionProblem, streams: u32) -> Result<()> {
-        let invalid = |what, needed, got: String| Err(Error::Invalid { what, needed, got });
-        if problem.resumable {
-            let needed = "false with products on matrix units";
-            return invalid("resumable", needed, "true".into());
-        }
         let most = if streams == 2 { 128 } else { 256 };
         let dim = problem.head_dim.max(problem.value_dim);
         if dim > most {
-            let needed = "at most 256 on matrix units, 128 with two streams a pass";
-            return invalid("head_dim and value_dim", needed, dim.to_string());
+            return Err(Error::Invalid {
+                what: "head_dim and value_dim",
+                needed: "at most 256 on matrix units, 128 with two streams a pass",
+                got: dim.to_string(),
+            });
         }
         Ok(())
     }
