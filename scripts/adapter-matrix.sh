@@ -59,13 +59,13 @@ row lavapipe22 'scripts/portability-tools.sh lavapipe22' "${old:-/nowhere}" \
 row lavapipe26 tools/gpu-lab/setup.sh "$libraries/libvulkan_lvp.so" \
     env VK_DRIVER_FILES="$(manifest "$lab"/usr/share/vulkan/icd.d/lvp*.json)" WGPU_BACKEND=vulkan \
     "$loader/ld-linux-x86-64.so.2" --library-path "$libraries:$lab/lib/x86_64-linux-gnu" "$binary" --nocapture "$@"
-# Not on matrix units, and refused by name: resumable calls, heads wider than 256. The mean of equal
-# scores is held to a bound of f32, which values in f16 do not keep.
+# Not on matrix units, and refused by name: heads wider than 256. The mean of equal scores is held to
+# a bound of f32, which values in f16 do not keep.
 f16='matrix:: attention::sizes attention::variants attention::sequences attention::heads
-    attention::features attention::storage attention::rotary attention::dims::head_dims
-    attention::dims::planned attention::caches edges::attention invariants::bitwise
-    invariants::places::attention invariants::rotation::scores invariants::rotation::imaginary
-    invariants::softmax::values invariants::softmax::full invariants::softmax::the_log'
+    attention::features attention::parts::every attention::parts::calls attention::storage
+    attention::rotary attention::dims::head_dims attention::dims::planned attention::caches
+    edges::attention invariants::bitwise invariants::places::attention invariants::rotation::scores
+    invariants::rotation::imaginary invariants::softmax::values invariants::softmax::full invariants::softmax::the_log'
 # Hundreds of shaders that run for a moment each, as in scripts/with-adapter.sh.
 nopt=${GALLIVM_PERF-nopt}
 for tier in f16 f16x3; do
