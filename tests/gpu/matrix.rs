@@ -22,8 +22,13 @@ use phasor::{
 use phasor_kit::golden::File;
 use phasor_kit::tolerance::{Bound, compare, stored};
 
+<<<<<<< HEAD
 use crate::attention::{Case, Inputs, control, matrix_tile, precision};
 use crate::harness::{Fault, lab, run_table, widened, with_fault};
+=======
+use crate::attention::{Case, Inputs, Parts, control, matrix_tile, precision};
+use crate::harness::{lab, run_table, widened, with_fault};
+>>>>>>> 2819c03 (Tests: parts of a call on matrix units tell of values past f16)
 
 /// The adapter's side and lanes.
 fn units() -> (MatrixSide, u32) {
@@ -157,6 +162,15 @@ fn values_past_f16() {
             _ => assert_eq!(got.to_bits(), wanted.to_bits(), "{at}"),
         }
     }
+    // Parts of a call tell the last one of them.
+    let resumable = AttentionProblem { resumable: true, ..problem() };
+    let mut cut = tiled(&resumable, small()).unwrap();
+    let budget = cut.plan.least_budget(&cut.shape);
+    cut.cut = Some(Parts { budget, apart: false });
+    let bits = |out: &[f32]| out.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let parts = || bits(&cut.run(lab(), &large).unwrap().out);
+    assert_eq!(parts(), bits(&got.out));
+    assert_ne!(with_fault(["kept.w != 0.0", "false"], parts), bits(&got.out));
     // A key's number is infinite to every row, and masks it or makes the row NaN.
     for x in [1e5, -1e6] {
         let with = |x| {
