@@ -99,7 +99,10 @@ fn weigh_stream(
         coopStoreT(scores, &single_tile[at][0], pitch);
     }
     workgroupBarrier(); // scores are written; at t = 0, k is read
-    let x = scores_of(work, t, own.row, own.s_at, own.scale, own.part, first, hidden);
+    if (MODIFIED) {
+        modify(work, t, own.row, own.s_at, own.scale, own.part, first);
+    }
+    let x = scores_of(work, own.row, own.s_at, own.scale, own.part, first, hidden);
     if (top_of(x) > before.m + LAZY) {
         atomicStore(&moved, 1u);
     }
@@ -111,7 +114,7 @@ fn weigh_stream(
         if (mend) {
             mend_v(tid, work, first);
         }
-        let x = scores_of(work, t, own.row, own.s_at, own.scale, own.part, first, hidden);
+        let x = scores_of(work, own.row, own.s_at, own.scale, own.part, first, hidden);
         shares[tid] = vec2(top_of(x));
         workgroupBarrier(); // maxima are written
         let top = largest_share(tid);

@@ -16,10 +16,21 @@ fn key_of(first: u32, part: u32, i: u32) -> u32 {
     return first + 4u * (i * PARTS + part);
 }
 
-// Scores of this invocation, which lie in single_tile from s_at on, in base 2; hidden keys masked.
+const MODIFIED: bool = SOFTCAP || ALIBI || BIAS || HOOKS;
+
+// Scores of this invocation, which lie in single_tile from s_at on, after softcap, ALiBi, bias and
+// hooks, and there again: a quad at a time, since many at once take more registers than there are.
+fn modify(work: Work, stream: u32, row: u32, s_at: u32, scale: f32, part: u32, first: u32) {
+    for (var i = 0u; i < COLS + params.zero; i++) {
+        let at = s_at + i * PARTS + part;
+        let x = scale * single(at);
+        put_single(at, modified_quad(x, work, stream, row, key_of(first, part, i)));
+    }
+}
+
+// The same in base 2, where they were not modified times scale; hidden keys masked.
 fn scores_of(
     work: Work,
-    stream: u32,
     row: u32,
     s_at: u32,
     scale: f32,
@@ -29,12 +40,7 @@ fn scores_of(
 ) -> array<vec4<f32>, COLS> {
     var x: array<vec4<f32>, COLS>;
     for (var i = 0u; i < COLS; i++) {
-        x[i] = scale * single(s_at + i * PARTS + part);
-    }
-    if (SOFTCAP || ALIBI || BIAS || HOOKS) {
-        for (var i = 0u; i < COLS; i++) {
-            x[i] = modified_quad(x[i], work, stream, row, key_of(first, part, i));
-        }
+        x[i] = select(scale, 1.0, MODIFIED) * single(s_at + i * PARTS + part);
     }
     if (hidden) {
         for (var i = 0u; i < COLS; i++) {
