@@ -17,7 +17,7 @@ fn interleaved(is_k: bool, u: u32) -> bool {
 // second members (interleaved: the lower two pairs and the upper two), then eight channels of the
 // tail each. Pairs past the last one pad a unit with zeros.
 fn half_unit(is_k: bool, row: u32, u: u32, half: u32) -> vec4<f32> {
-    if (TAIL_QUADS > 0u && u >= PAIR_QUADS) {
+    if (u >= PAIR_QUADS) {
         return channels(is_k, row, 2u * PAIRS + 8u * (u - PAIR_QUADS) + 4u * half);
     }
     let lane = vec4(0u, 1u, 2u, 3u);
@@ -29,9 +29,6 @@ fn half_unit(is_k: bool, row: u32, u: u32, half: u32) -> vec4<f32> {
     var a = j;
     if (BLOCK_PAIRS < PAIRS) {
         a += j / BLOCK_PAIRS * BLOCK_PAIRS;
-    }
-    if (ALIGNED && PAIRS % 4u == 0u) {
-        return load_qk(is_k, row, (a + half * BLOCK_PAIRS) / 4u); // a group of channels, all there
     }
     let x = channels(is_k, row, a + half * BLOCK_PAIRS);
     return select(vec4(0.0), x, vec4(j) + lane < vec4(PAIRS));

@@ -1,7 +1,7 @@
 // Rows of q, k and v on their way into workgroup memory as f16, as attention_matrix/sizes.wgsl lays
 // them out.
 //
-// query_unit, half_unit: attention/load.wgsl; key_row, value_row: attention/places_*.wgsl;
+// query_unit, half_unit, load_qk: attention/load.wgsl; key_row, value_row: attention/places_*.wgsl;
 // value_quad: cache/read_v_*.wgsl; part_of, part_of_query: attention_matrix/parts.wgsl
 
 // The unit that lies at a quad of either half of a row; UNITS where there is padding. Pairs are
@@ -61,10 +61,26 @@ fn stage_k(tid: u32, work: Work, first: u32) {
     }
 }
 
+// Half of a unit of a key. Units of whole groups of channels skip what asks whether there are all.
+fn key_channels(row: u32, u: u32, half: u32) -> vec4<f32> {
+    let whole = PAIRS % 4u == 0u && (K_INTERLEAVED || ALIGNED);
+    if (!whole || (TAIL_QUADS > 0u && u >= PAIR_QUADS)) {
+        return half_unit(true, row, u, half);
+    }
+    if (K_INTERLEAVED) {
+        return load_qk(true, row, 2u * u + half);
+    }
+    var channel = 4u * u + half * BLOCK_PAIRS;
+    if (BLOCK_PAIRS < PAIRS) {
+        channel += 4u * u / BLOCK_PAIRS * BLOCK_PAIRS;
+    }
+    return load_qk(true, row, channel / 4u);
+}
+
 fn stage_key(work: Work, key: u32, at: u32, u: u32, half: u32) {
     var x = vec4(0.0);
     if (HALF_QUADS == UNITS || u < UNITS) {
-        x = half_unit(true, key_row(work, key), u, half);
+        x = key_channels(key_row(work, key), u, half);
     }
     for (var n = 0u; n < K_PARTS; n++) {
         let to = at + n * K_QUADS;
