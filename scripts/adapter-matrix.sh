@@ -65,7 +65,8 @@ f16='matrix:: attention::sizes attention::variants attention::sequences attentio
     attention::features attention::parts::every attention::parts::calls attention::storage
     attention::rotary attention::dims::head_dims attention::dims::planned attention::caches
     edges::attention invariants::bitwise invariants::places::attention invariants::rotation::scores
-    invariants::rotation::imaginary invariants::softmax::values invariants::softmax::full invariants::softmax::the_log'
+    invariants::rotation::imaginary invariants::softmax::values invariants::softmax::full
+    invariants::softmax::the_log'
 # Hundreds of shaders that run for a moment each, as in scripts/with-adapter.sh.
 nopt=${GALLIVM_PERF-nopt}
 for tier in f16 f16x3; do

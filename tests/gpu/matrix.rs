@@ -22,13 +22,8 @@ use phasor::{
 use phasor_kit::golden::File;
 use phasor_kit::tolerance::{Bound, compare, stored};
 
-<<<<<<< HEAD
-use crate::attention::{Case, Inputs, control, matrix_tile, precision};
-use crate::harness::{Fault, lab, run_table, widened, with_fault};
-=======
 use crate::attention::{Case, Inputs, Parts, control, matrix_tile, precision};
-use crate::harness::{lab, run_table, widened, with_fault};
->>>>>>> 2819c03 (Tests: parts of a call on matrix units tell of values past f16)
+use crate::harness::{Fault, lab, run_table, widened, with_fault};
 
 /// The adapter's side and lanes.
 fn units() -> (MatrixSide, u32) {
@@ -213,10 +208,7 @@ fn faults_are_found() {
         faults.extend([
             (
                 "the high part of a key twice",
-                [
-                    "let at = K_QUADS + j * M * K_ROW + c * M4;",
-                    "let at = j * M * K_ROW + c * M4;",
-                ],
+                ["let at = K_QUADS + j * M * K_ROW + c * M4;", "let at = j * M * K_ROW + c * M4;"],
             ),
             ("a query without its low part", ["if (Q_PARTS == 2u) {", "if (false) {"]),
             (
@@ -254,8 +246,8 @@ fn missing_barriers_are_found() {
         ("k is read", ["workgroupBarrier(); // scores are written; at t = 0, k is read", ""]),
         ("p and v are read", ["workgroupBarrier(); // p and v are read", ""]),
         ("accumulators are written", ["workgroupBarrier(); // accumulators are written", ""]),
-        ("and read", ["workgroupBarrier(); // and read\n                }", "}"]),
-        ("and read at the end", ["workgroupBarrier(); // and read\n        }", "}"]),
+        ("and read", ["workgroupBarrier(); // and read\n    }\n}", "}\n}"]),
+        ("and read at the end", ["workgroupBarrier(); // and read\n    }\n    if", "}\n    if"]),
     ];
     let small = small();
     let wide = MatrixTile { lanes: 2 * small.lanes, block_k: 2 * small.block_k, ..small };
