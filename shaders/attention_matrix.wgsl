@@ -12,14 +12,11 @@
 // numbers where a module has them beside matrices. Of a store, the index is worked out before it:
 // naga panics over one that is not.
 //
-// work_of, out_row, store_*: attention/work.wgsl; any_hidden: attention/score.wgsl; sees:
-// attention/sees.wgsl; block_visited: attention/blocks_*.wgsl; with_sink: softmax.wgsl; stage_*,
-// too_large: attention_matrix/stage.wgsl; scores_of, weigh: attention_matrix/softmax.wgsl;
-// value_matrix: attention_matrix/value_*.wgsl; negative, second_query:
-// attention_matrix/query_*.wgsl; prepare_query: attention_matrix/parts.wgsl; shrunk_*:
-// attention_matrix/side_*.wgsl
-
-const RUN_QUADS: u32 = K_FRAGMENTS * M4 / PARTS; // of a row of a run of o, of an invocation
+// work_of: attention/work.wgsl; any_hidden: attention/score.wgsl; block_visited:
+// attention/blocks_*.wgsl; stage_*: attention_matrix/stage.wgsl; take_up, weigh_stream, finish:
+// attention_matrix/streams.wgsl; value_matrix: attention_matrix/value_*.wgsl; negative,
+// second_query: attention_matrix/query_*.wgsl; prepare_query: attention_matrix/parts.wgsl;
+// shrunk_*: attention_matrix/side_*.wgsl
 
 // What a workgroup works on. One too many, or past the end of a shorter sequence than the longest,
 // has nothing to walk over or store.
@@ -32,230 +29,61 @@ fn work_or_none(in_part: u32) -> Work {
     return work;
 }
 
-// What the values that f16 cannot hold add to four channels of a row. The last part of a call that
-// was cut looks at the keys of all.
-fn beyond_f16(work: Work, stream: u32, row: u32, column: u32) -> vec4<f32> {
-    var sum = vec4(0.0);
-    var start = work.start;
-    if (RESUMABLE) {
-        start -= params.first_step * BLOCK_K;
-    }
-    for (var key = start; key < work.end; key++) {
-        if (BLOCKS && !block_visited(work.batch, work.tile, key / BLOCK_K)) {
-            continue;
-        }
-        let x = value(work, key, rows_of_key(work, key).y, column);
-        let counts = too_large(x) & vec4(sees(work, stream, row, key));
-        sum += select(vec4(0.0), -params.minus_infinity * x, counts);
-    }
-    return sum;
-}
-
 // Products of first members and of second ones, added to scores.
 fn members(a: MatA, b: MatA, ka: MatB, kb: MatB, s: MatC) -> MatC {
     return coopMultiplyAdd(b, kb, coopMultiplyAdd(a, ka, s));
 }
 
-// What an invocation has of its workgroup's queries.
-struct Own {
-    row: u32,        // of its sequence
-    row_in: u32,     // of the tile
-    part: u32,       // of the row: which quads
-    s_at: u32,       // where its row of single_tile starts
-    subgroup_s: u32, // and the first row of its subgroup
-    scale: f32,      // on scores
+// Fragments of queries: first members and second ones.
+struct Query {
+    a: array<MatA, Q_SETS * Q_FRAGMENTS>,
+    b: array<MatA, Q_SETS * Q_FRAGMENTS>,
 }
 
-// Streams go through functions, which get theirs as a constant: a loop that a compiler does not
-// unroll would index what lies in registers, and have it in memory.
-alias Scores = array<MatC, STREAMS * K_FRAGMENTS>;
-alias Outputs = array<MatC, STREAMS * V_FRAGMENTS>;
-
-// What a row's scores are taken relative to, in base 2, and sums of this invocation's weights, as
-// rounded and not.
-struct Sums {
-    m: f32,
-    l: vec2<f32>,
-}
-
-// A stream's scores through single_tile into weights. Scores are done with then, and their
-// registers free.
-fn weigh_stream(
-    t: u32,
+// Set n of them: high parts, low parts, shrunk ones. Low parts may stay at low_at.
+fn fetch_set(
+    n: u32,
     tid: u32,
-    own: Own,
     work: Work,
     first: u32,
-    hidden: bool,
-    mend: bool,
-    s: ptr<function, Scores>,
-    o: ptr<function, Outputs>,
-    before: Sums,
-) -> Sums {
-    for (var j = 0u; j < K_FRAGMENTS; j++) {
-        let scores = (*s)[t * K_FRAGMENTS + j];
-        let at = own.subgroup_s + j * M4;
-        let pitch = 4u * S_ROW;
-        coopStoreT(scores, &single_tile[at][0], pitch);
-    }
-    workgroupBarrier(); // scores are written; at t = 0, k is read
-    if (MODIFIED) {
-        modify(work, t, own.row, own.s_at, own.scale, own.part, first);
-    }
-    let x = scores_of(work, own.row, own.s_at, own.scale, own.part, first, hidden);
-    if (top_of(x) > before.m + LAZY) {
-        atomicStore(&moved, 1u);
-    }
-    let p_at = (t * BLOCK_Q + own.row_in) * P_ROW;
-    var sums = before;
-    sums.l += weigh(x, before.m, p_at, own.part);
-    workgroupBarrier(); // weights are written
-    if (atomicLoad(&moved) != 0u) {
-        if (mend) {
-            mend_v(tid, work, first);
-        }
-        let x = scores_of(work, own.row, own.s_at, own.scale, own.part, first, hidden);
-        shares[tid] = vec2(top_of(x));
-        workgroupBarrier(); // maxima are written
-        let top = largest_share(tid);
-        var alpha = 1.0;
-        sums.m = before.m;
-        if (top > before.m + LAZY) {
-            alpha = exp2(before.m - (top + LIFT));
-            sums.m = top + LIFT;
-        }
-        sums.l = alpha * before.l + weigh(x, sums.m, p_at, own.part);
-        rescale(t, own, alpha, o);
-        if (tid == 0u) {
-            atomicStore(&moved, 0u);
-        }
-    }
-    return sums;
-}
-
-// What was accumulated for each row, times its alpha.
-fn rescale(t: u32, own: Own, alpha: f32, o: ptr<function, Outputs>) {
-    workgroupBarrier(); // scores and maxima are read
-    for (var n = 0u; n < V_FRAGMENTS; n += K_FRAGMENTS) {
-        for (var j = 0u; j < K_FRAGMENTS; j++) {
-            let part_o = (*o)[t * V_FRAGMENTS + n + j];
-            let at = own.subgroup_s + j * M4;
-            let pitch = 4u * S_ROW;
-            coopStoreT(part_o, &single_tile[at][0], pitch);
-        }
-        workgroupBarrier(); // accumulators are written
-        for (var i = 0u; i < RUN_QUADS; i++) {
-            let at = own.s_at + i * PARTS + own.part;
-            put_single(at, alpha * single(at));
-        }
-        workgroupBarrier(); // and rescaled
-        for (var j = 0u; j < K_FRAGMENTS; j++) {
-            let at = own.subgroup_s + j * M4;
-            (*o)[t * V_FRAGMENTS + n + j] = coopLoadT<MatC>(&single_tile[at][0], 4u * S_ROW);
-        }
-        workgroupBarrier(); // and read
-    }
-}
-
-// Where an invocation's state of a stream begins: its sums, then quads of accumulators.
-fn state_of(t: u32, tid: u32, in_part: u32) -> u32 {
-    return (in_part * STREAMS + t) * (STATE_LEN / STREAMS) * THREADS + tid;
-}
-
-// Takes up what an earlier part of the call left.
-fn take_up(t: u32, state_at: u32, own: Own, o: ptr<function, Outputs>) -> Sums {
-    for (var n = 0u; n < V_RUNS; n++) {
-        for (var i = 0u; i < RUN_QUADS; i++) {
-            let x = kept_state(state_at + (1u + n * RUN_QUADS + i) * THREADS);
-            put_single(own.s_at + i * PARTS + own.part, x);
-        }
-        workgroupBarrier(); // accumulators are written
-        for (var j = 0u; j < K_FRAGMENTS; j++) {
-            let at = own.subgroup_s + j * M4;
-            (*o)[t * V_FRAGMENTS + n * K_FRAGMENTS + j] =
-                coopLoadT<MatC>(&single_tile[at][0], 4u * S_ROW);
-        }
-        workgroupBarrier(); // and read
-    }
-    let kept = kept_state(state_at);
-    if (kept.w != 0.0) {
-        atomicStore(&non_finite, 1u);
-    }
-    return Sums(kept.x, kept.yz);
-}
-
-// Outputs of a stream, and its log-sum-exps; or its state, before the last part of a call.
-fn finish(
-    t: u32,
-    tid: u32,
-    state_at: u32,
-    own: Own,
-    work: Work,
-    o: ptr<function, Outputs>,
-    sums: Sums,
+    subgroup_q: u32,
+    low_at: u32,
+    q: ptr<function, Query>,
 ) {
-    let l = sums.l;
-    let m = sums.m;
-    shares[tid] = select(l, l.yy, vec2(X3)); // weights in two parts are not rounded
-    workgroupBarrier(); // sums are written
-    var total = sum_of_shares(tid);
-    var top = m;
-    var scale = 1.0;
-    if (SINKS) {
-        let sink = work.head_row.sinks[t];
-        let exact = with_sink(m, total.y, sink);
-        total = vec2(with_sink(m, total.x, sink).l, exact.l);
-        top = exact.m;
-        scale = exact.scale;
+    let to = select(0u, low_at, n == 1u);
+    stage_q(tid, work, first, n, to);
+    workgroupBarrier(); // q is staged
+    for (var c = 0u; c < Q_FRAGMENTS; c++) {
+        let at = to + subgroup_q + c * M4;
+        (*q).a[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at][0], 4u * K_ROW);
+        (*q).b[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
     }
-    // No visible key: the output is zero and the log-sum-exp minus infinity. A weight that is
-    // not a number may have been lost by rounding, but not in the other sum.
-    let sane = (bitcast<u32>(total.y) & 0x7f800000u) != 0x7f800000u;
-    scale = select(total.y - params.minus_infinity, scale / total.x, sane);
-    let last = !RESUMABLE || params.last_part != 0u;
-    let kept = !last && work.rows.count > 0u;
-    if (kept) {
-        keep_state(state_at, vec4(m, l, f32(atomicLoad(&non_finite))));
-    }
-    let stored = last && own.row < work.rows.count && t < work.head_row.streams;
-    let out_at = out_row(work, t, own.row);
-    for (var n = 0u; n < V_RUNS; n++) {
-        // Accumulators are chosen by comparison: an index that is not constant, where a
-        // compiler does not unroll this loop, would have all of them in memory.
-        var run: array<MatC, K_FRAGMENTS>;
-        for (var r = 0u; r < V_RUNS; r++) {
-            if (r == n) {
-                for (var j = 0u; j < K_FRAGMENTS; j++) {
-                    run[j] = (*o)[t * V_FRAGMENTS + r * K_FRAGMENTS + j];
-                }
-            }
+    workgroupBarrier(); // q is read
+}
+
+fn fetch_query(
+    tid: u32,
+    work: Work,
+    first: u32,
+    subgroup_q: u32,
+    low_at: u32,
+    q: ptr<function, Query>,
+) {
+    // A compiler that does not unroll this loop has fragments in memory; where low parts stay, it
+    // unrolls it, and needs fewer registers than for three calls.
+    if (Q_STAYS) {
+        for (var n = 0u; n < Q_SETS; n++) {
+            fetch_set(n, tid, work, first, subgroup_q, low_at, q);
         }
-        for (var j = 0u; j < K_FRAGMENTS; j++) {
-            let part_o = run[j];
-            let at = own.subgroup_s + j * M4;
-            let pitch = 4u * S_ROW;
-            coopStoreT(part_o, &single_tile[at][0], pitch);
+    } else {
+        fetch_set(0u, tid, work, first, subgroup_q, low_at, q);
+        if (Q_SETS > 1u) {
+            fetch_set(1u, tid, work, first, subgroup_q, low_at, q);
         }
-        workgroupBarrier(); // accumulators are written
-        for (var i = 0u; i < RUN_QUADS; i++) {
-            let column = n * K4 + i * PARTS + own.part;
-            if (kept) {
-                let x = single(own.s_at + i * PARTS + own.part);
-                keep_state(state_at + (1u + n * RUN_QUADS + i) * THREADS, x);
-            } else if (stored && column < VALUE_DIM / 4u) {
-                var x = scale * single(own.s_at + i * PARTS + own.part);
-                if (atomicLoad(&non_finite) != 0u) {
-                    x += beyond_f16(work, t, own.row, column);
-                }
-                store_quad(t, out_at + column, select(x, vec4(0.0), total.y == 0.0));
-            }
+        if (Q_SETS > 2u) {
+            fetch_set(2u, tid, work, first, subgroup_q, low_at, q);
         }
-        workgroupBarrier(); // and read
     }
-    if (params.store_lse != 0u && stored && own.part == 0u) {
-        store_lse(work, t, own.row, top, total.y);
-    }
-    workgroupBarrier(); // sums are read
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -283,34 +111,12 @@ fn attention(
     if (X3) {
         own.scale *= prepare_query(tid, work, own.row, own.part);
     }
-    var ra: array<MatA, OWN_FRAGMENTS>; // of the second stream
-    var rb: array<MatA, OWN_FRAGMENTS>;
+    var r: Query; // of the second stream
     if (QUERY_OWN) {
-        for (var n = 0u; n < Q_SETS; n++) {
-            stage_q(tid, second_query(work), q_first, n, 0u);
-            workgroupBarrier(); // the second stream's q is staged
-            for (var c = 0u; c < Q_FRAGMENTS; c++) {
-                let at = subgroup_q + c * M4;
-                ra[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at][0], 4u * K_ROW);
-                rb[n * Q_FRAGMENTS + c] =
-                    coopLoadT<MatA>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
-            }
-            workgroupBarrier(); // and read
-        }
+        fetch_query(tid, second_query(work), q_first, subgroup_q, 0u, &r);
     }
-    var qa: array<MatA, Q_SETS * Q_FRAGMENTS>; // first members
-    var qb: array<MatA, Q_SETS * Q_FRAGMENTS>; // second members
-    for (var n = 0u; n < Q_SETS; n++) {
-        let to = select(0u, Q_AT, Q_STAYS && n == 1u);
-        stage_q(tid, work, q_first, n, to);
-        workgroupBarrier(); // q is staged
-        for (var c = 0u; c < Q_FRAGMENTS; c++) {
-            let at = to + subgroup_q + c * M4;
-            qa[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at][0], 4u * K_ROW);
-            qb[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
-        }
-        workgroupBarrier(); // q is read
-    }
+    var q: Query;
+    fetch_query(tid, work, q_first, subgroup_q, select(0u, Q_AT, Q_STAYS), &q);
 
     var sums = array(Sums(MASKED, vec2(0.0)), Sums(MASKED, vec2(0.0)));
     var o: Outputs;
@@ -352,11 +158,11 @@ fn attention(
                     let at = K_QUADS + j * M * K_ROW + c * M4;
                     let la = coopLoad<MatB>(&half_tile[at][0], 4u * K_ROW);
                     let lb = coopLoad<MatB>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
-                    s[j] = members(qa[n], qb[n], la, lb, s[j]);
+                    s[j] = members(q.a[n], q.b[n], la, lb, s[j]);
                     if (QUERY_OWN) {
-                        s[i] = members(ra[n], rb[n], la, lb, s[i]);
+                        s[i] = members(r.a[n], r.b[n], la, lb, s[i]);
                     } else if (imaginary) {
-                        s[i] = members(qb[n], negative(qa[n]), la, lb, s[i]);
+                        s[i] = members(q.b[n], negative(q.a[n]), la, lb, s[i]);
                     }
                 }
             }
@@ -366,8 +172,8 @@ fn attention(
         }
         for (var c = 0u; c < Q_FRAGMENTS; c++) {
             let imaginary = !QUERY_OWN && STREAMS == 2u && c < PAIR_FRAGMENTS;
-            var qa_low = qa[Q_LOW + c];
-            var qb_low = qb[Q_LOW + c];
+            var qa_low = q.a[Q_LOW + c];
+            var qb_low = q.b[Q_LOW + c];
             if (Q_STAYS) {
                 let at = Q_AT + subgroup_q + c * M4;
                 qa_low = coopLoadT<MatA>(&half_tile[at][0], 4u * K_ROW);
@@ -378,16 +184,16 @@ fn attention(
                 let at = j * M * K_ROW + c * M4;
                 let ka = coopLoad<MatB>(&half_tile[at][0], 4u * K_ROW);
                 let kb = coopLoad<MatB>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
-                s[j] = members(qa[c], qb[c], ka, kb, s[j]);
+                s[j] = members(q.a[c], q.b[c], ka, kb, s[j]);
                 if (QUERY_OWN) {
-                    s[i] = members(ra[c], rb[c], ka, kb, s[i]);
+                    s[i] = members(r.a[c], r.b[c], ka, kb, s[i]);
                 } else if (imaginary) {
-                    s[i] = members(qb[c], negative(qa[c]), ka, kb, s[i]);
+                    s[i] = members(q.b[c], negative(q.a[c]), ka, kb, s[i]);
                 }
                 if (Q_PARTS == 2u) {
                     s[j] = members(qa_low, qb_low, ka, kb, s[j]);
                     if (QUERY_OWN) {
-                        s[i] = members(ra[Q_LOW + c], rb[Q_LOW + c], ka, kb, s[i]);
+                        s[i] = members(r.a[Q_LOW + c], r.b[Q_LOW + c], ka, kb, s[i]);
                     } else if (imaginary) {
                         s[i] = members(qb_low, negative(qa_low), ka, kb, s[i]);
                     }

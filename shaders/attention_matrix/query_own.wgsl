@@ -1,5 +1,4 @@
 // The second stream has a query of its own, which is turned by its own phase when it is staged.
-const OWN_FRAGMENTS: u32 = Q_SETS * Q_FRAGMENTS;
 
 fn second_query(work: Work) -> Work {
     var second = work;

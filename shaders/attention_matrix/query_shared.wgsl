@@ -1,6 +1,5 @@
 // The imaginary stream takes its query from the fragments of the real one: (a, b) turned is (b,
 // -a). Metal has no product of a matrix and a number.
-const OWN_FRAGMENTS: u32 = 1u;
 
 fn second_query(work: Work) -> Work {
     return work;

@@ -71,6 +71,7 @@ pub(super) fn files(
             true => wgsl!("attention_matrix/query_shared"),
             false => wgsl!("attention_matrix/query_own"),
         },
+        wgsl!("attention_matrix/streams"),
         wgsl!("attention_matrix"),
     ]
 }
