@@ -35,8 +35,17 @@ pub(crate) struct HeadRows {
 impl HeadRows {
     /// A row for every two output heads of a query head, query head by query head.
     pub(crate) fn new(heads: &HeadMap, rules: &ScoreRules<'_>) -> Self {
-        let rows: Vec<HeadRow> =
-            (0..heads.q_heads()).flat_map(|source| Self::of(heads, rules, source)).collect();
+        Self::of_streams(2, heads, rules)
+    }
+
+    /// A row for each output head: a pass for one stream at a time.
+    pub(crate) fn one_stream(heads: &HeadMap, rules: &ScoreRules<'_>) -> Self {
+        Self::of_streams(1, heads, rules)
+    }
+
+    fn of_streams(most: usize, heads: &HeadMap, rules: &ScoreRules<'_>) -> Self {
+        let of = |source| Self::of(most, heads, rules, source);
+        let rows: Vec<HeadRow> = (0..heads.q_heads()).flat_map(of).collect();
         let streams = rows.iter().map(|row| row.streams).max().unwrap_or(1);
         let is = |row: &HeadRow, first: Phase, second: Phase| {
             row.phases == [first.cos(), first.sin(), second.cos(), second.sin()].map(|x| x as f32)
@@ -57,8 +66,8 @@ impl HeadRows {
         }
     }
 
-    /// The rows of one query head.
-    fn of(heads: &HeadMap, rules: &ScoreRules<'_>, source: u32) -> Vec<HeadRow> {
+    /// The rows of one query head, of at most so many streams.
+    fn of(most: usize, heads: &HeadMap, rules: &ScoreRules<'_>, source: u32) -> Vec<HeadRow> {
         let outputs: Vec<(u32, &OutputHead)> =
             (0u32..).zip(heads.heads()).filter(|(_, head)| head.source == source).collect();
         let row = |pair: &[(u32, &OutputHead)]| {
@@ -76,7 +85,7 @@ impl HeadRows {
                 slopes: [head0, head1].map(|head| rules.slope(head)),
             }
         };
-        outputs.chunks(2).map(row).collect()
+        outputs.chunks(most).map(row).collect()
     }
 
     /// As many rows for each kv head: rows without a stream fill up where one has fewer.
@@ -145,6 +154,16 @@ mod tests {
         assert_eq!((both.each, both.streams, both.mix, both.turn), (2, 2, false, false));
         let imaginary = rows(&HeadMap::imago(4).unwrap(), 2);
         assert_eq!((imaginary.each, imaginary.streams, imaginary.turn), (2, 1, true));
+    }
+
+    #[test]
+    fn streams_part_where_a_pass_has_one() {
+        let map = HeadMap::ropepp(4).unwrap();
+        let apart = HeadRows::one_stream(&map, &ScoreRules::new([4, 2, 8], 1.0, true));
+        assert_eq!((apart.each, apart.of_a_query_head, apart.len()), (4, 2, 8));
+        assert_eq!((apart.streams, apart.mix, apart.turn), (1, false, true));
+        let heads: Vec<_> = apart.rows.iter().map(|row| (row.source, row.head0)).collect();
+        assert_eq!(heads, [(0, 0), (0, 1), (1, 2), (1, 3), (2, 4), (2, 5), (3, 6), (3, 7)]);
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl MatrixTile {
         streams: u32,
         caps: &Capabilities,
     ) -> Result<Tile> {
-        Self::admit(problem, streams)?;
+        Self::admit(problem)?;
         let mut refused = None;
         for tile in Self::preferred(problem, streams, caps)? {
             let tile = Tile::Matrices(tile);
@@ -151,7 +151,8 @@ impl MatrixTile {
         }
         let (side, lanes) = caps.matrix_units()?;
         let keys = 4 * lanes.div_ceil(side.rows()).max(4);
-        let least = Self::new((side, lanes), 1, keys, problem.precision);
+        let least = Self::new((side, lanes), 1, keys, problem);
+        let least = Self { value_turned: false, ..least };
         Err(refused.unwrap_or(Error::Limit {
             limit: "max_compute_workgroup_storage_size",
             what: "the smallest attention tile on matrix units",
@@ -160,15 +161,19 @@ impl MatrixTile {
         }))
     }
 
-    /// Values as they come, and no fewer lanes than rows.
+    /// No fewer lanes than rows.
     fn new(
         (side, lanes): (MatrixSide, u32),
         subgroups: u32,
         block_k: u32,
-        precision: Precision,
+        problem: &AttentionProblem,
     ) -> Self {
         let lanes = lanes.max(side.rows());
-        Self { side, lanes, subgroups, block_k, value_turned: false, precision }
+        // Subgroups of 64 are AMD's. Its compiler gathers matrices of [key, channel] a number at a
+        // time on RDNA3, and half as many on RDNA4, where turning costs as much at 64 channels.
+        let value_turned = lanes == 64 && problem.value_dim > 64;
+        let precision = problem.precision;
+        Self { side, lanes, subgroups, block_k, value_turned, precision }
     }
 
     /// What the device has room for, best first.
@@ -191,9 +196,12 @@ impl MatrixTile {
                 && tile.bytes(problem, streams) <= caps.max_workgroup_bytes
         };
         let tile = |&(subgroups, block_k): &(u32, u32)| {
-            Self::new((side, lanes), subgroups, block_k, problem.precision)
+            let tile = Self::new((side, lanes), subgroups, block_k, problem);
+            // Rows take less memory.
+            let in_rows = tile.value_turned.then_some(Self { value_turned: false, ..tile });
+            [tile].into_iter().chain(in_rows)
         };
-        Ok(shapes.iter().map(tile).filter(fits).collect())
+        Ok(shapes.iter().flat_map(tile).filter(fits).collect())
     }
 
     /// The tiles that a tuner should try, the default one first.
@@ -233,14 +241,19 @@ impl MatrixTile {
         Ok(())
     }
 
+    /// Whether the streams of a query head take a pass each: registers have no room for the
+    /// accumulators of two.
+    pub(super) fn streams_part(problem: &AttentionProblem) -> bool {
+        problem.head_dim.max(problem.value_dim) > 128
+    }
+
     /// Refuses what the kernel on matrix units does not do.
-    pub(super) fn admit(problem: &AttentionProblem, streams: u32) -> Result<()> {
-        let most = if streams == 2 { 128 } else { 256 };
+    pub(super) fn admit(problem: &AttentionProblem) -> Result<()> {
         let dim = problem.head_dim.max(problem.value_dim);
-        if dim > most {
+        if dim > 256 {
             return Err(Error::Invalid {
                 what: "head_dim and value_dim",
-                needed: "at most 256 on matrix units, 128 with two streams a pass",
+                needed: "at most 256 on matrix units",
                 got: dim.to_string(),
             });
         }

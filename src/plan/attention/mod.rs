@@ -68,7 +68,7 @@ impl AttentionPlan {
     ) -> Result<Self> {
         tile.check(problem)?;
         if let Tile::Matrices(matrix) = &tile {
-            MatrixTile::admit(problem, head_rows.streams)?;
+            MatrixTile::admit(problem)?;
             matrix.allow(capabilities)?;
             capabilities.allow_matrices(tile)?;
         }
@@ -126,7 +126,7 @@ impl AttentionPlan {
     }
 
     /// Softmax streams that one pass over K and V feeds: 2 where a query head has a real and an
-    /// imaginary output, 1 otherwise.
+    /// imaginary output, 1 otherwise, and on matrix units with more than 128 channels.
     pub fn streams(&self) -> u32 {
         self.head_rows.streams
     }

@@ -1,6 +1,6 @@
 //! What an attention kernel computes, without the sizes that change from call to call.
 
-use super::AttentionPlan;
+use super::{AttentionPlan, MatrixTile};
 use crate::bits::eq_by_bits;
 use crate::plan::cache::{CacheFormat, CacheType};
 use crate::plan::channels::Channels;
@@ -252,7 +252,11 @@ impl AttentionProblem {
 
     /// The table of output heads.
     pub(crate) fn head_rows(&self) -> HeadRows {
-        HeadRows::new(&self.heads, &self.rules())
+        let rules = self.rules();
+        match self.precision.on_matrices() && MatrixTile::streams_part(self) {
+            true => HeadRows::one_stream(&self.heads, &rules),
+            false => HeadRows::new(&self.heads, &rules),
+        }
     }
 
     /// All storage types of a call.
