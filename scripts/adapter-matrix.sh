@@ -66,7 +66,7 @@ f16='matrix:: attention::sizes attention::variants attention::sequences attentio
     attention::rotary attention::dims::head_dims attention::dims::planned attention::caches
     edges::attention invariants::bitwise invariants::places::attention invariants::rotation::scores
     invariants::rotation::imaginary invariants::softmax::values invariants::softmax::full
-    invariants::softmax::the_log'
+    invariants::softmax::the_log random::attention::attention_sample'
 # Hundreds of shaders that run for a moment each, as in scripts/with-adapter.sh.
 nopt=${GALLIVM_PERF-nopt}
 for tier in f16 f16x3; do

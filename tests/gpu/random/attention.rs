@@ -1,16 +1,17 @@
 //! Random attention and decode calls.
 
+use half::f16;
 use phasor::attention::{AttentionProblem, AttentionShape, BlockedTile, Outputs, Tile};
 use phasor::cache::{CacheFormat, CacheType};
 use phasor::decode::DecodeProblem;
 use phasor::rotary::{Pairing, RopeConfig};
-use phasor::{Bias, DType, HeadMap};
+use phasor::{Bias, DType, HeadMap, Precision};
 use phasor_kit::tolerance::Bound;
 use proptest::{prelude::*, sample::select, strategy::ValueTree as _};
 
 use super::{Width, dtype, heads, hold, input_place, place, rounding};
 use crate::{
-    attention::{Case, Places, control, quick_tile, small_tile},
+    attention::{Case, Places, control, precision, quick_tile, small_tile},
     decode,
     harness::{Ids, Place, Result, Rotation, Slots, lab},
 };
@@ -81,7 +82,10 @@ fn many() -> impl Strategy<Value = Form> {
             v_quads: 1,
             pv_apart: staged.1 && staged.0,
         };
-        let tile = if quick { quick_tile(dims.0) } else { tiled.into() };
+        let tile = match precision() {
+            Precision::F32 if !quick => tiled.into(),
+            _ => quick_tile(dims.0),
+        };
         Form {
             dims,
             dtypes,
@@ -127,6 +131,7 @@ fn problem(form: &Form, heads: HeadMap, kv_heads: u32) -> AttentionProblem {
         outputs: if form.split && both { Outputs::Split } else { Outputs::Merged },
         causal: form.prefix || control().causal,
         lse: true,
+        precision: precision(),
         ..AttentionProblem::new(heads, kv_heads, form.dims.0)
     }
 }
@@ -254,14 +259,19 @@ fn check(case: &Case) -> Result {
     let inputs = case.inputs();
     let mut reference = case.reference(&inputs)?;
     // Padding is NaN, and taken out by the maximum.
-    let more = rounding(p.head_dim, p.softmax_scale, &inputs.q, &inputs.k, &inputs.v);
+    let epsilon = f64::from(match p.precision {
+        Precision::F16Products => f16::EPSILON.to_f32(),
+        _ => f32::EPSILON,
+    });
+    let (dim, scale, q, k) = (p.head_dim, p.softmax_scale, &inputs.q, &inputs.k);
+    let more = rounding(epsilon, dim, scale, q, k, &inputs.v);
     let widen = |bound: &mut Bound, more: f64| {
         if let Bound::Uniform(bound) = bound {
             *bound += more;
         }
     };
     widen(&mut reference.out, more);
-    widen(&mut reference.lse, rounding(p.head_dim, p.softmax_scale, &inputs.q, &inputs.k, &[1.0]));
+    widen(&mut reference.lse, rounding(epsilon, dim, scale, q, k, &[1.0]));
     case.hold(&case.run(lab(), &inputs)?, &reference)
 }
 

@@ -105,12 +105,13 @@ fn input_place(heads: u32) -> impl Strategy<Value = Place> {
     prop_oneof![9 => place(heads), 1 => Just(Place::Broadcast)]
 }
 
-/// What rounding may do to scores that are large: half an ulp at the size of the largest Σ|q k|
-/// moves every weight by as much. The naive run may be lucky with a few rows.
-fn rounding(dim: u32, scale: f32, q: &[f32], k: &[f32], v: &[f32]) -> f64 {
+/// What rounding to multiples of `epsilon` of a number may do to scores that are large: half an ulp
+/// at the size of the largest Σ|q k| moves every weight by as much. The naive run may be lucky with
+/// a few rows.
+fn rounding(epsilon: f64, dim: u32, scale: f32, q: &[f32], k: &[f32], v: &[f32]) -> f64 {
     let largest = |x: &[f32]| x.iter().fold(0.0, |m: f64, x| m.max(f64::from(x.abs())));
     let scores = f64::from(dim) * f64::from(scale.abs()) * largest(q) * largest(k);
-    4.0 * f64::from(f32::EPSILON) * scores * largest(v)
+    4.0 * epsilon * scores * largest(v)
 }
 
 fn dtype() -> impl Strategy<Value = DType> {
