@@ -31,7 +31,7 @@ pub fn probe(gpu: &Gpu, file: &Path) -> Result<()> {
         let shader = shader(line)?;
         let too_large = too_large(&shader, &caps);
         let compile = || -> Result<()> {
-            let spirv = spirv::compile(&shader, driver.robust_buffers)?;
+            let spirv = spirv::compile(&shader, driver.robust_buffers, false)?;
             driver.compile(&shader, &spirv, caps.subgroup.is_some()).map(drop)
         };
         let error = match too_large {

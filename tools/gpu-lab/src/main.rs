@@ -54,6 +54,9 @@ struct Options {
     /// How tensors may lie in buffers: `apart`, or `ranges` of one, every storage binding writable.
     #[arg(long, value_parser = sharing, default_value = "apart")]
     sharing: Sharing,
+    /// Leaves wgpu's checks of indices, buffers and loops out, as peers' kernels have none.
+    #[arg(long)]
+    unchecked: bool,
     /// Only compiles the shaders of this file, one JSON object of `Shader::to_json` a line, and
     /// prints one verdict a line.
     #[arg(long)]
@@ -96,8 +99,8 @@ fn main() -> Result<ExitCode> {
         match &options.compile {
             Some(file) => compile::probe(&gpu, file)?,
             None => {
-                let Options { select, tile, sharing, named, .. } = &options;
-                probe::probe(&gpu, (*select, named.as_str()), *tile, *sharing)?;
+                let Options { select, tile, sharing, named, unchecked, .. } = &options;
+                probe::probe(&gpu, (*select, named.as_str()), *tile, *sharing, *unchecked)?;
             }
         }
         return Ok(ExitCode::SUCCESS);
@@ -171,6 +174,9 @@ fn run(gpu: &Gpu, root: &Path, options: &Options) -> Result<Vec<Record>> {
         if ["--tile", "--select", "--sharing", "--named"].contains(&name.as_str()) {
             command.args([name, value]);
         }
+    }
+    if options.unchecked {
+        command.arg("--unchecked");
     }
     command.stdin(Stdio::null());
     let (output, status) = read_probe(command)?;

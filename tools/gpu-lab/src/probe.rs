@@ -80,12 +80,13 @@ pub fn capabilities(matrices: bool) -> Result<Capabilities> {
 }
 
 /// Compiles the variants of a selection that have `named` in their name, with the driver that the
-/// loader finds.
+/// loader finds, and with wgpu's checks or without.
 pub fn probe(
     gpu: &Gpu,
     (selection, named): (Selection, &str),
     tile: Option<Tile>,
     sharing: Sharing,
+    unchecked: bool,
 ) -> Result<()> {
     let caps = capabilities(selection == Selection::Matrices)?.sharing(sharing);
     let driver = Driver::open()?;
@@ -103,7 +104,7 @@ pub fn probe(
         let (mut disassembly, mut wgsl) = (String::new(), String::new());
         let compiled = variant.shader.map_err(anyhow::Error::from).and_then(|shader| {
             record.kernel = shader.label.clone();
-            let spirv = spirv::compile(&shader, driver.robust_buffers)?;
+            let spirv = spirv::compile(&shader, driver.robust_buffers, unchecked)?;
             let compiled = driver.compile(&shader, &spirv, caps.subgroup.is_some())?;
             let workgroup = [shader.workgroup_size, shader.workgroup_bytes];
             record.statistics = Some(Statistics::new(gpu, &compiled, workgroup)?);

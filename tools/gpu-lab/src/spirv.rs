@@ -9,8 +9,9 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use phasor::shader::Shader;
 
 /// `robust_buffers`: the device has `robustBufferAccess2`, and wgpu leaves the bounds of buffers to
-/// it.
-pub fn compile(shader: &Shader, robust_buffers: bool) -> Result<Vec<u32>> {
+/// it. `unchecked`: indices, buffers and loops as they are written, as wgpu has them in modules
+/// that its caller vouches for.
+pub fn compile(shader: &Shader, robust_buffers: bool, unchecked: bool) -> Result<Vec<u32>> {
     let source = &shader.source;
     let module = naga::front::wgsl::parse_str(source)
         .map_err(|e| anyhow!("{}", e.emit_to_string(source)))?;
@@ -29,8 +30,11 @@ pub fn compile(shader: &Shader, robust_buffers: bool) -> Result<Vec<u32>> {
         lang_version: (1, 6),
         flags: naga::back::spv::WriterFlags::empty(),
         bounds_check_policies: BoundsCheckPolicies {
-            index: BoundsCheckPolicy::Restrict,
-            buffer: match robust_buffers {
+            index: match unchecked {
+                true => BoundsCheckPolicy::Unchecked,
+                false => BoundsCheckPolicy::Restrict,
+            },
+            buffer: match robust_buffers || unchecked {
                 true => BoundsCheckPolicy::Unchecked,
                 false => BoundsCheckPolicy::Restrict,
             },
@@ -41,7 +45,7 @@ pub fn compile(shader: &Shader, robust_buffers: bool) -> Result<Vec<u32>> {
             true => ZeroInitializeWorkgroupMemoryMode::Native,
             false => ZeroInitializeWorkgroupMemoryMode::None,
         },
-        force_loop_bounding: !heeded || Shader::WISHES.bound_loops,
+        force_loop_bounding: !unchecked && (!heeded || Shader::WISHES.bound_loops),
         ..Options::default()
     };
     let pipeline = PipelineOptions {

@@ -118,8 +118,8 @@ fn attention(
     }
 }
 
-/// Prefill on matrix units: the tile that plans take, with values turned, and with much of what
-/// problems may ask for.
+/// Prefill on matrix units: the tile that plans take, with values the other way, and with much of
+/// what problems may ask for.
 fn matrices(variants: &mut Vec<Variant>, caps: &Capabilities) -> phasor::Result<()> {
     let (f16, x3) = (Precision::F16Products, Precision::F16x3Products);
     for (tier, precision, dtype) in
@@ -163,8 +163,12 @@ fn matrices(variants: &mut Vec<Variant>, caps: &Capabilities) -> phasor::Result<
                 push("", &problem, None);
                 if let Some(tile) = problem.plan(caps).ok().and_then(|plan| plan.tile().matrices())
                 {
-                    let turned = MatrixTile { value_turned: true, ..tile };
-                    push(", values turned", &problem, Some(turned.into()));
+                    let other = MatrixTile { value_turned: !tile.value_turned, ..tile };
+                    let what = match other.value_turned {
+                        true => ", values turned",
+                        false => ", values in rows",
+                    };
+                    push(what, &problem, Some(other.into()));
                 }
                 push(", rules", &asks_much, None);
                 push(", int8 pages", &pages, None);
