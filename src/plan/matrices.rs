@@ -285,10 +285,11 @@ mod tests {
             Err(Error::Invalid { what, .. }) => what,
             other => panic!("{other:?}"),
         };
-        let wide = AttentionProblem { value_dim: 136, ..problem() };
-        assert_eq!(refused(wide.clone()), "head_dim and value_dim");
-        let one = AttentionProblem { heads: HeadMap::plain(2).unwrap(), ..wide };
-        one.plan(&caps).unwrap();
+        let wide = |value_dim| AttentionProblem { value_dim, ..problem() };
+        assert_eq!(refused(wide(264)), "head_dim and value_dim");
+        // Two streams take a pass each, with room for one in registers.
+        let streams = |value_dim| wide(value_dim).plan(&caps).unwrap().streams();
+        assert_eq!([128, 136, 256].map(streams), [2, 1, 1]);
         let backward = AttentionBackwardProblem::new(problem()).plan(&caps);
         assert!(matches!(backward, Err(Error::Invalid { what: "precision", .. })));
     }
