@@ -34,13 +34,10 @@ fn members(a: MatA, b: MatA, ka: MatB, kb: MatB, s: MatC) -> MatC {
     return coopMultiplyAdd(b, kb, coopMultiplyAdd(a, ka, s));
 }
 
-// Fragments of queries: first members and second ones.
-struct Query {
-    a: array<MatA, Q_SETS * Q_FRAGMENTS>,
-    b: array<MatA, Q_SETS * Q_FRAGMENTS>,
-}
+alias Query = array<MatA, Q_SETS * Q_FRAGMENTS>;
 
-// Set n of them: high parts, low parts, shrunk ones. Low parts may stay at low_at.
+// Set n of a query's fragments, first members and second ones: high parts, low parts, shrunk ones.
+// Low parts may stay at low_at.
 fn fetch_set(
     n: u32,
     tid: u32,
@@ -48,15 +45,16 @@ fn fetch_set(
     first: u32,
     subgroup_q: u32,
     low_at: u32,
-    q: ptr<function, Query>,
+    qa: ptr<function, Query>,
+    qb: ptr<function, Query>,
 ) {
     let to = select(0u, low_at, n == 1u);
     stage_q(tid, work, first, n, to);
     workgroupBarrier(); // q is staged
     for (var c = 0u; c < Q_FRAGMENTS; c++) {
         let at = to + subgroup_q + c * M4;
-        (*q).a[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at][0], 4u * K_ROW);
-        (*q).b[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
+        (*qa)[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at][0], 4u * K_ROW);
+        (*qb)[n * Q_FRAGMENTS + c] = coopLoadT<MatA>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
     }
     workgroupBarrier(); // q is read
 }
@@ -67,21 +65,22 @@ fn fetch_query(
     first: u32,
     subgroup_q: u32,
     low_at: u32,
-    q: ptr<function, Query>,
+    qa: ptr<function, Query>,
+    qb: ptr<function, Query>,
 ) {
     // A compiler that does not unroll this loop has fragments in memory; where low parts stay, it
     // unrolls it, and needs fewer registers than for three calls.
     if (Q_STAYS) {
         for (var n = 0u; n < Q_SETS; n++) {
-            fetch_set(n, tid, work, first, subgroup_q, low_at, q);
+            fetch_set(n, tid, work, first, subgroup_q, low_at, qa, qb);
         }
     } else {
-        fetch_set(0u, tid, work, first, subgroup_q, low_at, q);
+        fetch_set(0u, tid, work, first, subgroup_q, low_at, qa, qb);
         if (Q_SETS > 1u) {
-            fetch_set(1u, tid, work, first, subgroup_q, low_at, q);
+            fetch_set(1u, tid, work, first, subgroup_q, low_at, qa, qb);
         }
         if (Q_SETS > 2u) {
-            fetch_set(2u, tid, work, first, subgroup_q, low_at, q);
+            fetch_set(2u, tid, work, first, subgroup_q, low_at, qa, qb);
         }
     }
 }
@@ -111,12 +110,14 @@ fn attention(
     if (X3) {
         own.scale *= prepare_query(tid, work, own.row, own.part);
     }
-    var r: Query; // of the second stream
+    var ra: Query; // of the second stream
+    var rb: Query;
     if (QUERY_OWN) {
-        fetch_query(tid, second_query(work), q_first, subgroup_q, 0u, &r);
+        fetch_query(tid, second_query(work), q_first, subgroup_q, 0u, &ra, &rb);
     }
-    var q: Query;
-    fetch_query(tid, work, q_first, subgroup_q, select(0u, Q_AT, Q_STAYS), &q);
+    var qa: Query; // first members
+    var qb: Query; // second members
+    fetch_query(tid, work, q_first, subgroup_q, select(0u, Q_AT, Q_STAYS), &qa, &qb);
 
     var sums = array(Sums(MASKED, vec2(0.0)), Sums(MASKED, vec2(0.0)));
     var o: Outputs;
@@ -158,11 +159,11 @@ fn attention(
                     let at = K_QUADS + j * M * K_ROW + c * M4;
                     let la = coopLoad<MatB>(&half_tile[at][0], 4u * K_ROW);
                     let lb = coopLoad<MatB>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
-                    s[j] = members(q.a[n], q.b[n], la, lb, s[j]);
+                    s[j] = members(qa[n], qb[n], la, lb, s[j]);
                     if (QUERY_OWN) {
-                        s[i] = members(r.a[n], r.b[n], la, lb, s[i]);
+                        s[i] = members(ra[n], rb[n], la, lb, s[i]);
                     } else if (imaginary) {
-                        s[i] = members(q.b[n], negative(q.a[n]), la, lb, s[i]);
+                        s[i] = members(qb[n], negative(qa[n]), la, lb, s[i]);
                     }
                 }
             }
@@ -172,8 +173,8 @@ fn attention(
         }
         for (var c = 0u; c < Q_FRAGMENTS; c++) {
             let imaginary = !QUERY_OWN && STREAMS == 2u && c < PAIR_FRAGMENTS;
-            var qa_low = q.a[Q_LOW + c];
-            var qb_low = q.b[Q_LOW + c];
+            var qa_low = qa[Q_LOW + c];
+            var qb_low = qb[Q_LOW + c];
             if (Q_STAYS) {
                 let at = Q_AT + subgroup_q + c * M4;
                 qa_low = coopLoadT<MatA>(&half_tile[at][0], 4u * K_ROW);
@@ -184,16 +185,16 @@ fn attention(
                 let at = j * M * K_ROW + c * M4;
                 let ka = coopLoad<MatB>(&half_tile[at][0], 4u * K_ROW);
                 let kb = coopLoad<MatB>(&half_tile[at + HALF_QUADS][0], 4u * K_ROW);
-                s[j] = members(q.a[c], q.b[c], ka, kb, s[j]);
+                s[j] = members(qa[c], qb[c], ka, kb, s[j]);
                 if (QUERY_OWN) {
-                    s[i] = members(r.a[c], r.b[c], ka, kb, s[i]);
+                    s[i] = members(ra[c], rb[c], ka, kb, s[i]);
                 } else if (imaginary) {
-                    s[i] = members(q.b[c], negative(q.a[c]), ka, kb, s[i]);
+                    s[i] = members(qb[c], negative(qa[c]), ka, kb, s[i]);
                 }
                 if (Q_PARTS == 2u) {
                     s[j] = members(qa_low, qb_low, ka, kb, s[j]);
                     if (QUERY_OWN) {
-                        s[i] = members(r.a[Q_LOW + c], r.b[Q_LOW + c], ka, kb, s[i]);
+                        s[i] = members(ra[Q_LOW + c], rb[Q_LOW + c], ka, kb, s[i]);
                     } else if (imaginary) {
                         s[i] = members(qb_low, negative(qa_low), ka, kb, s[i]);
                     }
