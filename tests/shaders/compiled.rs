@@ -5,7 +5,7 @@ use naga::valid::{
     Capabilities, FunctionInfo, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags,
     Validator,
 };
-use naga::{AddressSpace, GlobalVariable, Handle, Module, ShaderStage};
+use naga::{AddressSpace, GlobalVariable, Handle, Module, ShaderStage, TypeInner};
 
 use crate::variants::Variant;
 
@@ -48,6 +48,22 @@ impl Compiled {
             .map_err(|e| format!("overrides: {e}"))?;
         let (module, info) = (module.into_owned(), info.into_owned());
         Ok(Self { overrides, module, info, subgroup, matrices })
+    }
+
+    /// Whether a struct has a matrix, or an array of some, over which lavapipe crashes.
+    pub fn matrices_in_a_struct(&self) -> bool {
+        let types = &self.module.types;
+        let of_matrices = |mut ty: Handle<naga::Type>| {
+            while let TypeInner::Array { base, .. } = types[ty].inner {
+                ty = base;
+            }
+            matches!(types[ty].inner, TypeInner::CooperativeMatrix { .. })
+        };
+        let has_some = |ty: &naga::Type| match &ty.inner {
+            TypeInner::Struct { members, .. } => members.iter().any(|one| of_matrices(one.ty)),
+            _ => false,
+        };
+        types.iter().any(|(_, ty)| has_some(ty))
     }
 
     pub fn entry_point(&self) -> (&naga::EntryPoint, &FunctionInfo) {

@@ -280,6 +280,7 @@ fn matrices_keep_clear_of_traps() {
         // number.
         let shared = source.lines().find(|line| line.starts_with("var<workgroup>"));
         same("first tile", shared.is_some_and(|line| line.contains("half_tile")), true)?;
+        same("matrices in a struct", compiled.matrices_in_a_struct(), false)?;
         let product = source.contains("* f16(");
         same("a product that Metal lacks", product && side == MatrixSide::M8, false)
     });
