@@ -172,9 +172,18 @@ fn attention(sizes: &Sizes, way: &str, time: &Time, cost: &Cost, share: f64) -> 
 
 fn decoding(d: &Decoding) -> Vec<Value> {
     let way = |(way, (time, bytes, over_copy)): (&&str, &(Time, u64, f64))| {
-        let own = json!({ "model": d.model, "cache": d.stored.to_string(), "kv": d.kv, "dim": d.dim, "heads": d.heads,
-            "kv_heads": d.kv_heads, "way": way, "bytes": bytes,
-            "gbs": *bytes as f64 / time.ms() * 1e-6, "over_copy": over_copy });
+        let own = json!({
+            "model": d.model,
+            "cache": d.stored.to_string(),
+            "kv": d.kv,
+            "dim": d.dim,
+            "heads": d.heads,
+            "kv_heads": d.kv_heads,
+            "way": way,
+            "bytes": bytes,
+            "gbs": *bytes as f64 / time.ms() * 1e-6,
+            "over_copy": over_copy,
+        });
         with_time(own, time)
     };
     decode::WAYS.iter().zip(&d.ways).map(way).collect()
