@@ -14,6 +14,8 @@
 //!   "scaling": as prefill, with lengths that double
 //!   "linear":  [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes" } ],
 //!   "backward": [ { "seq", "dim", "heads", "kv_heads", "way", TIME, "flops", "bytes" } ],
+//!   "matrices": [ { "seq", "dim", "heads", "precision", "stored", "way", TIME, "flops",
+//!                   "tflops", "fused_over_two_passes" } ],
 //!   "summary": the worst case of each: { "fused_over_two_passes", "fused_over_packed",
 //!              "decode_fused_over_plain", "rope_over_copy", "append_over_copy",
 //!              "move_over_copy", "prefill_share_of_roof", "prefill_time_growth_per_doubling",
@@ -40,6 +42,7 @@ use crate::append::Append;
 use crate::backward::{self, Backward};
 use crate::decode::{self, Decoding};
 use crate::linear::{self, Linear};
+use crate::matrices::{self, Tier};
 use crate::prefill::Sizes;
 use crate::ratios::{Comparison, WAYS};
 use crate::roof::Roof;
@@ -57,11 +60,21 @@ pub struct Measured<'a> {
     pub scaling: &'a [Point],
     pub linear: &'a [Linear],
     pub backward: &'a [Backward],
+    pub matrices: &'a [Tier],
 }
 
 pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Value {
-    let Measured { rotations, appends, moves, comparisons, decodings, scaling, linear, backward } =
-        *measured;
+    let Measured {
+        rotations,
+        appends,
+        moves,
+        comparisons,
+        decodings,
+        scaling,
+        linear,
+        backward,
+        matrices,
+    } = *measured;
     let rope: Vec<Value> = rotations
         .iter()
         .map(|r| {
@@ -143,6 +156,7 @@ pub fn build(gpu: &Gpu, quick: bool, roof: &Roof, measured: &Measured<'_>) -> Va
         "scaling": points,
         "linear": linear_points,
         "backward": backward_points,
+        "matrices": matrices.iter().flat_map(of_tier).collect::<Vec<_>>(),
         "summary": {
             "fused_over_two_passes":
                 worst(&mut comparisons.iter().map(|c| c.fused_over_two_passes)),
@@ -168,6 +182,24 @@ fn attention(sizes: &Sizes, way: &str, time: &Time, cost: &Cost, share: f64) -> 
         "kv_heads": sizes.kv_heads, "way": way, "flops": cost.flops, "bytes": cost.bytes,
         "share_of_roof": share });
     with_time(own, time)
+}
+
+fn of_tier(tier: &Tier) -> Vec<Value> {
+    let way = |(way, (time, flops)): (&&str, &(Time, u64))| {
+        let own = json!({
+            "seq": tier.sizes.seq,
+            "dim": tier.sizes.dim,
+            "heads": tier.sizes.heads,
+            "precision": tier.precision.to_string(),
+            "stored": tier.stored.to_string(),
+            "way": way,
+            "flops": flops,
+            "tflops": *flops as f64 / time.ms() * 1e-9,
+            "fused_over_two_passes": tier.fused_over_two,
+        });
+        with_time(own, time)
+    };
+    matrices::WAYS.iter().zip(&tier.ways).map(way).collect()
 }
 
 fn decoding(d: &Decoding) -> Vec<Value> {
@@ -197,10 +229,13 @@ fn with_time(mut value: Value, time: &Time) -> Value {
 }
 
 pub fn print_summary(document: &Value) {
-    println!("worst of each:");
-    for (name, value) in document["summary"].as_object().into_iter().flatten() {
-        // A part that was left out has no worst case.
-        let Some(value) = value.as_f64() else { continue };
+    // A part that was left out has no worst case.
+    let all = document["summary"].as_object().into_iter().flatten();
+    let worst: Vec<_> = all.filter_map(|(name, value)| Some((name, value.as_f64()?))).collect();
+    if !worst.is_empty() {
+        println!("worst of each:");
+    }
+    for (name, value) in worst {
         println!("  {name:34} {value:.3}");
     }
 }

@@ -125,9 +125,10 @@ fn run(args: &Args) -> Result<()> {
         false => linear::measure(&clock),
     })?;
     let backwards = args.part(Part::Backward, || backward::measure(&clock, args.quick))?;
-    if args.only.contains(&Part::Matrices) {
-        matrices::measure(&clock, args.quick)?;
-    }
+    let tiers = match args.only.contains(&Part::Matrices) {
+        true => matrices::measure(&clock, args.quick)?,
+        false => Vec::new(),
+    };
     if args.only.contains(&Part::Shared) {
         shared::measure(&clock)?;
     }
@@ -148,6 +149,7 @@ fn run(args: &Args) -> Result<()> {
         scaling: &scaling,
         linear: &linear,
         backward: &backwards,
+        matrices: &tiers,
     };
     for (kernel, part) in KERNELS {
         if let Err(why) = part {

@@ -4,12 +4,13 @@ use phasor::attention::{Attention, AttentionBindings, AttentionProblem, Attentio
 use phasor::cache::{CacheBindings, CacheFormat, CacheTensor, CacheType};
 use phasor::rotary::Pairing;
 use phasor::{Cost, DType, Dispatch, HeadMap, Layout, Precision, Sharing, Tensor, oracle, wgpu};
+use phasor_kit::tolerance;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::Result;
 use crate::timing::Clock;
 
-/// Sizes of a causal prefill, batch 1, f32.
+/// Sizes of a causal prefill, batch 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
     pub seq: u32,
@@ -23,6 +24,8 @@ pub struct Tensors {
     pub sizes: Sizes,
     pub data: [Vec<f32>; 3],
     pub buffers: [wgpu::Buffer; 3],
+    /// Storage of all, outputs too.
+    pub stored: DType,
     /// What calls over them are planned for.
     pub sharing: Sharing,
     pub precision: Precision,
@@ -45,12 +48,20 @@ impl Tensors {
             (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
         };
         let data = [random(sizes.heads), random(sizes.kv_heads), random(sizes.kv_heads)];
-        Self::upload(clock, sizes, data)
+        Self::upload(clock, sizes, data, DType::F32)
     }
 
-    fn upload(clock: &Clock<'_>, sizes: Sizes, data: [Vec<f32>; 3]) -> Self {
-        let buffers = [0, 1, 2].map(|i| clock.gpu.upload(&data[i], DType::F32));
-        Self { sizes, data, buffers, sharing: Sharing::Apart, precision: Precision::F32 }
+    fn upload(clock: &Clock<'_>, sizes: Sizes, data: [Vec<f32>; 3], stored: DType) -> Self {
+        let buffers = data.each_ref().map(|data| clock.gpu.upload(data, stored));
+        let (sharing, precision) = (Sharing::Apart, Precision::F32);
+        Self { sizes, data, buffers, stored, sharing, precision }
+    }
+
+    /// The same numbers in other storage.
+    pub fn stored_in(&self, clock: &Clock<'_>, stored: DType) -> Self {
+        let data = self.data.each_ref().map(|data| tolerance::stored(data, stored));
+        let Self { sharing, precision, .. } = *self;
+        Self { sharing, precision, ..Self::upload(clock, self.sizes, data, stored) }
     }
 
     /// The same keys and values under twice the query heads: each as it is, then turned by −π/2,
@@ -68,7 +79,7 @@ impl Tensors {
         }
         let sizes = Sizes { heads: 2 * heads, ..self.sizes };
         let data = [q, self.data[1].clone(), self.data[2].clone()];
-        Self::upload(clock, sizes, data)
+        Self::upload(clock, sizes, data, self.stored)
     }
 
     /// A call over these tensors, run once and checked. `like` lends its kernel where the shader is
@@ -91,6 +102,9 @@ impl Tensors {
         }
         let problem = AttentionProblem {
             precision: self.precision,
+            q_dtype: self.stored,
+            kv_dtype: self.stored,
+            out_dtype: self.stored,
             ..AttentionProblem::new(heads.clone(), kv_heads, dim)
         };
         let plan = problem.plan(&caps)?;
@@ -100,14 +114,14 @@ impl Tensors {
             None => Attention::new(device, &plan)?,
         };
         let heads_out = heads.heads().len() as u32;
-        let out = clock.gpu.output((heads_out * seq * dim) as usize, DType::F32);
+        let out = clock.gpu.output((heads_out * seq * dim) as usize, self.stored);
         let layout = |heads| Layout::bhsd([1, heads, seq, dim]);
         let [q, k, v] = &self.buffers;
         let bindings = AttentionBindings::new(
-            Tensor::new(q, DType::F32, layout(self.sizes.heads)?),
-            Tensor::new(k, DType::F32, layout(kv_heads)?),
-            Tensor::new(v, DType::F32, layout(kv_heads)?),
-            Tensor::new(&out, DType::F32, layout(heads_out)?),
+            Tensor::new(q, self.stored, layout(self.sizes.heads)?),
+            Tensor::new(k, self.stored, layout(kv_heads)?),
+            Tensor::new(v, self.stored, layout(kv_heads)?),
+            Tensor::new(&out, self.stored, layout(heads_out)?),
         );
         let shape = AttentionShape::new(1, seq, seq);
         let dispatch = kernel.bind(device, &shape, &bindings)?;
@@ -156,11 +170,12 @@ impl Tensors {
 
     /// Compares some rows of every output head with the f64 oracle. With scores and values of the
     /// size of 1 the error of f32 is a few units in the last place of 1, and that of f16 products
-    /// one of f16's.
+    /// or of storage in f16 one of f16's.
     fn check(&self, clock: &Clock<'_>, pass: &Pass) -> Result<()> {
         let Sizes { seq, dim, heads, kv_heads } = self.sizes;
-        let most = if self.precision == Precision::F16Products { 1e-3 } else { 4e-6 };
-        let out = clock.gpu.download(&pass.out, DType::F32);
+        let rounded = self.precision == Precision::F16Products || self.stored == DType::F16;
+        let most = if rounded { 1e-3 } else { 4e-6 };
+        let out = clock.gpu.download(&pass.out, self.stored);
         let wide = |x: &[f32]| x.iter().copied().map(f64::from).collect::<Vec<f64>>();
         let [k, v] = [1, 2].map(|i| wide(&self.data[i]));
         let (seq_len, row_len) = (seq as usize, dim as usize);
