@@ -7,12 +7,15 @@
 //
 // One invocation: in Q·Kᵀ, KEYS_EACH keys, against all rows; in P·V, COLS groups of four channels
 // of V, over every KEY_GROUPS-th key, RUN keys at once. A state is one softmax: row r of stream t
-// is state t · ROWS + r.
+// is state t · ROWS + r. Where KEY_LANES invocations share their keys, each takes every
+// KEY_LANES-th unit of all of them, so that one load reads neighbouring channels, and what they
+// have summed up goes to the invocation whose key it is.
 //
 // key_place: cache/slots.wgsl; kv_len: lists/kv_lens.wgsl or decode/one_buffer.wgsl; stage_q:
 // decode/load.wgsl; load_unit: units.wgsl; key_quad, value_quad: cache/read_*.wgsl; row_at:
 // strides.wgsl; modified_score, head_row_of, dot_add: decode/score.wgsl; offered, passed:
-// decode/pass_*.wgsl; store_result: decode/store_*.wgsl
+// decode/pass_*.wgsl; key_lane, of_lane, with_lane: decode/keys_*.wgsl; store_result:
+// decode/store_*.wgsl
 
 @compute @workgroup_size(WORKGROUP)
 fn decode(
@@ -95,32 +98,39 @@ fn decode(
         group = tid / LANES;
         lane = tid % LANES;
     }
+    let unit0 = key_lane(tid);
     workgroupBarrier(); // q is staged
 
     for (var first = begin; first < end; first += BLOCK_K) {
         // S = Q·Kᵀ
         var places: array<vec2<u32>, KEYS_EACH>;
-        var key_rows: array<u32, KEYS_EACH>;
+        var key_rows: array<u32, KEYS_SHARED>;
         for (var k = 0u; k < KEYS_EACH; k++) {
             // Keys past the last one repeat it; they are masked.
             places[k] = key_place(batch, min(first + k * THREADS + tid, end - 1u));
-            key_rows[k] = row_of(params.cache.k, places[k], kv_head);
+            let row = row_of(params.cache.k, places[k], kv_head);
+            for (var n = 0u; n < KEY_LANES; n++) {
+                key_rows[k * KEY_LANES + n] = of_lane(row, n);
+            }
         }
-        var s: array<f32, KEYS_EACH * STATES>;
-        for (var i = 0u; i < KEYS_EACH * STATES; i++) {
-            s[i] = 0.0;
+        // Over this invocation's units: of its own key k at k · KEY_LANES, of other lanes' behind.
+        var sums: array<f32, KEYS_SHARED * STATES>;
+        for (var i = 0u; i < KEYS_SHARED * STATES; i++) {
+            sums[i] = 0.0;
         }
-        var next: array<Pairs, KEYS_EACH>;
-        for (var k = 0u; k < KEYS_EACH && PREFETCH; k++) {
-            next[k] = load_unit(true, key_rows[k], 0u);
+        var next: array<Pairs, KEYS_SHARED>;
+        for (var k = 0u; k < KEYS_SHARED && PREFETCH; k++) {
+            next[k] = load_unit(true, key_rows[k], existing_unit(unit0));
         }
-        for (var u = 0u; u < UNITS + zero; u++) {
+        for (var step = 0u; step < UNITS_EACH + zero; step++) {
+            let own_unit = step * KEY_LANES + unit0;
+            let u = existing_unit(own_unit);
             let turns = TAIL_QUADS == 0u || u < PAIR_QUADS;
-            var x: array<Pairs, KEYS_EACH>;
-            for (var k = 0u; k < KEYS_EACH; k++) {
+            var x: array<Pairs, KEYS_SHARED>;
+            for (var k = 0u; k < KEYS_SHARED; k++) {
                 if (PREFETCH) {
                     x[k] = next[k];
-                    next[k] = load_unit(true, key_rows[k], min(u + 1u, UNITS - 1u));
+                    next[k] = load_unit(true, key_rows[k], min(own_unit + KEY_LANES, UNITS - 1u));
                 } else {
                     x[k] = load_unit(true, key_rows[k], u);
                 }
@@ -135,13 +145,36 @@ fn decode(
                 let i = 2u * r;
                 let qa = passed(own[i / SUB], q_at + i, i % SUB);
                 let qb = passed(own[(i + 1u) / SUB], q_at + i + 1u, (i + 1u) % SUB);
-                for (var k = 0u; k < KEYS_EACH; k++) {
-                    let i = k * STATES + r;
-                    s[i] = dot_add(qb, x[k].b, dot_add(qa, x[k].a, s[i]));
-                    if (STREAMS == 2u && turns) {
-                        s[i + ROWS] = dot_add(-qa, x[k].b, dot_add(qb, x[k].a, s[i + ROWS]));
+                for (var k = 0u; k < KEYS_SHARED; k++) {
+                    // A lane may have a unit less than others.
+                    if (UNITS % KEY_LANES == 0u || own_unit < UNITS) {
+                        let i = k * STATES + r;
+                        sums[i] = dot_add(qb, x[k].b, dot_add(qa, x[k].a, sums[i]));
+                        if (STREAMS == 2u && turns) {
+                            let im = dot_add(qb, x[k].a, sums[i + ROWS]);
+                            sums[i + ROWS] = dot_add(-qa, x[k].b, im);
+                        }
                     }
                 }
+            }
+        }
+        // Sums of half of the lanes' keys change hands, then of a quarter, and so on. Both sides of
+        // an exchange add the same two numbers, so that no score depends on its key's lane.
+        for (var level = 0u; level < KEY_LEVELS; level++) {
+            let distance = KEY_LANES >> (level + 1u);
+            for (var k = 0u; k < KEYS_SHARED; k++) {
+                if (k % KEY_LANES < distance) {
+                    for (var t = 0u; t < STATES; t++) {
+                        let i = k * STATES + t;
+                        sums[i] = with_lane(sums[i], sums[i + distance * STATES], distance);
+                    }
+                }
+            }
+        }
+        var s: array<f32, KEYS_EACH * STATES>;
+        for (var k = 0u; k < KEYS_EACH; k++) {
+            for (var i = 0u; i < STATES; i++) {
+                s[k * STATES + i] = sums[k * KEY_LANES * STATES + i];
             }
         }
         for (var r = 0u; r < ROWS; r++) {

@@ -2,6 +2,9 @@
 
 override WORKGROUP: u32;                   // THREADS; an override, see plan/shader.rs
 const BLOCK_K: u32 = THREADS * KEYS_EACH;  // keys a step
+const KEY_LANES: u32 = 1u << KEY_LEVELS;  // invocations that share their keys in Q·Kᵀ
+const KEYS_SHARED: u32 = KEYS_EACH * KEY_LANES; // keys a step that an invocation reads of
+const UNITS_EACH: u32 = (UNITS + KEY_LANES - 1u) / KEY_LANES; // units that it reads of each
 const STATES: u32 = STREAMS * ROWS;
 const VECS: u32 = (STATES + 3u) / 4u;      // states in vectors of four
 const V_QUADS: u32 = VALUE_DIM / 4u;

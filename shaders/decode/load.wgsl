@@ -7,6 +7,11 @@ fn load_qk(is_k: bool, row: u32, quad: u32) -> vec4<f32> {
     return load_q(row + quad);
 }
 
+// A unit that is there, where a lane has one less than others.
+fn existing_unit(u: u32) -> u32 {
+    return select(min(u, UNITS - 1u), u, UNITS % KEY_LANES == 0u);
+}
+
 // Rows first .. first + ROWS of a kv head: rotated, scaled, and with one stream turned by its
 // phase. `place` is that of row 0 of the sequence, negative where the sequence is shorter than the
 // call. Rows that do not exist are zero.

@@ -101,14 +101,14 @@ impl Capabilities {
         Ok(())
     }
 
-    /// Refuses a device without subgroups of exactly this size.
-    pub(crate) fn need_subgroup(&self, what: &'static str, size: u32) -> Result<()> {
+    /// Refuses a device that may have subgroups of other sizes than these.
+    pub(crate) fn need_subgroup(&self, what: &'static str, sizes: (u32, u32)) -> Result<()> {
         match self.subgroup {
-            Some(sizes) if sizes == (size, size) => Ok(()),
-            Some(sizes) => Err(Error::Invalid {
+            Some((least, most)) if sizes.0 <= least && most <= sizes.1 => Ok(()),
+            Some((least, most)) => Err(Error::Invalid {
                 what,
-                needed: "as wide as every subgroup of the device",
-                got: format!("{size} wide, for subgroups from {} to {}", sizes.0, sizes.1),
+                needed: "for subgroups of the sizes that the device has",
+                got: format!("for {} to {}, of {least} to {most}", sizes.0, sizes.1),
             }),
             None => Err(Error::Feature { missing: "SUBGROUP", what }),
         }
@@ -140,7 +140,7 @@ impl Capabilities {
         if shader.matrices.is_some() && self.matrices == Matrices::Off {
             return Err(Error::NoMatrices(NoMatrices::FeatureOff));
         }
-        shader.subgroup.map_or(Ok(()), |size| self.need_subgroup(what, size))
+        shader.subgroup.map_or(Ok(()), |sizes| self.need_subgroup(what, sizes))
     }
 
     /// What a plan that was made for `planned` has on this device: its limits, without what the

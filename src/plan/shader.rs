@@ -161,9 +161,9 @@ pub struct Shader {
     /// Bytes of the table that it reads from a uniform buffer, beside its parameters; 0 without
     /// one.
     pub table_bytes: u64,
-    /// The size that every subgroup must have, where it uses subgroup operations (the feature
-    /// `SUBGROUP`).
-    pub subgroup: Option<u32>,
+    /// The least and the largest size that subgroups may have, where it uses subgroup operations
+    /// (the feature `SUBGROUP`).
+    pub subgroup: Option<(u32, u32)>,
     /// The side of its matrices, where it multiplies them on matrix units (the features
     /// `SHADER_F16` and `EXPERIMENTAL_COOPERATIVE_MATRIX`).
     pub matrices: Option<MatrixSide>,
@@ -179,8 +179,9 @@ impl Shader {
 impl Shader {
     /// The shader as a JSON object, for programs in other languages that compile or run it:
     /// `kernel`, `label`, `source` (WGSL), `entry`, `overrides` (an object), `workgroup_size`,
-    /// `workgroup_bytes`, `storage_buffers`, `table_bytes`, `subgroup` and `matrices` (numbers, or
-    /// null), as the fields of the same names. Bindings are those of the WGSL, all in group 0.
+    /// `workgroup_bytes`, `storage_buffers`, `table_bytes`, `subgroup` (two numbers, or null) and
+    /// `matrices` (a number, or null), as the fields of the same names. Bindings are those of the
+    /// WGSL, all in group 0.
     pub fn to_json(&self) -> serde_json::Value {
         let overrides: serde_json::Map<_, _> =
             self.overrides.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect();

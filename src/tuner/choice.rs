@@ -9,7 +9,8 @@ use crate::plan::attention::{
 use crate::plan::attention_backward::{self as backward, AttentionBackwardPlan};
 use crate::{Capabilities, Error, MatrixSide, Precision, Result};
 
-/// The tile that won, and what it may be used for: of attention, or the two of its backward pass.
+/// The tile that won, and what it may be used for: of attention, the two of its backward pass, or
+/// that of decode and its splits.
 /// `to_string` and `parse` are each other's inverse.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Choice<T = Tile> {
@@ -21,7 +22,7 @@ pub struct Choice<T = Tile> {
     pub problem: String,
     /// Sizes that were timed. They do not bind: the choice is for calls like these.
     pub shape: String,
-    /// The tile, or those of dQ and of dK and dV.
+    /// The tile, or those of dQ and of dK and dV, or one of decode and its splits.
     pub tile: T,
     /// Milliseconds of one call with it.
     pub ms: f64,
@@ -41,7 +42,7 @@ impl<T: Tiles> Choice<T> {
     pub(super) fn new(
         caps: &Capabilities,
         problem: String,
-        shape: &AttentionShape,
+        shape: String,
         tile: T,
         ms: f64,
         default_ms: f64,
@@ -51,14 +52,14 @@ impl<T: Tiles> Choice<T> {
             // Names come from drivers; the separator must not be part of one.
             adapter: caps.adapter.replace(SEPARATOR, ","),
             problem,
-            shape: format!("B {} Sq {} Sk {}", shape.batch, shape.seq_q, shape.seq_k),
+            shape,
             tile,
             ms,
             default_ms,
         }
     }
 
-    fn made_for(&self, problem: &str, capabilities: &Capabilities) -> Result<()> {
+    pub(super) fn made_for(&self, problem: &str, capabilities: &Capabilities) -> Result<()> {
         let adapter = capabilities.adapter.replace(SEPARATOR, ",");
         let here = [env!("CARGO_PKG_VERSION"), &adapter, problem];
         let then = [&self.version, &self.adapter, &self.problem];
@@ -106,6 +107,10 @@ impl Choice<[backward::Tile; 2]> {
 }
 
 const SEPARATOR: char = '|';
+
+pub(super) fn sizes(shape: &AttentionShape) -> String {
+    format!("B {} Sq {} Sk {}", shape.batch, shape.seq_q, shape.seq_k)
+}
 
 /// What a tile's speed depends on, short of sizes.
 pub(super) fn describe(problem: &AttentionProblem) -> String {
@@ -304,7 +309,7 @@ mod tests {
         let problem = AttentionProblem::new(HeadMap::ropepp(4).unwrap(), 2, 64);
         let tile = *problem.plan(&caps).unwrap().tile();
         let shape = AttentionShape::new(1, 100, 100);
-        (Choice::new(&caps, describe(&problem), &shape, tile, 1.25, 2.5), problem, caps)
+        (Choice::new(&caps, describe(&problem), sizes(&shape), tile, 1.25, 2.5), problem, caps)
     }
 
     #[test]
@@ -334,12 +339,12 @@ mod tests {
         let described = describe_backward(&problem);
         let shuffled = backward::ShuffledTile { lanes: 8, row_pairs: 1, col_quads: 4 };
         for tile in [plan.tiles_of_passes(), [plan.tiles_of_passes()[0], shuffled.into()]] {
-            let choice = Choice::new(&caps, described.clone(), &shape, tile, 1.25, 2.5);
+            let choice = Choice::new(&caps, described.clone(), sizes(&shape), tile, 1.25, 2.5);
             let read: Choice<[backward::Tile; 2]> = choice.to_string().parse().unwrap();
             assert_eq!(read, choice);
         }
         let tile = plan.tiles_of_passes();
-        let choice = Choice::new(&caps, described, &shape, tile, 1.25, 2.5);
+        let choice = Choice::new(&caps, described, sizes(&shape), tile, 1.25, 2.5);
         assert_eq!(choice.plan(&problem, &caps).unwrap(), plan);
         let rotated = AttentionProblem { rotate_q: true, ..forward };
         let other = backward::AttentionBackwardProblem::new(rotated);

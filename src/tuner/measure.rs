@@ -16,7 +16,7 @@ const ROUNDS: u32 = 3;
 /// A GPU that was idle while kernels were compiled takes this long to come back to its clocks.
 const WARM: Duration = Duration::from_millis(300);
 
-type Stored = (wgpu::Buffer, DType, Layout);
+pub(super) type Stored = (wgpu::Buffer, DType, Layout);
 
 /// The tensors of a call.
 pub(super) struct Call {
@@ -215,7 +215,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-fn stored(device: &wgpu::Device, dtype: DType, shape: [u32; 4]) -> Result<Stored> {
+pub(super) fn stored(device: &wgpu::Device, dtype: DType, shape: [u32; 4]) -> Result<Stored> {
     let layout = Layout::bhsd(shape)?;
     let elements = layout.last_index("tuner")?.map_or(0, |last| u64::from(last) + 1);
     let buffer = device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
@@ -226,13 +226,13 @@ fn stored(device: &wgpu::Device, dtype: DType, shape: [u32; 4]) -> Result<Stored
     Ok((buffer, dtype, layout))
 }
 
-fn tensor((buffer, dtype, layout): &Stored) -> Tensor<'_> {
+pub(super) fn tensor((buffer, dtype, layout): &Stored) -> Tensor<'_> {
     Tensor::new(buffer, *dtype, *layout)
 }
 
 /// Numbers in (−1, 1) that look alike everywhere: multiples of the golden ratio, without their
 /// whole parts. Their products give scores of no particular order.
-fn pattern(elements: u64, dtype: DType) -> Vec<u8> {
+pub(super) fn pattern(elements: u64, dtype: DType) -> Vec<u8> {
     let value = |i: u64| {
         let hash = i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
         hash as f32 / (1 << 23) as f32 - 1.0

@@ -1,5 +1,5 @@
-//! Optional: the tiles of attention, or of its backward pass, that are fastest on the caller's
-//! device, found by timing.
+//! Optional: the tiles of attention, of its backward pass or of decode that are fastest on the
+//! caller's device, found by timing.
 //!
 //! Plans are good without it: their tiles come from a table. A tuner pays where one kernel will run
 //! for hours on a device that the table's authors never saw. It **submits work and waits for it**,
@@ -21,11 +21,13 @@
 //! ```
 
 mod choice;
+mod decode;
 mod measure;
 
 use std::time::{Duration, Instant};
 
 pub use choice::{Choice, Tiles};
+pub use decode::decode;
 use measure::{BackwardCall, Bench, Call};
 
 use crate::attention::Attention;
@@ -94,7 +96,8 @@ pub fn attention_with(
     };
     let mut trials = Trials::new(Bench::new(device, queue, call.outputs()), end);
     trials.run(&tiles, prepare)?;
-    Ok(trials.tuning((caps, choice::describe(problem), shape), tiles[0], tiles.len()))
+    let described = (caps, choice::describe(problem), choice::sizes(shape));
+    Ok(trials.tuning(described, tiles[0], tiles.len()))
 }
 
 /// Times the tiles of [`AttentionBackwardPlan::candidates`] as [`attention`] does its own: first
@@ -132,7 +135,7 @@ pub fn attention_backward(
     let best = trials.best().map_or(of_queries[0], |(tiles, _)| tiles[0]);
     let pairs: Vec<_> = of_keys[1..].iter().map(|&tile| [best, tile]).collect();
     trials.run(&pairs, prepare)?;
-    Ok(trials.tuning((&caps, described, shape), default, candidates))
+    Ok(trials.tuning((&caps, described, choice::sizes(shape)), default, candidates))
 }
 
 /// Tiles that were tried so far.
@@ -191,7 +194,7 @@ impl<'a, T: Tiles + Send> Trials<'a, T> {
 
     fn tuning(
         self,
-        (caps, problem, shape): (&Capabilities, String, &AttentionShape),
+        (caps, problem, shape): (&Capabilities, String, String),
         default: T,
         candidates: usize,
     ) -> Tuning<T> {

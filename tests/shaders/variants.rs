@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use phasor::attention::{AttentionPlan, AttentionProblem, Keys, Outputs, Tile};
+use phasor::cache::CacheFormat;
+use phasor::decode::{self, DecodePlan, DecodeProblem};
 use phasor::linear_attention::{FeatureHook, FeatureMap, LinearAttentionProblem};
 use phasor::linear_attention_backward::LinearAttentionBackwardProblem;
 use phasor::rope::{Direction, RopeProblem};
@@ -97,10 +99,16 @@ pub fn all() -> (Vec<Variant>, Vec<Refusal>) {
             }
         }
     }
-    // Decode fetches more at once on a GPU with wide subgroups, and shuffles where software has
-    // some.
+    // Decode fetches more at once on a GPU with wide subgroups, may share keys there, and shuffles
+    // where software has some.
     let mut wide = Capabilities::webgpu_default();
     (wide.adapter, wide.subgroup) = ("GPU, subgroups of 32".into(), Some((32, 32)));
+    let shared = DecodeProblem::new(HeadMap::ropepp(4).unwrap(), CacheFormat::new(1, 72), 1, 4096);
+    let tiles = decode::Tile::candidates(&shared, &wide).expect("tiles of decode");
+    for tile in tiles.into_iter().filter(|tile| (tile.threads, tile.run) == (128, 4)) {
+        let plan = DecodePlan::with_parts(&shared, &wide, tile, 8).expect("a candidate");
+        add(&mut variants, &wide, false, &format!("{shared:?} in {tile}"), plan.shader());
+    }
     for device in devices().into_iter().take(4).chain([wide]) {
         for problem in serving::decodes() {
             let plan = problem.plan(&device).expect("room for every decode");

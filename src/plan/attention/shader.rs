@@ -74,7 +74,7 @@ pub(super) fn shader(
         workgroup_size: tile.threads(),
         workgroup_bytes: Memory::bytes(problem, head_rows, tile),
         table_bytes: head_rows.bytes(),
-        subgroup: tile.subgroup(),
+        subgroup: tile.subgroup().map(|size| (size, size)),
         matrices: tile.matrices().map(|tile| tile.side),
         storage_buffers: bound.storage_buffers(problem),
     }

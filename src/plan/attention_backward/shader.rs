@@ -118,7 +118,7 @@ pub(super) fn gradients(
             + u32::from(p.bias.is_some())
             + u32::from(writes_d_bias(problem, side)),
         table_bytes: head_rows.bytes(),
-        subgroup: tile.subgroup(),
+        subgroup: tile.subgroup().map(|size| (size, size)),
         matrices: None,
     }
 }

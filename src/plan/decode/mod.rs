@@ -1,5 +1,6 @@
 //! Planning a decode call: rows, tile, splits, workspace.
 
+mod candidates;
 mod problem;
 mod shader;
 mod tile;
@@ -34,7 +35,7 @@ impl DecodePlan {
     fn new(problem: &DecodeProblem, capabilities: &Capabilities) -> Result<Self> {
         problem.check()?;
         let head_rows = problem.head_rows();
-        let tile = Tile::choose(problem, &head_rows, problem.channels().units(), capabilities)?;
+        let tile = Tile::choose(problem, &head_rows, capabilities)?;
         let splits = Self::choose_splits(problem, &head_rows, &tile, capabilities);
         Self::with_parts(problem, capabilities, tile, splits)
     }
@@ -285,6 +286,32 @@ mod tests {
             let most = problem.plan(&caps).unwrap();
             assert_eq!((most.one_buffer_of_lists(), most.merge().is_some()), (true, merged));
             assert_eq!(most.shader().storage_buffers, 8, "{most}");
+        }
+    }
+
+    #[test]
+    fn tiles_that_share_keys_take_full_subgroups() {
+        let mut caps = Capabilities::webgpu_default();
+        let problem = problem(HeadMap::plain(4).unwrap(), 2);
+        let tile = Tile { key_lanes: 4, ..Tile::new(64, 1, 2) };
+        let plan = |caps: &Capabilities, tile| DecodePlan::with_parts(&problem, caps, tile, 1);
+        let missing = plan(&caps, tile).unwrap_err();
+        assert!(matches!(missing, Error::Feature { missing: "SUBGROUP", .. }), "{missing}");
+        caps.subgroup = Some((4, 64));
+        assert_eq!(plan(&caps, tile).unwrap().shader().subgroup, Some((4, u32::MAX)));
+        let eight = Tile { key_lanes: 8, ..tile };
+        let wrong = [eight, Tile { key_lanes: 3, ..tile }, Tile { threads: 96, ..tile }];
+        for tile in wrong {
+            assert!(matches!(plan(&caps, tile), Err(Error::Invalid { .. })), "{tile}");
+        }
+        for subgroup in [None, Some((4, 64)), Some((32, 32))] {
+            caps.subgroup = subgroup;
+            let tiles = Tile::candidates(&problem, &caps).unwrap();
+            assert_eq!(tiles[0], *problem.plan(&caps).unwrap().tile());
+            assert!(tiles.iter().all(|&tile| plan(&caps, tile).is_ok()));
+            let shares = |lanes| tiles.iter().any(|tile| tile.key_lanes == lanes);
+            let least = subgroup.map_or(1, |(least, _)| least);
+            assert_eq!([2, 4, 8].map(shares), [2, 4, 8].map(|lanes| lanes <= least));
         }
     }
 

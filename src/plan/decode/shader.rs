@@ -46,7 +46,7 @@ pub(super) fn shader(
     Shader {
         kernel: KernelKind::Decode,
         label: format!(
-            "decode D{} Dv{} x{} {}x{} {}{}{}{}{}{}",
+            "decode D{} Dv{} x{} {}x{} {}{}{}{}{}{}{}",
             problem.cache.head_dim,
             problem.cache.value_dim,
             head_rows.streams,
@@ -58,6 +58,7 @@ pub(super) fn shader(
             if problem.cache.paged { " paged" } else { "" },
             if bound.partial { " partial" } else { "" },
             if tile.subgroup.is_some() { " shuffled" } else { "" },
+            if tile.key_lanes > 1 { " shared" } else { "" },
         ),
         source: constants(problem, head_rows, tile, bound.partial, compact)
             .files(files(problem, tile, bound)),
@@ -67,7 +68,7 @@ pub(super) fn shader(
         workgroup_bytes: tile.bytes(units, head_rows.streams, problem.cache.value_dim),
         storage_buffers: bound.storage_buffers(problem),
         table_bytes: head_rows.bytes(),
-        subgroup: tile.subgroup,
+        subgroup: tile.subgroups(),
         matrices: None,
     }
 }
@@ -89,6 +90,7 @@ fn constants(
         ("STREAMS", head_rows.streams),
         ("THREADS", tile.threads),
         ("KEYS_EACH", tile.keys_each),
+        ("KEY_LEVELS", tile.key_lanes.ilog2()),
         ("ROWS", tile.rows),
         ("KEY_GROUPS", key_groups),
         ("LANES", lanes),
@@ -141,6 +143,10 @@ fn files<'a>(problem: &'a DecodeProblem, tile: &Tile, bound: Bound) -> Vec<&'a s
         match tile.subgroup {
             None => wgsl!("decode/pass_memory"),
             Some(_) => wgsl!("decode/pass_shuffle"),
+        },
+        match tile.key_lanes {
+            1 => wgsl!("decode/keys_own"),
+            _ => wgsl!("decode/keys_shared"),
         },
         wgsl!("head_rows"),
         wgsl!("decode/bindings"),

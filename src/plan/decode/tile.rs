@@ -28,6 +28,11 @@ pub struct Tile {
     /// `None` reads them from workgroup memory. Takes a `run` of that size, `threads` that are a
     /// multiple of it and less than half as many groups of four channels of V as `threads`.
     pub subgroup: Option<u32>,
+    /// Invocations that share their keys in Q·Kᵀ, and add up scores by shuffles: 1, 2, 4 or 8. A
+    /// load then reads as many neighbouring groups of four channels of a key, and a group of a
+    /// query serves as many keys. More than 1 takes subgroups of as many invocations at least,
+    /// `threads` that are a multiple of the largest and no `subgroup` above.
+    pub key_lanes: u32,
 }
 
 /// Where things lie in the workgroup array, in `vec4<f32>`.
@@ -42,7 +47,8 @@ pub(super) struct Memory {
 impl Tile {
     /// A tile that fetches nothing ahead and takes every query and weight from workgroup memory.
     pub const fn new(threads: u32, keys_each: u32, rows: u32) -> Self {
-        Self { threads, keys_each, rows, run: 1, prefetch: false, subgroup: None }
+        let (run, prefetch, subgroup, key_lanes) = (1, false, None, 1);
+        Self { threads, keys_each, rows, run, prefetch, subgroup, key_lanes }
     }
 
     /// Keys of a step.
@@ -84,14 +90,36 @@ impl Tile {
         if parts.iter().any(|&part| part == 0 || part > 1024) {
             return invalid("made of parts from 1 to 1024");
         }
-        let Some(size) = self.subgroup else { return Ok(()) };
-        caps.need_subgroup("a decode tile with shuffles", size)?;
-        if !self.shuffles(value_dim, size) {
-            return invalid(
-                "a run of the subgroup's size, threads a multiple of it, one set of them",
-            );
+        if !matches!(self.key_lanes, 1 | 2 | 4 | 8) {
+            return invalid("of 1, 2, 4 or 8 invocations that share keys");
         }
-        Ok(())
+        if let Some(sizes) = self.subgroups() {
+            caps.need_subgroup("a decode tile with shuffles", sizes)?;
+        }
+        if self.key_lanes > 1 && !self.shares_keys(caps) {
+            return invalid("of full subgroups where keys are shared, which pass no queries round");
+        }
+        match self.subgroup {
+            Some(size) if !self.shuffles(value_dim, size) => {
+                invalid("a run of the subgroup's size, threads a multiple of it, one set of them")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The least and the largest size that subgroups may have, where it matters.
+    pub(super) fn subgroups(&self) -> Option<(u32, u32)> {
+        match self.subgroup {
+            Some(size) => Some((size, size)),
+            None => (self.key_lanes > 1).then_some((self.key_lanes, u32::MAX)),
+        }
+    }
+
+    /// Whether invocations may share keys: with others that are there, since the last subgroup of a
+    /// workgroup is full as well.
+    fn shares_keys(&self, caps: &Capabilities) -> bool {
+        let sizes = caps.subgroup.filter(|&(least, most)| least >= self.key_lanes && most > 0);
+        self.subgroup.is_none() && sizes.is_some_and(|(_, most)| self.threads.is_multiple_of(most))
     }
 
     /// Whether subgroups of this size may pass queries and weights round.
@@ -102,13 +130,17 @@ impl Tile {
             && self.columns(value_dim).0 == 1
     }
 
-    /// As many rows as K and V can serve at once within the device's limits.
+    /// The tile that a plan takes by itself.
     pub(super) fn choose(
         problem: &DecodeProblem,
         head_rows: &HeadRows,
-        units: u32,
         caps: &Capabilities,
     ) -> Result<Self> {
+        Self::for_device(problem, caps).fitted(problem, head_rows, caps)
+    }
+
+    /// Of one row.
+    fn for_device(problem: &DecodeProblem, caps: &Capabilities) -> Self {
         let quads = problem.cache.value_dim / 4;
         let limit = caps.max_invocations.min(caps.max_workgroup_size);
         // A CPU wants one invocation for every column of V, so that all share the weight of a key,
@@ -126,21 +158,31 @@ impl Tile {
         let wide = caps.subgroup.is_some_and(|(least, _)| least >= 32);
         let (run, prefetch) = (if wide { 4 } else { 2 }, wide);
         let tile = Self { run, prefetch, ..Self::new(threads, keys_each, 1) };
-        let tile = match subgroup {
+        match subgroup {
             Some((size, _)) => {
                 let shuffled = Self { run: size, subgroup: Some(size), ..tile };
                 if shuffled.shuffles(problem.cache.value_dim, size) { shuffled } else { tile }
             }
             None => tile,
-        };
+        }
+    }
+
+    /// With as many rows as K and V can serve at once within the device's limits.
+    pub(super) fn fitted(
+        self,
+        problem: &DecodeProblem,
+        head_rows: &HeadRows,
+        caps: &Capabilities,
+    ) -> Result<Self> {
+        let units = problem.channels().units();
         let all = head_rows.each.max(1).saturating_mul(problem.max_seq_q.max(1));
         let most = (MAX_STATES / head_rows.streams).min(all);
         let mut least = u32::MAX;
         for rows in (1..=most).rev() {
             // Blocks of equal size.
             let rows = all.div_ceil(all.div_ceil(rows));
-            for keys_each in (1..=keys_each).rev() {
-                let tile = Self { keys_each, rows, ..tile };
+            for keys_each in (1..=self.keys_each).rev() {
+                let tile = Self { keys_each, rows, ..self };
                 let bytes = tile.bytes(units, head_rows.streams, problem.cache.value_dim);
                 if bytes <= caps.max_workgroup_bytes {
                     return Ok(tile);
@@ -161,13 +203,18 @@ impl core::fmt::Display for Tile {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(
             f,
-            "{} query rows x {} keys, {} invocations of {} keys, values of {} keys at once{}",
+            "{} query rows x {} keys, {} invocations of {} keys, values of {} keys at once{}{}",
             self.rows,
             self.block_k(),
             self.threads,
             self.keys_each,
             self.run,
+            if self.prefetch { ", keys ahead" } else { "" },
             if self.subgroup.is_some() { ", shuffled" } else { "" },
-        )
+        )?;
+        match self.key_lanes {
+            1 => Ok(()),
+            lanes => write!(f, ", keys shared by {lanes}"),
+        }
     }
 }

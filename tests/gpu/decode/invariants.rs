@@ -5,7 +5,7 @@ use phasor::decode::DecodeProblem;
 use phasor::rotary::RopeConfig;
 use phasor::{Bias, Error, HeadMap};
 
-use super::{Case, Inputs, small};
+use super::{Case, Inputs, shared, small};
 use crate::harness::{HostCache, Slots, lab, narrow};
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -24,6 +24,7 @@ fn paged_is_contiguous() {
     for stored in types {
         let mut contiguous = case(&[1, 50, 120]);
         (contiguous.problem.cache.k, contiguous.problem.cache.v) = (stored, stored);
+        contiguous.tile = shared(4).filter(|_| stored == CacheType::F16);
         let mut paged = contiguous.clone();
         paged.slots = Slots::Paged { page_size: 8, max_pages: 16 };
         let run = |case: &Case| case.run(&case.inputs().unwrap()).unwrap();

@@ -67,6 +67,20 @@ pub fn small(heads: HeadMap, kv_heads: u32, dim: u32, lens: &[u32]) -> Case {
     }
 }
 
+/// A tile of one subgroup at least, whose invocations share keys, where this adapter has subgroups
+/// for it.
+pub fn shared(key_lanes: u32) -> Option<Tile> {
+    match lab().gpu.capabilities().subgroup {
+        Some((least, most)) if least >= key_lanes => {
+            Some(Tile { key_lanes, ..Tile::new(most.max(16), 1, 4) })
+        }
+        sizes => {
+            println!("no keys are shared by {key_lanes} with subgroups of {sizes:?}");
+            None
+        }
+    }
+}
+
 /// The numbers of a call: queries `[B, H_q, S_q, D]`, and the rows of each sequence, `[H_kv, len,
 /// D]` and `[H_kv, len, D_v]`, as the cache holds them.
 pub struct Inputs {

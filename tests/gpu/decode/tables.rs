@@ -7,7 +7,7 @@ use phasor::decode::{DecodeProblem, Tile};
 use phasor::rotary::{Pairing, RopeConfig};
 use phasor::{Bias, DType, HeadMap, MaskHook, OutputHead, Phase, ScoreHook};
 
-use super::{Case, small};
+use super::{Case, shared, small};
 use crate::attention::variants::{SLANTED, STRIPES};
 use crate::harness::{Slots, lab, run_table};
 
@@ -37,8 +37,8 @@ fn lengths_around_a_step_and_splits() {
     run(cases.to_vec());
 }
 
-/// Values in runs, keys fetched ahead, and shuffles where subgroups have one size: with rows that
-/// see all keys of a run, some and none, and lengths around a run.
+/// Values in runs, keys fetched ahead, keys shared, and shuffles where subgroups have one size:
+/// with rows that see all keys of a run, some and none, and lengths around a run.
 #[test]
 fn runs_of_values() {
     let caps = lab().gpu.capabilities();
@@ -53,6 +53,7 @@ fn runs_of_values() {
         }
         sizes => println!("no shuffles with subgroups of {sizes:?}"),
     }
+    tiles.extend(shared(4).map(|tile| ("keys shared by 4", tile)));
     let mut cases = Vec::new();
     for (name, tile) in tiles {
         for (window, cache) in [(None, CacheType::F32), (Some(20), CacheType::F16)] {
@@ -64,6 +65,43 @@ fn runs_of_values() {
         }
     }
     run(cases);
+}
+
+/// Keys shared by invocations that have a unit less than others, units that do not rotate among
+/// them; and, in long runs, by other numbers of invocations, ahead or not, over every storage.
+#[test]
+fn shared_keys_of_any_dims() {
+    run(shared_keys(&[(2, 2, true, CacheType::Int8)]));
+}
+
+#[test]
+#[ignore = "a pipeline a case"]
+fn keys_shared_by_any_number() {
+    let mut kinds = Vec::new();
+    for key_lanes in [2, 4, 8] {
+        for (n, stored) in [CacheType::F32, CacheType::F16, CacheType::Int8].into_iter().enumerate()
+        {
+            kinds.push((key_lanes, 1 + n as u32 % 2, n != 1, stored));
+        }
+    }
+    run(shared_keys(&kinds));
+}
+
+/// Of so many invocations a key, keys an invocation, ahead or not, stored so.
+fn shared_keys(kinds: &[(u32, u32, bool, CacheType)]) -> Vec<(String, Case)> {
+    let mut cases = Vec::new();
+    for &(key_lanes, keys_each, prefetch, stored) in kinds {
+        let Some(tile) = shared(key_lanes) else { continue };
+        for (dim, rotary_dim) in [(40, 20), (24, 24)] {
+            let mut case = small(both(), 2, dim, &[3, 37, 70]);
+            case.tile = Some(Tile { keys_each, prefetch, ..tile });
+            (case.problem.rotary_dim, case.seq_q, case.splits) = (rotary_dim, 2, Some(2));
+            (case.problem.cache.k, case.problem.cache.v) = (stored, stored);
+            let name = format!("{stored}, D {dim}, {rotary_dim} rotate, {}", tile);
+            cases.push((name, case));
+        }
+    }
+    cases
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn shader(line: &str) -> Result<Shader> {
         workgroup_bytes: u32,
         storage_buffers: u32,
         table_bytes: u64,
-        subgroup: Option<u32>,
+        subgroup: Option<(u32, u32)>,
         matrices: Option<u32>,
     }
     let given: Given = serde_json::from_str(line)?;

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use phasor::attention::{AttentionPlan, AttentionProblem, MatrixTile, Tile};
 use phasor::attention_backward::AttentionBackwardProblem;
 use phasor::cache::{CacheFormat, CacheType};
-use phasor::decode::DecodeProblem;
+use phasor::decode::{DecodePlan, DecodeProblem, Tile as DecodeTile};
 use phasor::kv_append::KvAppendProblem;
 use phasor::kv_move::KvMoveProblem;
 use phasor::linear_attention::LinearAttentionProblem;
@@ -29,6 +29,8 @@ pub enum Selection {
     Backward,
     /// Attention on matrix units, in both of its precisions.
     Matrices,
+    /// Decode with D 64 and 128 in every tile that a tuner would try.
+    Decode,
     /// All head dimensions and storage types, but nothing on matrix units, which few GPUs have.
     All,
 }
@@ -52,9 +54,13 @@ pub fn variants(
         matrices(&mut variants, caps)?;
         return Ok(variants);
     }
+    if selection == Selection::Decode {
+        decode_tiles(&mut variants, caps)?;
+        return Ok(variants);
+    }
     let dims: &[u32] = match selection {
         Selection::Core | Selection::Backward | Selection::Matrices => &[64, 128],
-        Selection::Caches => &[],
+        Selection::Caches | Selection::Decode => &[],
         Selection::All => &[32, 64, 80, 96, 128, 192, 256],
     };
     let dtypes: &[DType] = match selection {
@@ -267,6 +273,25 @@ fn serving(variants: &mut Vec<Variant>, caps: &Capabilities) -> phasor::Result<(
         }
         let shader = stage(MergeProblem::new(dim).plan(caps), 0);
         variants.push(other(format!("merge D{dim}"), dim, shader));
+    }
+    Ok(())
+}
+
+/// Decode over caches of 8 kv heads, in the plan's tile and in all others.
+fn decode_tiles(variants: &mut Vec<Variant>, caps: &Capabilities) -> phasor::Result<()> {
+    for dim in [64, 128] {
+        for stored in [CacheType::F32, CacheType::F16, CacheType::Int8] {
+            let cache = CacheFormat { k: stored, v: stored, ..CacheFormat::new(8, dim) };
+            for (name, heads) in [("plain", HeadMap::plain(32)?), ("fused", HeadMap::ropepp(32)?)] {
+                let problem = DecodeProblem::new(heads, cache, 4, 16384);
+                let splits = problem.plan(caps)?.splits();
+                for tile in DecodeTile::candidates(&problem, caps)? {
+                    let plan = DecodePlan::with_parts(&problem, caps, tile, splits);
+                    let name = format!("decode D{dim} {stored} {name}: {tile}");
+                    variants.push(other(name, dim, stage(plan, 0)));
+                }
+            }
+        }
     }
     Ok(())
 }

@@ -1,9 +1,11 @@
-//! Finds the fastest tile of attention on this adapter for prefill of the given sizes, or the tiles
-//! of its backward pass, and prints the ranking beside what the crate would take by itself.
+//! Finds the fastest tile of attention on this adapter for prefill of the given sizes, the tiles of
+//! its backward pass, or tile and splits of decode, and prints the ranking beside what the crate
+//! would take by itself.
 //!
 //! ```sh
 //! cargo run --release --bin tune -- --dim 128 --seconds 20
 //! cargo run --release --bin tune -- --precision f16      # on matrix units
+//! cargo run --release --bin tune -- --decode --dim 128 --heads 32 --seq 16384 --cache f32,f16,int8
 //! ```
 
 use std::process::ExitCode;
@@ -12,6 +14,8 @@ use std::time::Duration;
 use clap::Parser;
 use phasor::attention::{AttentionProblem, AttentionShape, Tile};
 use phasor::attention_backward::{self as backward, AttentionBackwardProblem};
+use phasor::cache::{CacheFormat, CacheType};
+use phasor::decode::{self, DecodeProblem, DecodeShape};
 use phasor::{DType, HeadMap, Precision, tuner};
 use phasor_kit::gpu::{Gpu, precision};
 
@@ -28,7 +32,7 @@ struct Args {
     /// Heads of k and v
     #[arg(long, default_value_t = 8)]
     kv_heads: u32,
-    /// Queries and keys
+    /// Queries and keys; of decode, keys
     #[arg(long, default_value_t = 1024)]
     seq: u32,
     /// Storage of k, v, q and out is f16
@@ -43,12 +47,24 @@ struct Args {
     /// Tiles of the backward pass
     #[arg(long)]
     backward: bool,
+    /// Tile and splits of decode of one token
+    #[arg(long, conflicts_with = "backward")]
+    decode: bool,
+    /// Storage of the cache that decode reads: f32, f16, int8 or q4; several: one after another
+    #[arg(long, value_delimiter = ',', value_parser = cache_type, default_value = "f32")]
+    cache: Vec<CacheType>,
     /// Time for each problem
     #[arg(long, default_value_t = 20.0)]
     seconds: f64,
     /// Lines of the ranking
     #[arg(long, default_value_t = 12)]
     show: usize,
+}
+
+fn cache_type(name: &str) -> std::result::Result<CacheType, String> {
+    let all = [CacheType::F32, CacheType::F16, CacheType::Int8, CacheType::Q4];
+    let known = all.into_iter().find(|stored| stored.to_string() == name);
+    known.ok_or_else(|| "f32, f16, int8 or q4".into())
 }
 
 fn main() -> ExitCode {
@@ -68,6 +84,12 @@ fn run(args: &Args) -> Result<()> {
         for (name, heads) in
             [("plain", HeadMap::plain(args.heads)?), ("fused", HeadMap::ropepp(args.heads)?)]
         {
+            if args.decode {
+                for &stored in &args.cache {
+                    decode(&gpu, args, (name, heads.clone()), dim, stored)?;
+                }
+                continue;
+            }
             let mut problem = AttentionProblem::new(heads, args.kv_heads, dim);
             if args.f16 {
                 (problem.q_dtype, problem.kv_dtype, problem.out_dtype) =
@@ -100,6 +122,26 @@ fn one(gpu: &Gpu, args: &Args, name: &str, problem: &AttentionProblem) -> Result
         let flops = problem.plan(&caps)?.cost(&shape).flops;
         ranking(args, &name, &tuning, flops, |tile: Tile| tile.to_string());
     }
+    Ok(())
+}
+
+fn decode(
+    gpu: &Gpu,
+    args: &Args,
+    (name, heads): (&str, HeadMap),
+    dim: u32,
+    stored: CacheType,
+) -> Result<()> {
+    let cache = CacheFormat { k: stored, v: stored, ..CacheFormat::new(args.kv_heads, dim) };
+    let problem = DecodeProblem::new(heads, cache, 1, args.seq);
+    let shape = DecodeShape::new(1, 1);
+    let budget = Duration::try_from_secs_f64(args.seconds)?;
+    let tuning = tuner::decode(&gpu.device, &gpu.queue, &problem, &shape, budget)?;
+    let name = format!("{name}, decode, D {dim}, {} keys of {stored}", args.seq);
+    let flops = problem.plan(&gpu.capabilities())?.cost(&shape).flops;
+    ranking(args, &name, &tuning, flops, |(tile, splits): (decode::Tile, u32)| {
+        format!("{tile}; {splits} splits")
+    });
     Ok(())
 }
 

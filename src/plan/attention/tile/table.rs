@@ -25,6 +25,8 @@ enum Device {
     Software,
     /// NVIDIA's.
     Nvidia,
+    /// AMD's.
+    Amd,
     /// No subgroup is narrower than 32. Where one may be, on Intel, an invocation has half the
     /// registers or less.
     Wide,
@@ -32,6 +34,7 @@ enum Device {
 }
 
 const NVIDIA: u32 = 0x10de;
+const AMD: u32 = 0x1002;
 
 const fn row(
     device: Device,
@@ -45,8 +48,9 @@ const fn row(
 }
 
 /// Best first. `(tx, ty, row_pairs, key_quads)`, units of q and k and key quads of v staged at
-/// once; in the comment, workgroup memory at the largest dimension.
-const TABLE: [Row; 32] = [
+/// once; in the comment, workgroup memory at the largest dimension. Up to D 96 the compilers make
+/// less of queries in chunks than of the same queries held, at D 128 more.
+const TABLE: [Row; 38] = [
     row(Device::Software, 2, 64, (4, 4, 2, 2), 8, 8),
     row(Device::Software, 2, 128, (4, 4, 2, 2), 8, 4),
     row(Device::Software, 2, 256, (4, 4, 2, 2), 8, 1),
@@ -62,7 +66,13 @@ const TABLE: [Row; 32] = [
     row(Device::Any, 2, 64, (16, 16, 1, 1), 8, 8),    // 42 KiB
     row(Device::Any, 2, 64, (8, 16, 1, 1), 8, 4),     // 26 KiB
     row(Device::Any, 2, 64, (8, 8, 1, 1), 8, 4),      // 16 KiB
+    row(Device::Wide, 1, 96, (16, 8, 2, 1), 8, 4),    // 38 KiB
+    row(Device::Any, 2, 96, (16, 16, 1, 1), 8, 4),    // 47 KiB
+    row(Device::Any, 2, 96, (16, 8, 1, 1), 4, 2),     // 24 KiB
+    row(Device::Amd, 1, 128, (16, 16, 2, 2), 4, 2).q_in_chunks(), // 48 KiB
+    row(Device::Amd, 2, 128, (8, 32, 1, 2), 8, 2).q_in_chunks(), // 46 KiB
     row(Device::Wide, 1, 128, (16, 8, 2, 1), 8, 4),   // 43 KiB
+    row(Device::Wide, 1, 128, (16, 8, 2, 1), 4, 2).q_in_chunks(), // 18 KiB
     row(Device::Any, 2, 128, (16, 16, 1, 1), 8, 4),   // 52 KiB
     row(Device::Wide, 2, 128, (8, 16, 1, 1), 16, 4),  // 43 KiB
     row(Device::Any, 2, 128, (16, 8, 1, 1), 4, 2),    // 27 KiB
@@ -100,6 +110,7 @@ impl Row {
             let device = match row.device {
                 Device::Software => software,
                 Device::Nvidia => caps.vendor == NVIDIA && !software,
+                Device::Amd => caps.vendor == AMD && !software,
                 Device::Wide => wide && !software,
                 Device::Any => !software,
             };
