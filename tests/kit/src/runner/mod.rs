@@ -6,6 +6,7 @@ mod cache;
 mod device;
 mod linear;
 mod model;
+mod prefill;
 mod remote;
 mod serving;
 
