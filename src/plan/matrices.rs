@@ -279,6 +279,18 @@ mod tests {
     }
 
     #[test]
+    fn wide_values_are_turned_where_subgroups_are_of_64() {
+        let turned = |lanes, dim| {
+            let trust = Trust::Insisted;
+            let caps = device(Matrices::Listed { side: MatrixSide::M16, lanes, trust });
+            let problem = AttentionProblem { head_dim: dim, value_dim: dim, ..problem() };
+            problem.plan(&caps).unwrap().tile().matrices().unwrap().value_turned
+        };
+        assert_eq!([64, 128].map(|dim| turned(64, dim)), [false, true]);
+        assert_eq!([64, 128].map(|dim| turned(32, dim)), [false, false]);
+    }
+
+    #[test]
     fn what_the_kernel_does_not_do_is_refused_by_name() {
         let caps = listed(MatrixSide::M8, Trust::Insisted);
         let refused = |problem: AttentionProblem| match problem.plan(&caps) {
